@@ -1,0 +1,135 @@
+package cache
+
+import (
+	"context"
+	"math"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/golang-lru/v2/simplelru"
+)
+
+// Memo remembers one value for each key until the value's lifetime is over.
+// While a value is being loaded, everyone who asks for the key waits for that
+// one load; the load is not ended when a waiter gives up. Errors are given to
+// those who waited and are not remembered.
+//
+// The zero Memo is not usable: see [NewMemo].
+type Memo[K comparable, V any] struct {
+	cost     func(V) int64
+	maxCost  int64
+	lifetime func(V) time.Duration
+	now      func() time.Time
+
+	mu      sync.Mutex // guards what follows; no other lock is taken under it
+	values  *simplelru.LRU[K, memoValue[V]]
+	total   int64
+	loading map[K]*memoLoad[V]
+}
+
+type memoValue[V any] struct {
+	v       V
+	cost    int64
+	expires time.Time
+}
+
+type memoLoad[V any] struct {
+	done    chan struct{}
+	v       V
+	err     error
+	dropped bool // Drop was called while loading: don't remember the result
+}
+
+// NewMemo makes a Memo whose values cost at most maxCost together, the least
+// recently used going first. cost nil means 1 for each value. lifetime says
+// how long a value is believed.
+func NewMemo[K comparable, V any](maxCost int64, cost func(V) int64, lifetime func(V) time.Duration) *Memo[K, V] {
+	if cost == nil {
+		cost = func(V) int64 { return 1 }
+	}
+	m := &Memo[K, V]{
+		cost:     cost,
+		maxCost:  maxCost,
+		lifetime: lifetime,
+		now:      time.Now,
+		loading:  map[K]*memoLoad[V]{},
+	}
+	values, err := simplelru.NewLRU(math.MaxInt, func(_ K, v memoValue[V]) { m.total -= v.cost })
+	if err != nil {
+		panic(err) // only for a size below 1
+	}
+	m.values = values
+	return m
+}
+
+// Get returns the remembered value of key, or loads it. load runs with a
+// context of its own, which ends with none of the callers.
+func (m *Memo[K, V]) Get(ctx context.Context, key K, load func(context.Context) (V, error)) (V, error) {
+	m.mu.Lock()
+	if e, ok := m.values.Get(key); ok {
+		if m.now().Before(e.expires) {
+			m.mu.Unlock()
+			return e.v, nil
+		}
+		m.values.Remove(key)
+	}
+	l := m.loading[key]
+	if l == nil {
+		l = &memoLoad[V]{done: make(chan struct{})}
+		m.loading[key] = l
+		go m.load(context.WithoutCancel(ctx), key, l, load)
+	}
+	m.mu.Unlock()
+
+	select {
+	case <-l.done:
+		return l.v, l.err
+	case <-ctx.Done():
+		var zero V
+		return zero, context.Cause(ctx)
+	}
+}
+
+func (m *Memo[K, V]) load(ctx context.Context, key K, l *memoLoad[V], load func(context.Context) (V, error)) {
+	l.err = guard(func() (err error) {
+		l.v, err = load(ctx)
+		return err
+	})
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.loading[key] == l {
+		delete(m.loading, key)
+	}
+	if l.err == nil && !l.dropped {
+		m.put(key, l.v)
+	}
+	close(l.done)
+}
+
+// Put remembers v for key, as if it had just been loaded.
+func (m *Memo[K, V]) Put(key K, v V) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.put(key, v)
+}
+
+func (m *Memo[K, V]) put(key K, v V) {
+	e := memoValue[V]{v: v, cost: m.cost(v), expires: m.now().Add(m.lifetime(v))}
+	m.values.Remove(key)
+	m.values.Add(key, e)
+	m.total += e.cost
+	for m.total > m.maxCost && m.values.Len() > 1 {
+		m.values.RemoveOldest()
+	}
+}
+
+// Drop forgets key; what is being loaded for it now is not remembered.
+func (m *Memo[K, V]) Drop(key K) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.values.Remove(key)
+	if l := m.loading[key]; l != nil {
+		l.dropped = true
+		delete(m.loading, key)
+	}
+}

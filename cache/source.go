@@ -1,0 +1,38 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"io"
+)
+
+// ErrChanged says that the content behind a key is no longer what it was when
+// the key was made: its size or its validator differs. The handle is of no
+// more use; a new look-up gives the new content.
+var ErrChanged = errors.New("content changed at its origin")
+
+// Source is where a file's bytes come from.
+type Source interface {
+	// ReadRange asks for n bytes from offset off, 0 <= off < off+n <= size.
+	// It returns when the origin has answered; the bytes then come through
+	// Body. Retries before the first byte are the source's own affair; a body
+	// that breaks off is resumed by the cache with another ReadRange.
+	ReadRange(ctx context.Context, off, n int64) (*Body, error)
+}
+
+// Body is an origin's answer to a ReadRange.
+type Body struct {
+	io.ReadCloser
+
+	// Whole says that the body is the whole file from byte 0, whatever range
+	// was asked for.
+	Whole bool
+
+	// Total is the file's size in bytes as the origin gives it with this
+	// answer, or -1 where it does not say.
+	Total int64
+
+	// Validator identifies the content (a strong ETag), or is empty. Two
+	// different validators are two different contents.
+	Validator string
+}

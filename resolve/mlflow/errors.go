@@ -1,0 +1,85 @@
+package mlflow
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"strings"
+)
+
+// Error is a server's refusal.
+type Error struct {
+	What    string // what was asked: method and path, no query
+	Status  int    // HTTP status
+	Code    string // MLflow's error_code; empty where the body was no MLflow error
+	Message string // MLflow's message, or the beginning of the body
+}
+
+func (e *Error) Error() string {
+	s := fmt.Sprintf("%s: %d %s", e.What, e.Status, http.StatusText(e.Status))
+	if e.Code != "" {
+		s += " " + e.Code
+	}
+	if e.Message != "" {
+		s += ": " + e.Message
+	}
+	return s
+}
+
+// Is matches fs.ErrNotExist and fs.ErrPermission.
+func (e *Error) Is(target error) bool {
+	switch target {
+	case fs.ErrNotExist:
+		return e.Status == http.StatusNotFound
+	case fs.ErrPermission:
+		return e.Status == http.StatusUnauthorized || e.Status == http.StatusForbidden
+	}
+	return false
+}
+
+var _ error = (*Error)(nil)
+
+// noSuchEndpoint tells whether the server does not know what was asked at all
+// (an older MLflow), as opposed to a thing that is not there.
+func (e *Error) noSuchEndpoint() bool {
+	return e.Status == http.StatusNotFound && e.Code == "" || e.Code == "ENDPOINT_NOT_FOUND"
+}
+
+// CheckStatus turns an answer that is neither 200 nor 206 into an *Error and
+// closes its body.
+func CheckStatus(resp *http.Response) error {
+	if resp.StatusCode == http.StatusOK || resp.StatusCode == http.StatusPartialContent {
+		return nil
+	}
+	defer resp.Body.Close()
+	e := &Error{Status: resp.StatusCode}
+	if resp.Request != nil {
+		e.What = resp.Request.Method + " " + resp.Request.URL.EscapedPath()
+	}
+	body, _ := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
+	var msg struct {
+		Code    string `json:"error_code"`
+		Message string `json:"message"`
+	}
+	if json.Unmarshal(body, &msg) == nil && msg.Code != "" {
+		e.Code, e.Message = msg.Code, firstLine(msg.Message)
+	} else if t := strings.TrimSpace(string(body)); t != "" && !strings.HasPrefix(t, "<") {
+		e.Message = firstLine(t)
+	}
+	return e
+}
+
+func firstLine(s string) string {
+	s, _, _ = strings.Cut(strings.TrimSpace(s), "\n")
+	if len(s) > 300 {
+		s = s[:300] + "…"
+	}
+	return s
+}
+
+// notFound is the local stores' word for what a server answers with 404.
+func notFound(kind, name string) error {
+	return fmt.Errorf("%s %q: %w", kind, name, fs.ErrNotExist)
+}

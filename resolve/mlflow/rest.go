@@ -1,0 +1,346 @@
+package mlflow
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/url"
+	"strconv"
+	"strings"
+)
+
+// rest is a tracking server, asked through its REST API (MLflow's
+// service.proto and model_registry.proto, version 2.0).
+type rest struct{ c *Client }
+
+var _ Store = (*rest)(nil)
+
+// NewREST makes a Store of the tracking server behind c.
+func NewREST(c *Client) Store { return &rest{c} }
+
+const api = "/api/2.0/mlflow/"
+
+// Int is a number that JSON may give as a number or as a string, as protobuf's
+// JSON does with 64-bit integers.
+type Int int64
+
+// UnmarshalJSON takes 12 and "12".
+func (n *Int) UnmarshalJSON(b []byte) error {
+	s := strings.Trim(string(b), `"`)
+	if s == "null" || s == "" {
+		return nil
+	}
+	v, err := strconv.ParseInt(s, 10, 64)
+	if err != nil {
+		return fmt.Errorf("%q is no integer", s)
+	}
+	*n = Int(v)
+	return nil
+}
+
+var _ json.Unmarshaler = (*Int)(nil)
+
+type restRun struct {
+	Info struct {
+		RunID        string `json:"run_id"`
+		RunUUID      string `json:"run_uuid"`
+		RunName      string `json:"run_name"`
+		ExperimentID string `json:"experiment_id"`
+		Status       string `json:"status"`
+		StartTime    Int    `json:"start_time"`
+		EndTime      Int    `json:"end_time"`
+		ArtifactURI  string `json:"artifact_uri"`
+	} `json:"info"`
+	Data struct {
+		Tags []struct{ Key, Value string } `json:"tags"`
+	} `json:"data"`
+}
+
+func (r *restRun) run() Run {
+	i := &r.Info
+	run := Run{
+		ID: i.RunID, Name: i.RunName, ExperimentID: i.ExperimentID, ArtifactURI: i.ArtifactURI,
+		Status: i.Status, Start: millis(int64(i.StartTime)), End: millis(int64(i.EndTime)),
+	}
+	if run.ID == "" {
+		run.ID = i.RunUUID
+	}
+	for _, t := range r.Data.Tags {
+		if run.Name == "" && t.Key == "mlflow.runName" {
+			run.Name = t.Value
+		}
+	}
+	return run
+}
+
+type restLoggedModel struct {
+	Info struct {
+		ModelID      string `json:"model_id"`
+		ExperimentID string `json:"experiment_id"`
+		Name         string `json:"name"`
+		Created      Int    `json:"creation_timestamp_ms"`
+		ArtifactURI  string `json:"artifact_uri"`
+		Status       string `json:"status"`
+		SourceRunID  string `json:"source_run_id"`
+	} `json:"info"`
+}
+
+func (m *restLoggedModel) model() LoggedModel {
+	i := &m.Info
+	return LoggedModel{
+		ID: i.ModelID, Name: i.Name, ExperimentID: i.ExperimentID, SourceRunID: i.SourceRunID,
+		ArtifactURI: i.ArtifactURI, Status: i.Status, Created: millis(int64(i.Created)),
+	}
+}
+
+type restVersion struct {
+	Name         string `json:"name"`
+	Version      string `json:"version"`
+	Created      Int    `json:"creation_timestamp"`
+	CurrentStage string `json:"current_stage"`
+	Source       string `json:"source"`
+	Status       string `json:"status"`
+}
+
+func (v *restVersion) version() Version {
+	return Version{
+		Name: v.Name, Version: v.Version, Stage: v.CurrentStage, Source: v.Source,
+		Status: v.Status, Created: millis(int64(v.Created)),
+	}
+}
+
+type restModel struct {
+	Name    string        `json:"name"`
+	Created Int           `json:"creation_timestamp"`
+	Latest  []restVersion `json:"latest_versions"`
+	Aliases []struct{ Alias, Version string }
+}
+
+func (m *restModel) model() RegisteredModel {
+	out := RegisteredModel{Name: m.Name, Created: millis(int64(m.Created)), Aliases: map[string]string{}}
+	for i := range m.Latest {
+		out.Latest = append(out.Latest, m.Latest[i].version())
+	}
+	for _, a := range m.Aliases {
+		out.Aliases[a.Alias] = a.Version
+	}
+	return out
+}
+
+func (s *rest) Ping(ctx context.Context) error {
+	var out struct{}
+	return s.c.JSON(ctx, api+"experiments/search", url.Values{"max_results": {"1"}}, nil, &out)
+}
+
+func (s *rest) Run(ctx context.Context, id string) (*Run, error) {
+	var out struct {
+		Run json.RawMessage `json:"run"`
+	}
+	if err := s.c.JSON(ctx, api+"runs/get", url.Values{"run_id": {id}}, nil, &out); err != nil {
+		return nil, err
+	}
+	var r restRun
+	if err := json.Unmarshal(out.Run, &r); err != nil {
+		return nil, err
+	}
+	run := r.run()
+	run.JSON = out.Run
+	return &run, nil
+}
+
+func (s *rest) SearchRuns(ctx context.Context, experimentIDs []string, token string) (Page[Run], error) {
+	if len(experimentIDs) == 0 {
+		return Page[Run]{}, nil
+	}
+	var out struct {
+		Runs []restRun `json:"runs"`
+		Next string    `json:"next_page_token"`
+	}
+	body := map[string]any{
+		"experiment_ids": experimentIDs,
+		"max_results":    runsPage,
+		"order_by":       []string{"attributes.start_time DESC"},
+	}
+	if token != "" {
+		body["page_token"] = token
+	}
+	err := s.c.JSON(ctx, api+"runs/search", nil, body, &out)
+	return page(out.Runs, out.Next, (*restRun).run), err
+}
+
+// page turns a page as JSON gives it into one of ours.
+func page[J, T any](in []J, next string, f func(*J) T) Page[T] {
+	p := Page[T]{Next: next}
+	for i := range in {
+		p.Items = append(p.Items, f(&in[i]))
+	}
+	return p
+}
+
+type restExperiment struct {
+	ID      string `json:"experiment_id"`
+	Name    string `json:"name"`
+	Created Int    `json:"creation_time"`
+	Stage   string `json:"lifecycle_stage"`
+}
+
+func (e *restExperiment) experiment() Experiment {
+	return Experiment{ID: e.ID, Name: e.Name, Created: millis(int64(e.Created))}
+}
+
+func (s *rest) SearchExperiments(ctx context.Context, token string) (Page[Experiment], error) {
+	var out struct {
+		Experiments []restExperiment `json:"experiments"`
+		Next        string           `json:"next_page_token"`
+	}
+	err := s.c.JSON(ctx, api+"experiments/search", search(experimentsPage, token, ""), nil, &out)
+	return page(out.Experiments, out.Next, (*restExperiment).experiment), err
+}
+
+// search is the query of a search by GET.
+func search(max int, token, filter string) url.Values {
+	q := url.Values{"max_results": {strconv.Itoa(max)}}
+	if token != "" {
+		q.Set("page_token", token)
+	}
+	if filter != "" {
+		q.Set("filter", filter)
+	}
+	return q
+}
+
+func (s *rest) ExperimentByName(ctx context.Context, name string) (*Experiment, error) {
+	var out struct {
+		Experiment restExperiment `json:"experiment"`
+	}
+	if err := s.c.JSON(ctx, api+"experiments/get-by-name", url.Values{"experiment_name": {name}}, nil, &out); err != nil {
+		return nil, err
+	}
+	if out.Experiment.Stage == "deleted" {
+		return nil, notFound("experiment", name)
+	}
+	e := out.Experiment.experiment()
+	return &e, nil
+}
+
+func (s *rest) LoggedModel(ctx context.Context, id string) (*LoggedModel, error) {
+	var out struct {
+		Model restLoggedModel `json:"model"`
+	}
+	if err := s.c.JSON(ctx, api+"logged-models/"+url.PathEscape(id), nil, nil, &out); err != nil {
+		return nil, err
+	}
+	m := out.Model.model()
+	return &m, nil
+}
+
+func (s *rest) SearchLoggedModels(ctx context.Context, experimentIDs []string, runID, token string) (Page[LoggedModel], error) {
+	if len(experimentIDs) == 0 {
+		return Page[LoggedModel]{}, nil
+	}
+	var out struct {
+		Models []restLoggedModel `json:"models"`
+		Next   string            `json:"next_page_token"`
+	}
+	body := map[string]any{"experiment_ids": experimentIDs, "max_results": modelsPage}
+	if token != "" {
+		body["page_token"] = token
+	}
+	if runID != "" {
+		body["filter"] = "source_run_id = '" + runID + "'"
+	}
+	err := s.c.JSON(ctx, api+"logged-models/search", nil, body, &out)
+	var e *Error
+	if errors.As(err, &e) && e.noSuchEndpoint() {
+		return Page[LoggedModel]{}, nil // MLflow 2
+	}
+	p := page(out.Models, out.Next, (*restLoggedModel).model)
+	if runID != "" {
+		p.Items = only(p.Items, func(m *LoggedModel) bool { return m.SourceRunID == runID })
+	}
+	return p, err
+}
+
+// only keeps the items that f is true of: a filter is a request to the
+// server, not its promise.
+func only[T any](in []T, f func(*T) bool) []T {
+	out := in[:0]
+	for i := range in {
+		if f(&in[i]) {
+			out = append(out, in[i])
+		}
+	}
+	return out
+}
+
+func (s *rest) RegisteredModel(ctx context.Context, name string) (*RegisteredModel, error) {
+	var out struct {
+		Model restModel `json:"registered_model"`
+	}
+	if err := s.c.JSON(ctx, api+"registered-models/get", url.Values{"name": {name}}, nil, &out); err != nil {
+		return nil, err
+	}
+	m := out.Model.model()
+	return &m, nil
+}
+
+func (s *rest) SearchRegisteredModels(ctx context.Context, token string) (Page[RegisteredModel], error) {
+	var out struct {
+		Models []restModel `json:"registered_models"`
+		Next   string      `json:"next_page_token"`
+	}
+	err := s.c.JSON(ctx, api+"registered-models/search", search(modelsPage, token, ""), nil, &out)
+	return page(out.Models, out.Next, (*restModel).model), err
+}
+
+func (s *rest) Version(ctx context.Context, name, version string) (*Version, error) {
+	var out struct {
+		Version restVersion `json:"model_version"`
+	}
+	if err := s.c.JSON(ctx, api+"model-versions/get", url.Values{"name": {name}, "version": {version}}, nil, &out); err != nil {
+		return nil, err
+	}
+	v := out.Version.version()
+	return &v, nil
+}
+
+func (s *rest) SearchVersions(ctx context.Context, name, token string) (Page[Version], error) {
+	var out struct {
+		Versions []restVersion `json:"model_versions"`
+		Next     string        `json:"next_page_token"`
+	}
+	// A name that no quotes hold is searched for among all versions.
+	filter := ""
+	if q := quote(name); q != "" {
+		filter = "name=" + q
+	}
+	err := s.c.JSON(ctx, api+"model-versions/search", search(versionsPage, token, filter), nil, &out)
+	p := page(out.Versions, out.Next, (*restVersion).version)
+	p.Items = only(p.Items, func(v *Version) bool { return v.Name == name })
+	return p, err
+}
+
+// quote puts a name between quotes of MLflow's search syntax, which knows no
+// escape; it gives nothing for a name that holds both kinds.
+func quote(name string) string {
+	for _, q := range []string{"'", `"`} {
+		if !strings.Contains(name, q) {
+			return q + name + q
+		}
+	}
+	return ""
+}
+
+func (s *rest) DownloadURI(ctx context.Context, name, version string) (string, error) {
+	var out struct {
+		URI string `json:"artifact_uri"`
+	}
+	err := s.c.JSON(ctx, api+"model-versions/get-download-uri", url.Values{"name": {name}, "version": {version}}, nil, &out)
+	return out.URI, err
+}
+
+func (s *rest) Close() error {
+	s.c.retry.HTTPClient.CloseIdleConnections()
+	return nil
+}
