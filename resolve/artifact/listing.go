@@ -1,0 +1,34 @@
+package artifact
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+
+	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
+)
+
+// decodeListing reads the answer to mlflow-artifacts' ListArtifacts: base
+// names, and a file_size that is left out when it is 0. An entry whose size is
+// no number has -1, so that Clean leaves it out.
+func decodeListing(r io.Reader) ([]Entry, error) {
+	var out struct {
+		Files []struct {
+			Path  string          `json:"path"`
+			IsDir bool            `json:"is_dir"`
+			Size  json.RawMessage `json:"file_size"`
+		} `json:"files"`
+	}
+	if err := json.NewDecoder(r).Decode(&out); err != nil {
+		return nil, fmt.Errorf("the listing is no JSON of MLflow's: %w", err)
+	}
+	entries := make([]Entry, 0, len(out.Files))
+	for _, f := range out.Files {
+		var size mlflow.Int
+		if !f.IsDir && len(f.Size) > 0 && size.UnmarshalJSON(f.Size) != nil {
+			size = -1
+		}
+		entries = append(entries, Entry{Name: f.Path, IsDir: f.IsDir, Size: int64(size)})
+	}
+	return entries, nil
+}

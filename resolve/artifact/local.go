@@ -1,0 +1,118 @@
+package artifact
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"github.com/mlflowfs/mlflowfs/cache"
+)
+
+// Local is a directory of this machine. Symbolic links are followed as long
+// as they stay below it, as MLflow's LocalArtifactRepository follows them;
+// those that leave it are refused by os.Root and left out of listings.
+type Local struct {
+	dir string
+	log *slog.Logger
+}
+
+var (
+	_ Store  = (*Local)(nil)
+	_ Opener = (*Local)(nil)
+)
+
+// NewLocal makes a store of the directory dir, which need not exist yet: a
+// run without artifacts has none.
+func NewLocal(dir string, log *slog.Logger) (*Local, error) {
+	abs, err := filepath.Abs(dir)
+	return &Local{abs, log}, err
+}
+
+// ID is the directory's absolute path.
+func (l *Local) ID() string { return "file:" + l.dir }
+
+func clean(path string) string { return filepath.Clean("./" + filepath.FromSlash(path)) }
+
+// List reads the directory. One that is not there is empty.
+func (l *Local) List(_ context.Context, dir string) ([]Entry, error) {
+	root, err := os.OpenRoot(l.dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	d, err := root.Open(clean(dir))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	names, err := d.Readdirnames(-1)
+	if err != nil {
+		return nil, err
+	}
+	entries := make([]Entry, 0, len(names))
+	for _, n := range names {
+		st, err := root.Stat(filepath.Join(clean(dir), n))
+		switch {
+		case err != nil:
+			l.log.Warn("an entry of a listing is left out", "directory", filepath.Join(l.dir, clean(dir)), "name", n, "err", err)
+		case st.IsDir():
+			entries = append(entries, Entry{Name: n, IsDir: true})
+		case st.Mode().IsRegular():
+			entries = append(entries, Entry{Name: n, Size: st.Size()})
+		default:
+			l.log.Warn("an entry of a listing is left out: it is neither a file nor a directory", "directory", filepath.Join(l.dir, clean(dir)), "name", n)
+		}
+	}
+	return entries, nil
+}
+
+// Open opens a file for reading.
+func (l *Local) Open(path string) (*os.File, error) {
+	root, err := os.OpenRoot(l.dir)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	f, err := root.Open(clean(path))
+	if err != nil {
+		return nil, err
+	}
+	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() {
+		f.Close()
+		return nil, errors.Join(err, fmt.Errorf("%s is no regular file", path))
+	}
+	return f, nil
+}
+
+// ReadRange reads from the file as it is now; its modification time is the
+// validator.
+func (l *Local) ReadRange(_ context.Context, path string, off, n int64) (*cache.Body, error) {
+	f, err := l.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	st, err := f.Stat()
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return &cache.Body{
+		ReadCloser: struct {
+			io.Reader
+			io.Closer
+		}{io.NewSectionReader(f, off, n), f},
+		Total:     st.Size(),
+		Validator: st.ModTime().String(),
+	}, nil
+}

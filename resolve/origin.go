@@ -1,0 +1,211 @@
+package resolve
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/mlflowfs/mlflowfs/resolve/artifact"
+)
+
+// Origin is a directory of artifacts: the union of its layers and mounts. Of
+// two files, or a file and a directory, of one name the later wins; two
+// directories of one name are merged.
+type Origin struct {
+	Layers []Layer
+	Mounts []Mount
+
+	// Meta is the content of registered_model_meta, which is shown where the
+	// directory holds an MLmodel; empty in a directory that gets none.
+	Meta string
+
+	// Mtime is what everything in it shows as its modification time: the
+	// end of the run, the creation of the model or version.
+	Mtime time.Time
+
+	// Final says that its content changes no more: the run has ended, the
+	// model is ready.
+	Final bool
+}
+
+// Layer is a directory in a store.
+type Layer struct {
+	Store artifact.Store
+	Dir   string // slashes; empty for the store's root
+}
+
+// Mount is a directory that stands in another under a name of its own.
+type Mount struct {
+	Name   string
+	Origin Origin
+}
+
+// Item is one name in an Origin: a directory, or a file in a store, or a file
+// whose content is known.
+type Item struct {
+	Name string
+	Dir  *Origin
+
+	// Of a file:
+	Store   artifact.Store // nil: Content is all of it
+	Path    string
+	Content string
+	Size    int64 // bytes
+	Final   bool
+}
+
+// listing is what a store says of a directory, sorted by name.
+type listing struct {
+	entries []artifact.Entry
+	final   bool
+}
+
+func (l listing) find(name string) (artifact.Entry, bool) {
+	i, ok := slices.BinarySearchFunc(l.entries, name, func(e artifact.Entry, n string) int { return strings.Compare(e.Name, n) })
+	if !ok {
+		return artifact.Entry{}, false
+	}
+	return l.entries[i], true
+}
+
+// list asks for a layer's directory, or remembers it.
+func (r *Resolver) list(ctx context.Context, l Layer, final bool) (listing, error) {
+	out, err := r.listings.Get(ctx, dirKey(l.Store, l.Dir), func(ctx context.Context) (listing, error) {
+		entries, err := l.Store.List(ctx, l.Dir)
+		return listing{artifact.Clean(r.log, l.Dir, entries), final}, err
+	})
+	if errors.Is(err, fs.ErrNotExist) {
+		return listing{}, nil // a place that nothing was written to
+	}
+	return out, err
+}
+
+func dirKey(s artifact.Store, dir string) string { return s.ID() + "\x00" + dir }
+
+// Forget drops what is remembered of the directory that a file lies in: the
+// file was found to differ from its listing.
+func (r *Resolver) Forget(s artifact.Store, file string) {
+	dir := path.Dir(file)
+	if dir == "." {
+		dir = ""
+	}
+	r.listings.Drop(dirKey(s, dir))
+}
+
+// List gives what is in o, sorted by name.
+func (r *Resolver) List(ctx context.Context, o *Origin) ([]Item, error) {
+	items := map[string]*Item{}
+	for _, l := range o.Layers {
+		ls, err := r.list(ctx, l, o.Final)
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range ls.entries {
+			items[e.Name] = o.overlay(items[e.Name], l, e)
+		}
+	}
+	for i := range o.Mounts {
+		m := &o.Mounts[i]
+		items[m.Name] = o.mount(items[m.Name], m)
+	}
+	if m := items[modelFile]; o.Meta != "" && m != nil && m.Dir == nil {
+		items[MetaName] = o.metaItem()
+	}
+	out := make([]Item, 0, len(items))
+	for _, it := range items {
+		out = append(out, *it)
+	}
+	slices.SortFunc(out, func(a, b Item) int { return strings.Compare(a.Name, b.Name) })
+	return out, nil
+}
+
+// Lookup gives one name in o; fs.ErrNotExist where there is none. It asks for
+// no more than List does.
+func (r *Resolver) Lookup(ctx context.Context, o *Origin, name string) (Item, error) {
+	it, err := r.find(ctx, o, name)
+	if err != nil {
+		return Item{}, err
+	}
+	if o.Meta != "" && name == MetaName {
+		if m, err := r.find(ctx, o, modelFile); err != nil {
+			return Item{}, err
+		} else if m != nil && m.Dir == nil {
+			it = o.metaItem()
+		}
+	}
+	if it == nil {
+		return Item{}, fmt.Errorf("%s: %w", name, fs.ErrNotExist)
+	}
+	return *it, nil
+}
+
+// find looks for name in the layers and mounts; nil where there is none.
+func (r *Resolver) find(ctx context.Context, o *Origin, name string) (it *Item, err error) {
+	for _, l := range o.Layers {
+		ls, err := r.list(ctx, l, o.Final)
+		if err != nil {
+			return nil, err
+		}
+		if e, ok := ls.find(name); ok {
+			it = o.overlay(it, l, e)
+		}
+	}
+	for i := range o.Mounts {
+		if m := &o.Mounts[i]; m.Name == name {
+			it = o.mount(it, m)
+		}
+	}
+	return it, nil
+}
+
+// overlay puts entry e of layer l over what is there by its name.
+func (o *Origin) overlay(below *Item, l Layer, e artifact.Entry) *Item {
+	p := path.Join(l.Dir, e.Name)
+	if !e.IsDir {
+		return &Item{Name: e.Name, Store: l.Store, Path: p, Size: e.Size, Final: o.Final}
+	}
+	d := Origin{Mtime: o.Mtime, Final: o.Final}
+	if below != nil && below.Dir != nil {
+		d = *below.Dir
+	}
+	d.Layers = append(slices.Clip(d.Layers), Layer{l.Store, p})
+	return &Item{Name: e.Name, Dir: &d}
+}
+
+// mount puts a mount over what is there by its name.
+func (o *Origin) mount(below *Item, m *Mount) *Item {
+	d := m.Origin
+	if below != nil && below.Dir != nil {
+		d.Layers = slices.Concat(below.Dir.Layers, d.Layers)
+		d.Final = d.Final && below.Dir.Final
+	}
+	d.Mtime = o.Mtime
+	return &Item{Name: m.Name, Dir: &d}
+}
+
+func (o *Origin) metaItem() *Item {
+	return &Item{Name: MetaName, Content: o.Meta, Size: int64(len(o.Meta)), Final: true}
+}
+
+// descend walks from o down a path of directories.
+func (r *Resolver) descend(ctx context.Context, o Origin, p string) (Origin, error) {
+	if p == "" {
+		return o, nil
+	}
+	for _, name := range strings.Split(p, "/") {
+		it, err := r.Lookup(ctx, &o, name)
+		if err != nil {
+			return Origin{}, err
+		}
+		if it.Dir == nil {
+			return Origin{}, fmt.Errorf("%s is a file: %w", p, fs.ErrNotExist)
+		}
+		o = *it.Dir
+	}
+	return o, nil
+}

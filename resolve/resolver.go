@@ -1,0 +1,342 @@
+package resolve
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/mlflowfs/mlflowfs/cache"
+	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
+)
+
+// Options make a Resolver.
+type Options struct {
+	Tracking mlflow.Store
+	Registry mlflow.Store   // nil: Tracking
+	Client   *mlflow.Client // of the tracking server; nil where there is none
+
+	// TTL is how long an answer is believed that may change (running runs,
+	// aliases, which names there are); what is final is believed longer.
+	TTL time.Duration // 10 s
+
+	// NoLocal refuses artifacts at paths of this machine: a tracking server
+	// elsewhere must not choose which local files other users see.
+	NoLocal bool
+
+	Log *slog.Logger
+}
+
+// finalTTLs is how many TTLs a final answer is believed: not for ever, since
+// MLflow lets a user add artifacts to a run that has ended.
+const finalTTLs = 6
+
+// Resolver answers what names mean. Its methods may be called by many at once.
+type Resolver struct {
+	opt Options
+	log *slog.Logger
+
+	listings    *cache.Memo[string, listing]
+	runs        *cache.Memo[string, *mlflow.Run]
+	runModels   *cache.Memo[string, []mlflow.LoggedModel]
+	models      *cache.Memo[string, *mlflow.LoggedModel]
+	registered  *cache.Memo[string, *mlflow.RegisteredModel]
+	versions    *cache.Memo[[2]string, version]
+	experiments *cache.Memo[string, []mlflow.Experiment]
+	indexes     *cache.Memo[string, []mlflow.Run]
+}
+
+// version is a model version with the place of its files.
+type version struct {
+	mlflow.Version
+	uri string
+}
+
+// New makes a Resolver.
+func New(opt Options) *Resolver {
+	if opt.TTL <= 0 {
+		opt.TTL = 10 * time.Second
+	}
+	if opt.Registry == nil {
+		opt.Registry = opt.Tracking
+	}
+	if opt.Log == nil {
+		opt.Log = slog.Default()
+	}
+	final := func(f bool) time.Duration {
+		if f {
+			return finalTTLs * opt.TTL
+		}
+		return opt.TTL
+	}
+	return &Resolver{
+		opt: opt,
+		log: opt.Log,
+		listings: cache.NewMemo[string](500_000,
+			func(l listing) int64 { return int64(len(l.entries)) + 8 },
+			func(l listing) time.Duration { return final(l.final) }),
+		runs:        cache.NewMemo[string](10_000, nil, func(r *mlflow.Run) time.Duration { return final(r.Final()) }),
+		runModels:   cache.NewMemo[string](10_000, nil, func([]mlflow.LoggedModel) time.Duration { return opt.TTL }),
+		models:      cache.NewMemo[string](10_000, nil, func(m *mlflow.LoggedModel) time.Duration { return final(m.Final()) }),
+		registered:  cache.NewMemo[string](10_000, nil, func(*mlflow.RegisteredModel) time.Duration { return opt.TTL }),
+		versions:    cache.NewMemo[[2]string](10_000, nil, func(v version) time.Duration { return final(v.Final()) }),
+		experiments: cache.NewMemo[string](1, nil, func([]mlflow.Experiment) time.Duration { return opt.TTL }),
+		indexes: cache.NewMemo[string](500_000,
+			func(r []mlflow.Run) int64 { return int64(len(r)) + 8 },
+			func([]mlflow.Run) time.Duration { return opt.TTL }),
+	}
+}
+
+// TTL is how long an answer that is final, or is not, is believed.
+func (r *Resolver) TTL(final bool) time.Duration {
+	if final {
+		return finalTTLs * r.opt.TTL
+	}
+	return r.opt.TTL
+}
+
+// Tracking is the tracking store, for paging searches.
+func (r *Resolver) Tracking() mlflow.Store { return r.opt.Tracking }
+
+// Registry is the model registry, for paging searches.
+func (r *Resolver) Registry() mlflow.Store { return r.opt.Registry }
+
+// Run gives a run.
+func (r *Resolver) Run(ctx context.Context, id string) (*mlflow.Run, error) {
+	if !mlflow.ValidRunID(id) {
+		return nil, fmt.Errorf("run %q: %w", id, fs.ErrNotExist)
+	}
+	return r.runs.Get(ctx, id, func(ctx context.Context) (*mlflow.Run, error) {
+		return r.opt.Tracking.Run(ctx, id)
+	})
+}
+
+// Experiments gives all experiments that are not deleted.
+func (r *Resolver) Experiments(ctx context.Context) ([]mlflow.Experiment, error) {
+	return r.experiments.Get(ctx, "", func(ctx context.Context) ([]mlflow.Experiment, error) {
+		return all(ctx, r.opt.Tracking.SearchExperiments)
+	})
+}
+
+// all reads every page of a search.
+func all[T any](ctx context.Context, search func(context.Context, string) (mlflow.Page[T], error)) ([]T, error) {
+	var out []T
+	for token := ""; ; {
+		p, err := search(ctx, token)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, p.Items...)
+		if p.Next == "" || p.Next == token {
+			return out, nil
+		}
+		token = p.Next
+	}
+}
+
+// ExperimentRuns gives all runs of an experiment that are not deleted, newest
+// first, without their JSON.
+func (r *Resolver) ExperimentRuns(ctx context.Context, experimentID string) ([]mlflow.Run, error) {
+	return r.indexes.Get(ctx, experimentID, func(ctx context.Context) ([]mlflow.Run, error) {
+		runs, err := all(ctx, func(ctx context.Context, token string) (mlflow.Page[mlflow.Run], error) {
+			return r.opt.Tracking.SearchRuns(ctx, []string{experimentID}, token)
+		})
+		// A run that began between two pages pushes the rest on by one.
+		seen, unique := map[string]bool{}, runs[:0]
+		for _, run := range runs {
+			if !seen[run.ID] {
+				seen[run.ID] = true
+				unique = append(unique, run)
+			}
+		}
+		return unique, err
+	})
+}
+
+// modelsOf gives the logged models of a run, one for each name: the newest,
+// which is what the client's search finds first.
+func (r *Resolver) modelsOf(ctx context.Context, run *mlflow.Run) ([]mlflow.LoggedModel, error) {
+	return r.runModels.Get(ctx, run.ID, func(ctx context.Context) ([]mlflow.LoggedModel, error) {
+		models, err := all(ctx, func(ctx context.Context, token string) (mlflow.Page[mlflow.LoggedModel], error) {
+			return r.opt.Tracking.SearchLoggedModels(ctx, []string{run.ExperimentID}, run.ID, token)
+		})
+		seen, unique := map[string]bool{}, models[:0]
+		for _, m := range models {
+			if seen[m.Name] || m.Name == "" || m.Name == "." || m.Name == ".." || strings.ContainsAny(m.Name, "/\x00") {
+				continue
+			}
+			seen[m.Name] = true
+			unique = append(unique, m)
+		}
+		return unique, err
+	})
+}
+
+// RunOrigin is runs:/<run_id>/.
+func (r *Resolver) RunOrigin(ctx context.Context, run *mlflow.Run) (Origin, error) {
+	o, err := r.place(run.ArtifactURI)
+	if err != nil {
+		return Origin{}, err
+	}
+	o.Mtime, o.Final = run.Mtime(), run.Final()
+	models, err := r.modelsOf(ctx, run)
+	if err != nil {
+		return Origin{}, err
+	}
+	for i := range models {
+		m, err := r.modelOrigin(&models[i])
+		if err != nil {
+			return Origin{}, err
+		}
+		o.Mounts = append(o.Mounts, Mount{models[i].Name, m})
+	}
+	return o, nil
+}
+
+// place is the directory at a storage URI.
+func (r *Resolver) place(uri string) (Origin, error) {
+	s, err := r.storage(uri)
+	return Origin{Layers: []Layer{{Store: s}}}, err
+}
+
+// LoggedModel gives a logged model by its id.
+func (r *Resolver) LoggedModel(ctx context.Context, id string) (*mlflow.LoggedModel, error) {
+	if !mlflow.ValidLoggedModelID(id) {
+		return nil, fmt.Errorf("logged model %q: %w", id, fs.ErrNotExist)
+	}
+	return r.models.Get(ctx, id, func(ctx context.Context) (*mlflow.LoggedModel, error) {
+		return r.opt.Tracking.LoggedModel(ctx, id)
+	})
+}
+
+// LoggedModelOrigin is models:/<model_id>.
+func (r *Resolver) LoggedModelOrigin(ctx context.Context, id string) (Origin, error) {
+	m, err := r.LoggedModel(ctx, id)
+	if err != nil {
+		return Origin{}, err
+	}
+	return r.modelOrigin(m)
+}
+
+func (r *Resolver) modelOrigin(m *mlflow.LoggedModel) (Origin, error) {
+	o, err := r.place(m.ArtifactURI)
+	o.Meta, o.Mtime, o.Final = metaOf("", ""), m.Created, m.Final()
+	return o, err
+}
+
+// RegisteredModel gives a registered model with its aliases and latest
+// versions.
+func (r *Resolver) RegisteredModel(ctx context.Context, name string) (*mlflow.RegisteredModel, error) {
+	return r.registered.Get(ctx, name, func(ctx context.Context) (*mlflow.RegisteredModel, error) {
+		return r.opt.Registry.RegisteredModel(ctx, name)
+	})
+}
+
+// Latest is the version that models:/<name>/latest means: the highest of the
+// latest versions, or of those of one stage. A stage is matched in any case,
+// as MLflow matches it; stage empty means any.
+func Latest(m *mlflow.RegisteredModel, stage string) (mlflow.Version, bool) {
+	var best mlflow.Version
+	for _, v := range m.Latest {
+		if stage != "" && !strings.EqualFold(v.Stage, stage) {
+			continue
+		}
+		if best.Version == "" || mlflow.CompareVersions(v.Version, best.Version) > 0 {
+			best = v
+		}
+	}
+	return best, best.Version != ""
+}
+
+func (r *Resolver) version(ctx context.Context, name, number string) (version, error) {
+	return r.versions.Get(ctx, [2]string{name, number}, func(ctx context.Context) (version, error) {
+		v, err := r.opt.Registry.Version(ctx, name, number)
+		if err != nil {
+			return version{}, err
+		}
+		uri, err := r.opt.Registry.DownloadURI(ctx, name, number)
+		return version{*v, uri}, err
+	})
+}
+
+// Version gives a model version. It never depends on a search, which may lag.
+func (r *Resolver) Version(ctx context.Context, name, number string) (*mlflow.Version, error) {
+	v, err := r.version(ctx, name, number)
+	return &v.Version, err
+}
+
+// VersionOrigin is models:/<name>/<version>.
+func (r *Resolver) VersionOrigin(ctx context.Context, name, number string) (Origin, error) {
+	return r.versionOrigin(ctx, name, number, 0)
+}
+
+// maxHops bounds how often a version's source may lead to another model.
+const maxHops = 8
+
+func (r *Resolver) versionOrigin(ctx context.Context, name, number string, hops int) (Origin, error) {
+	v, err := r.version(ctx, name, number)
+	if err != nil {
+		return Origin{}, err
+	}
+	o, final, err := r.follow(ctx, v.uri, hops)
+	if err != nil {
+		return Origin{}, err
+	}
+	o.Meta, o.Mtime, o.Final = metaOf(name, number), v.Created, v.Final() && final
+	return o, nil
+}
+
+// follow goes to where a URI leads, be it a name of MLflow's or a place, and
+// tells whether what is there is final, as far as MLflow says.
+func (r *Resolver) follow(ctx context.Context, uri string, hops int) (o Origin, final bool, err error) {
+	if hops > maxHops {
+		return Origin{}, false, errors.New("the sources of the model's versions lead in a circle")
+	}
+	u, found, err := ParseURI(uri)
+	if err != nil {
+		return Origin{}, false, err
+	}
+	switch {
+	case !found:
+		o, err = r.place(uri)
+		return o, true, err
+	case u.RunID != "":
+		var run *mlflow.Run
+		if run, err = r.Run(ctx, u.RunID); err == nil {
+			o, err = r.RunOrigin(ctx, run)
+		}
+	case u.ModelID != "":
+		o, err = r.LoggedModelOrigin(ctx, u.ModelID)
+	default:
+		var number string
+		if number, err = r.number(ctx, u); err == nil {
+			o, err = r.versionOrigin(ctx, u.Name, number, hops+1)
+		}
+	}
+	if err == nil {
+		o, err = r.descend(ctx, o, u.Path)
+	}
+	return o, o.Final, err
+}
+
+// number is the version that a models:/ URI with a name means.
+func (r *Resolver) number(ctx context.Context, u URI) (string, error) {
+	if u.Version != "" {
+		return u.Version, nil
+	}
+	m, err := r.RegisteredModel(ctx, u.Name)
+	if err != nil {
+		return "", err
+	}
+	if u.Alias != "" {
+		if v, ok := m.Aliases[u.Alias]; ok {
+			return v, nil
+		}
+	} else if v, ok := Latest(m, u.Stage); ok {
+		return v.Version, nil
+	}
+	return "", fmt.Errorf("%v: %w", u, fs.ErrNotExist)
+}
