@@ -1,0 +1,149 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/mlflowfs/mlflowfs/fs"
+)
+
+func demoCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "demo [DIR]",
+		Short: "Make a small store of runs and models, mount it, and show what to try",
+		Long: `Demo makes a small MLflow store (a sqlite file and artifacts) in DIR/store, mounts it
+at DIR/mnt, and stays until Ctrl-C. Nothing else needs to be installed. Without
+DIR all of it lies in a temporary directory that goes at the end; a DIR is kept,
+and its store is used again the next time.`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 1 {
+				return usageError{errors.New("demo takes one directory at most: `mlflowfs demo [DIR]`")}
+			}
+			return nil
+		},
+		RunE: func(_ *cobra.Command, args []string) error {
+			if len(args) == 1 {
+				return demo(args[0])
+			}
+			dir, err := os.MkdirTemp("", "mlflowfs-demo-")
+			if err != nil {
+				return err
+			}
+			defer func() {
+				os.Remove(filepath.Join(dir, "mnt")) // empty, or still mounted: then it stays
+				os.RemoveAll(filepath.Join(dir, "store"))
+				os.Remove(dir)
+			}()
+			return demo(dir)
+		},
+	}
+}
+
+func demo(dir string) error {
+	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return err
+	}
+	store, point := filepath.Join(dir, "store"), filepath.Join(dir, "mnt")
+	db := filepath.Join(store, "mlflow.db")
+	if _, err := os.Stat(db); errors.Is(err, os.ErrNotExist) {
+		if err := refuseFull(dir); err != nil {
+			return err
+		}
+		if err := makeDemoStore(store, time.Now()); err != nil {
+			return fmt.Errorf("the demo's store can't be made: %w", err)
+		}
+	} else if err != nil {
+		return err
+	}
+	if err := fs.CheckMountpoint(point, log); err != nil {
+		// A mount point that is missing is made; a dead one was cleared.
+		if _, serr := os.Lstat(point); !errors.Is(serr, os.ErrNotExist) {
+			return err
+		}
+		if err := os.Mkdir(point, 0o755); err != nil {
+			return err
+		}
+	}
+	f := mountFlags{trackingURI: "sqlite:///" + db, memory: 64 << 20, ttl: 10 * time.Second}
+	root, closeStores, err := f.tree(log)
+	if err != nil {
+		return err
+	}
+	defer closeStores()
+	fmt.Println(point)
+	if err := printTree(os.Stdout, root.Dir, ""); err != nil {
+		return err
+	}
+	fmt.Printf(`
+Try, in another terminal:
+
+  ls -l %[1]s/models/churn@champion/
+  cat %[1]s/experiments/churn/tuned/artifacts/metrics.json
+  MLFLOW_TRACKING_URI=%[2]s mlflow ui     # the same runs, if you have MLflow
+
+`, point, f.trackingURI)
+	return f.serve(point, root, log)
+}
+
+// refuseFull keeps the demo from writing among somebody's files.
+func refuseFull(dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if e.Name() != "store" && e.Name() != "mnt" {
+			return fmt.Errorf("%s is not empty: give the demo a directory of its own", dir)
+		}
+	}
+	return nil
+}
+
+// printTree draws a directory as tree(1) does.
+func printTree(w io.Writer, d fs.Dir, indent string) error {
+	ctx := context.Background()
+	list, err := d.List(ctx)
+	if err != nil {
+		return err
+	}
+	e, err := list.Next(ctx)
+	for err == nil {
+		var next fs.Entry
+		var nextErr error
+		next, nextErr = list.Next(ctx)
+		branch, below := "├── ", "│   "
+		if errors.Is(nextErr, io.EOF) {
+			branch, below = "└── ", "    "
+		}
+		name := e.Name
+		if e.Link != "" {
+			name += " -> " + e.Link
+		}
+		if _, werr := fmt.Fprintln(w, indent+branch+name); werr != nil {
+			return werr
+		}
+		if e.Dir != nil {
+			if err := printTree(w, e.Dir, indent+below); err != nil {
+				return err
+			}
+		}
+		e, err = next, nextErr
+	}
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,195 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	iofs "io/fs"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/mlflowfs/mlflowfs/cache"
+	"github.com/mlflowfs/mlflowfs/fs"
+	"github.com/mlflowfs/mlflowfs/resolve"
+	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
+)
+
+// mountFlags are the flags of mount.
+type mountFlags struct {
+	trackingURI string
+	registryURI string
+	allowOther  bool
+	memory      size
+	spoolDir    string
+	spoolSize   size
+	ttl         time.Duration
+	logLevel    string
+	debugFUSE   bool
+}
+
+func mountCommand() *cobra.Command {
+	f := mountFlags{memory: 256 << 20, spoolSize: 10 << 30}
+	env := environment{}
+	c := &cobra.Command{
+		Use:   "mount [flags] MOUNTPOINT",
+		Short: "Mount a tracking server's runs and models, in the foreground",
+		Long: `Mount shows the runs and models of an MLflow tracking server, of a sqlite file, or
+of a FileStore directory at MOUNTPOINT, an empty directory. It stays in the
+foreground; Ctrl-C (SIGINT) or SIGTERM unmounts.
+
+Credentials are taken from MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD,
+from MLFLOW_TRACKING_TOKEN, or from ~/.mlflow/credentials. These variables of
+MLflow's work here, too: MLFLOW_TRACKING_INSECURE_TLS,
+MLFLOW_TRACKING_SERVER_CERT_PATH, MLFLOW_TRACKING_CLIENT_CERT_PATH,
+MLFLOW_WORKSPACE, MLFLOW_HTTP_REQUEST_TIMEOUT, MLFLOW_HTTP_REQUEST_MAX_RETRIES,
+MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR.`,
+		Args: exactly(1, "one MOUNTPOINT"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			if err := env.apply(); err != nil {
+				return err
+			}
+			return f.run(args[0])
+		},
+	}
+	fl := c.Flags()
+	fl.StringVar(&f.trackingURI, "tracking-uri", "", "http(s)://host:port, sqlite:///file.db, or a FileStore directory; default ./mlruns where it holds experiments, else sqlite:///mlflow.db")
+	env.bind(fl, "tracking-uri", "MLFLOW_TRACKING_URI")
+	fl.StringVar(&f.registryURI, "registry-uri", "", "where the model registry is, if not at the tracking URI")
+	env.bind(fl, "registry-uri", "MLFLOW_REGISTRY_URI")
+	fl.BoolVar(&f.allowOther, "allow-other", false, "show the mount to all users of this machine")
+	env.bind(fl, "allow-other", "MLFLOWFS_ALLOW_OTHER")
+	fl.Var(&f.memory, "cache-memory", "memory for blocks of files")
+	env.bind(fl, "cache-memory", "MLFLOWFS_CACHE_MEMORY")
+	fl.StringVar(&f.spoolDir, "spool-dir", os.TempDir(), "directory for files that the server can only send as one stream")
+	env.bind(fl, "spool-dir", "MLFLOWFS_SPOOL_DIR")
+	fl.Var(&f.spoolSize, "spool-size", "disk for such files while nobody has them open")
+	env.bind(fl, "spool-size", "MLFLOWFS_SPOOL_SIZE")
+	fl.DurationVar(&f.ttl, "metadata-ttl", 10*time.Second, "how long an answer of the server is believed; six times as long for what is finished")
+	env.bind(fl, "metadata-ttl", "MLFLOWFS_METADATA_TTL")
+	fl.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
+	env.bind(fl, "log-level", "MLFLOWFS_LOG_LEVEL")
+	fl.BoolVar(&f.debugFUSE, "debug-fuse", false, "log each request of the kernel (with --log-level debug)")
+	env.bind(fl, "debug-fuse", "MLFLOWFS_DEBUG_FUSE")
+	return c
+}
+
+func (f *mountFlags) run(point string) error {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(f.logLevel)); err != nil {
+		return usageError{fmt.Errorf("--log-level %q: it must be debug, info, warn or error", f.logLevel)}
+	}
+	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
+	if f.ttl <= 0 {
+		return usageError{fmt.Errorf("--metadata-ttl %v: it must be more than 0", f.ttl)}
+	}
+	if f.memory < 4*cache.BlockSize {
+		return usageError{fmt.Errorf("--cache-memory %s: it must be at least 4MiB", &f.memory)}
+	}
+	point, err := fs.ResolvePoint(point)
+	if err != nil {
+		return err
+	}
+	if err := fs.CheckMountpoint(point, log); err != nil {
+		return err
+	}
+	if f.trackingURI == "" {
+		f.trackingURI = mlflow.DefaultTrackingURI()
+	}
+	root, closeStores, err := f.tree(log)
+	if err != nil {
+		return err
+	}
+	defer closeStores()
+	return f.serve(point, root, log)
+}
+
+// tree opens the stores and makes the tree that they show.
+func (f *mountFlags) tree(log *slog.Logger) (root *fs.Node, closeStores func(), err error) {
+	tracking, client, err := mlflow.Open(f.trackingURI, os.Getenv, log)
+	if err != nil {
+		return nil, nil, err
+	}
+	registry := tracking
+	if f.registryURI != "" && f.registryURI != f.trackingURI {
+		if registry, _, err = mlflow.Open(f.registryURI, os.Getenv, log); err != nil {
+			tracking.Close()
+			return nil, nil, fmt.Errorf("the registry: %w", err)
+		}
+	}
+	closeStores = func() {
+		tracking.Close()
+		registry.Close()
+	}
+	if err := ping(tracking, f.trackingURI, log); err != nil {
+		closeStores()
+		return nil, nil, err
+	}
+	r := resolve.New(resolve.Options{
+		Tracking: tracking, Registry: registry, Client: client, TTL: f.ttl, Log: log,
+		NoLocal: f.allowOther && client != nil,
+	})
+	c := cache.New(cache.Options{Bytes: int64(f.memory), SpoolDir: f.spoolDir, SpoolBytes: int64(f.spoolSize)})
+	return fs.New(r, c, log), closeStores, nil
+}
+
+// pingFor is how long a mount waits for the server's first word. A server
+// that is down now may come up later, and the mount with it.
+const pingFor = 3 * time.Second
+
+func ping(s mlflow.Store, uri string, log *slog.Logger) error {
+	ctx, cancel := context.WithTimeout(context.Background(), pingFor)
+	defer cancel()
+	err := s.Ping(ctx)
+	shown := mlflow.Redact(uri)
+	var refusal *mlflow.Error
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, iofs.ErrPermission):
+		return fmt.Errorf("the tracking server %s refuses the credentials (%w): set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, or write ~/.mlflow/credentials", shown, err)
+	case errors.As(err, &refusal) && refusal.Status == 404:
+		return fmt.Errorf("%s answers, and is no MLflow tracking server: check the tracking URI's port and path", shown)
+	}
+	log.Warn("the tracking server does not answer; mounting all the same, and asking it again when something is read", "server", shown, "err", err)
+	return nil
+}
+
+// serve mounts the tree and stays until it is unmounted, by a signal or by
+// somebody else.
+func (f *mountFlags) serve(point string, root *fs.Node, log *slog.Logger) error {
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+	defer signal.Stop(signals)
+	m, err := fs.Mount(point, root, fs.MountOptions{AllowOther: f.allowOther, Debug: f.debugFUSE, Log: log})
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(os.Stderr, "mlflowfs: %s shows %s; Ctrl-C unmounts\n", point, mlflow.Redact(f.trackingURI))
+	gone := make(chan struct{})
+	go func() {
+		m.Wait()
+		close(gone)
+	}()
+	select {
+	case <-gone: // unmounted by somebody else
+		return nil
+	case <-signals:
+	}
+	busy, err := m.Unmount()
+	if err != nil {
+		return fmt.Errorf("%s can't be unmounted: %w", point, err)
+	}
+	if busy {
+		fmt.Fprintf(os.Stderr, "mlflowfs: %s is detached; waiting for programs that still use it (again Ctrl-C to end at once)\n", point)
+	}
+	select {
+	case <-gone:
+	case <-signals:
+	}
+	return nil
+}

@@ -1,0 +1,20 @@
+// Package fs is what the mount shows and how the kernel asks for it.
+//
+// The tree is made of plain values: a [Node] has a size, a time and one of a
+// [Dir], a [File] or a link's target. [New] gives its root:
+//
+//	runs/<run_id>/…              runs:/<run_id>/…
+//	models/<name>/<version>/…    models:/<name>/<version>/…
+//	models/<name>/latest         symlink to a version
+//	models/<name>/<Stage>        symlink to a version; looked up in any case
+//	models/<name>@<alias>        symlink to <name>/<version>
+//	models/m-<id>/…              models:/m-<id>/…
+//	experiments/<name>/<run>/    artifacts, a symlink to the run, and run.json
+//
+// Nothing in the tree knows of FUSE; it is tested as an io/fs.FS, with no
+// kernel. The files fuse_*.go are the one place that does: [Mount] shows a
+// tree to the kernel, and inode numbers, lifetimes, page-cache rules,
+// interrupts and errnos are decided there.
+//
+// A name that can't stand in a directory is escaped: see [Escape].
+package fs

@@ -1,0 +1,163 @@
+package fs
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	iofs "io/fs"
+
+	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
+)
+
+// experimentsDir is experiments/: one directory for each experiment.
+type experimentsDir struct{ t *tree }
+
+var _ Dir = experimentsDir{}
+
+func experimentName(e *mlflow.Experiment) string {
+	name := Escape(e.Name)
+	if len(name) <= maxName {
+		return name
+	}
+	return shorten(name, "-"+e.ID)
+}
+
+func (d experimentsDir) node(e *mlflow.Experiment) *Node {
+	return &Node{Dir: experimentDir{d.t, e.ID}, Mtime: e.Created, TTL: d.t.r.TTL(false)}
+}
+
+func (d experimentsDir) Lookup(ctx context.Context, file string) (*Node, error) {
+	all, err := d.t.r.Experiments(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for i := range all {
+		if experimentName(&all[i]) == file {
+			return d.node(&all[i]), nil
+		}
+	}
+	name := Unescape(file)
+	if Escape(name) != file || name == "" {
+		return nil, notExist(file)
+	}
+	e, err := d.t.r.Tracking().ExperimentByName(ctx, name) // made just now
+	if err != nil {
+		return nil, err
+	}
+	return d.node(e), nil
+}
+
+func (d experimentsDir) List(ctx context.Context) (Listing, error) {
+	all, err := d.t.r.Experiments(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := make(entries, 0, len(all))
+	for i := range all {
+		out = append(out, Entry{experimentName(&all[i]), d.node(&all[i])})
+	}
+	return &out, nil
+}
+
+// experimentDir is experiments/<name>/: one directory for each run, by name.
+type experimentDir struct {
+	t  *tree
+	id string
+}
+
+var _ Dir = experimentDir{}
+
+// runNames gives each run its name in the directory: its own, escaped; with
+// the first 8 digits of its id behind a dash where several runs have that
+// name, or where it is too long; the whole id where even that is taken.
+func runNames(runs []mlflow.Run) []string {
+	count := map[string]int{}
+	for i := range runs {
+		count[runs[i].Name]++
+	}
+	names := make([]string, len(runs))
+	taken := map[string]bool{}
+	for i := range runs { // names that are a run's very own come first
+		if r := &runs[i]; r.Name != "" && count[r.Name] == 1 && len(Escape(r.Name)) <= maxName {
+			names[i] = Escape(r.Name)
+			taken[names[i]] = true
+		}
+	}
+	for i := range runs {
+		if names[i] != "" {
+			continue
+		}
+		r := &runs[i]
+		name := r.ID
+		if r.Name != "" {
+			name = shorten(Escape(r.Name), "-"+r.ID[:min(8, len(r.ID))])
+			if taken[name] {
+				name = shorten(Escape(r.Name), "-"+r.ID)
+			}
+		}
+		names[i] = name
+		taken[name] = true
+	}
+	return names
+}
+
+func (d experimentDir) node(run *mlflow.Run) *Node {
+	return &Node{Dir: experimentRunDir{d.t, run.ID}, Mtime: run.Mtime(), TTL: d.t.r.TTL(false)}
+}
+
+func (d experimentDir) Lookup(ctx context.Context, name string) (*Node, error) {
+	runs, err := d.t.r.ExperimentRuns(ctx, d.id)
+	if err != nil {
+		return nil, err
+	}
+	for i, n := range runNames(runs) {
+		if n == name {
+			return d.node(&runs[i]), nil
+		}
+	}
+	return nil, notExist(name)
+}
+
+func (d experimentDir) List(ctx context.Context) (Listing, error) {
+	runs, err := d.t.r.ExperimentRuns(ctx, d.id)
+	if err != nil {
+		return nil, err
+	}
+	out := make(entries, 0, len(runs))
+	for i, n := range runNames(runs) {
+		out = append(out, Entry{n, d.node(&runs[i])})
+	}
+	return &out, nil
+}
+
+// experimentRunDir is experiments/<name>/<run>/.
+type experimentRunDir struct {
+	t  *tree
+	id string
+}
+
+var _ Dir = experimentRunDir{}
+
+func (d experimentRunDir) open(ctx context.Context) (Dir, error) {
+	run, err := d.t.r.Run(ctx, d.id)
+	if err != nil {
+		return nil, err
+	}
+	var doc bytes.Buffer
+	if err := json.Indent(&doc, run.JSON, "", "  "); err != nil {
+		return nil, errors.Join(err, iofs.ErrInvalid)
+	}
+	doc.WriteByte('\n')
+	ttl := d.t.r.TTL(run.Final())
+	return fixed{
+		{"artifacts", &Node{Link: "../../../runs/" + run.ID, Mtime: run.Mtime(), TTL: ttl}},
+		{"run.json", &Node{File: text(doc.String()), Size: int64(doc.Len()), Mtime: run.Mtime(), TTL: ttl}},
+	}, nil
+}
+
+func (d experimentRunDir) Lookup(ctx context.Context, name string) (*Node, error) {
+	return lookupIn(ctx, d.open, name)
+}
+
+func (d experimentRunDir) List(ctx context.Context) (Listing, error) { return listIn(ctx, d.open) }

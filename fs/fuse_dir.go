@@ -1,0 +1,111 @@
+package fs
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync"
+	"syscall"
+
+	gofs "github.com/hanwen/go-fuse/v2/fs"
+	"github.com/hanwen/go-fuse/v2/fuse"
+)
+
+// openDir is a directory that is being read. It holds no more of it than its
+// Listing does, and gives each entry's attributes with the entry (READDIRPLUS),
+// so that no look-up follows a listing.
+type openDir struct {
+	i *inode
+
+	mu   sync.Mutex // guards what follows
+	list Listing    // nil until the first entry is wanted
+	pos  uint64     // entries given, "." and ".." among them
+	last Entry      // the entry given last
+}
+
+var (
+	_ gofs.FileReaddirenter = (*openDir)(nil)
+	_ gofs.FileLookuper     = (*openDir)(nil)
+	_ gofs.FileSeekdirer    = (*openDir)(nil)
+)
+
+func (i *inode) OpendirHandle(context.Context, uint32) (gofs.FileHandle, uint32, syscall.Errno) {
+	if i.get().Dir == nil {
+		return nil, 0, syscall.ENOTDIR
+	}
+	return &openDir{i: i}, 0, 0
+}
+
+// Readdirent gives the next entry, or nil at the end.
+func (d *openDir) Readdirent(ctx context.Context) (*fuse.DirEntry, syscall.Errno) {
+	p := newPatient(ctx)
+	defer p.finish()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	e, err := d.next(p)
+	if errors.Is(err, io.EOF) {
+		return nil, 0
+	}
+	if err != nil {
+		return nil, d.i.fail("listing", "", err)
+	}
+	d.pos++
+	d.last = e
+	out := &fuse.DirEntry{Name: e.Name, Off: d.pos, Mode: syscall.S_IFDIR}
+	if e.Node != nil {
+		out.Mode = mode(e.Node)
+		out.Ino = d.i.a.child(d.i.id, e.Name, e.Node).stable(e.Node).Ino
+	}
+	return out, 0
+}
+
+// next gives entry number pos. "." and ".." have no Node: the kernel knows
+// them.
+func (d *openDir) next(ctx context.Context) (Entry, error) {
+	if d.pos < 2 {
+		return Entry{Name: "..."[:d.pos+1]}, nil
+	}
+	if d.list == nil {
+		l, err := d.i.get().Dir.List(ctx)
+		if err != nil {
+			return Entry{}, err
+		}
+		d.list = l
+	}
+	return d.list.Next(ctx)
+}
+
+// Lookup gives the node of an entry just listed.
+func (d *openDir) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*gofs.Inode, syscall.Errno) {
+	d.mu.Lock()
+	last := d.last
+	d.mu.Unlock()
+	if last.Name != name || last.Node == nil { // the kernel repeats a listing that it was interrupted in
+		return d.i.Lookup(ctx, name, out)
+	}
+	return d.i.entry(ctx, name, last.Node, out), 0
+}
+
+// Seekdir goes to where off entries have been given; backwards means to list
+// again from the start.
+func (d *openDir) Seekdir(ctx context.Context, off uint64) syscall.Errno {
+	p := newPatient(ctx)
+	defer p.finish()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if off < d.pos {
+		d.pos, d.list, d.last = 0, nil, Entry{}
+	}
+	for d.pos < off {
+		e, err := d.next(p)
+		if errors.Is(err, io.EOF) {
+			return 0
+		}
+		if err != nil {
+			return d.i.fail("listing", "", err)
+		}
+		d.pos++
+		d.last = e
+	}
+	return 0
+}

@@ -1,0 +1,238 @@
+package fs
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"hash/maphash"
+	"io"
+	iofs "io/fs"
+	"log/slog"
+	"sync"
+	"syscall"
+	"time"
+
+	gofs "github.com/hanwen/go-fuse/v2/fs"
+	"github.com/hanwen/go-fuse/v2/fuse"
+)
+
+// adapter is what all inodes of a mount share.
+type adapter struct {
+	log      *slog.Logger
+	uid, gid uint32
+	mounted  time.Time
+	seeds    [2]maphash.Seed
+	said     *saidOnce
+}
+
+// inode is a Node as the kernel knows it. It lives as long as the kernel
+// remembers it; the Node in it is the one that the last look-up found.
+type inode struct {
+	gofs.Inode
+	a  *adapter
+	id ident
+
+	mu   sync.Mutex // guards what follows; no other lock is taken under it
+	node *Node
+	read string // identity of what was opened last: the pages that the kernel has
+}
+
+// ident is what an inode's number is made of: two hashes of its path, seeded
+// for each mount. The number is stable for the life of the mount without a
+// table of all names ever seen; the second hash is the generation, so that
+// two paths are one inode only if 128 bits agree.
+type ident [2]uint64
+
+func (a *adapter) child(parent ident, name string, n *Node) ident {
+	var id ident
+	for i := range id {
+		var h maphash.Hash
+		h.SetSeed(a.seeds[i])
+		var b [16]byte
+		binary.LittleEndian.PutUint64(b[:8], parent[0])
+		binary.LittleEndian.PutUint64(b[8:], parent[1])
+		h.Write(b[:])
+		h.WriteString(name)
+		if n.Link != "" { // a link that moves is another link
+			h.WriteString("\x00" + n.Link)
+		}
+		id[i] = h.Sum64()
+	}
+	return id
+}
+
+func (id ident) stable(n *Node) gofs.StableAttr {
+	ino := id[0]
+	if ino < 2 || ino == ^uint64(0) { // 0 is automatic, 1 the root, all ones reserved
+		ino += 2
+	}
+	return gofs.StableAttr{Mode: mode(n) & syscall.S_IFMT, Ino: ino, Gen: id[1]}
+}
+
+func mode(n *Node) uint32 {
+	switch {
+	case n.Dir != nil:
+		return syscall.S_IFDIR | 0o555
+	case n.File != nil:
+		return syscall.S_IFREG | 0o444
+	}
+	return syscall.S_IFLNK | 0o777
+}
+
+// get is the Node as it was found last.
+func (i *inode) get() *Node {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.node
+}
+
+// attr fills a stat.
+func (i *inode) attr(n *Node, out *fuse.Attr) {
+	out.Mode = mode(n)
+	out.Size = uint64(n.Size)
+	out.Nlink = 1
+	if n.Link != "" {
+		out.Size = uint64(len(n.Link))
+	}
+	if n.Dir != nil {
+		out.Nlink = 2
+	}
+	out.Blksize = 1 << 17
+	out.Blocks = (out.Size + 511) / 512
+	out.Uid, out.Gid = i.a.uid, i.a.gid
+	t := n.Mtime
+	if t.IsZero() {
+		t = i.a.mounted
+	}
+	out.SetTimes(&t, &t, &t)
+}
+
+var (
+	_ gofs.NodeLookuper       = (*inode)(nil)
+	_ gofs.NodeGetattrer      = (*inode)(nil)
+	_ gofs.NodeReadlinker     = (*inode)(nil)
+	_ gofs.NodeOpener         = (*inode)(nil)
+	_ gofs.NodeOpendirHandler = (*inode)(nil)
+	_ gofs.NodeStatfser       = (*inode)(nil)
+)
+
+// negativeTTL is how long the kernel may believe that a name is not there.
+const negativeTTL = time.Second
+
+func (i *inode) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*gofs.Inode, syscall.Errno) {
+	p := newPatient(ctx)
+	defer p.finish()
+	d := i.get().Dir
+	if d == nil {
+		return nil, syscall.ENOTDIR
+	}
+	n, err := d.Lookup(p, name)
+	if err != nil {
+		if errors.Is(err, iofs.ErrNotExist) {
+			out.SetEntryTimeout(negativeTTL)
+		}
+		return nil, i.fail("look-up", name, err)
+	}
+	return i.entry(ctx, name, n, out), 0
+}
+
+// entry makes n the child of i by that name.
+func (i *inode) entry(ctx context.Context, name string, n *Node, out *fuse.EntryOut) *gofs.Inode {
+	id := i.a.child(i.id, name, n)
+	in := i.NewInode(ctx, &inode{a: i.a, id: id, node: n}, id.stable(n))
+	child := in.Operations().(*inode) // the one that was there already, if any
+	child.mu.Lock()
+	child.node = n
+	child.mu.Unlock()
+	out.SetEntryTimeout(n.TTL)
+	out.SetAttrTimeout(n.TTL)
+	child.attr(n, &out.Attr)
+	return in
+}
+
+func (i *inode) Getattr(_ context.Context, _ gofs.FileHandle, out *fuse.AttrOut) syscall.Errno {
+	n := i.get()
+	i.attr(n, &out.Attr)
+	out.SetTimeout(n.TTL)
+	return 0
+}
+
+func (i *inode) Readlink(context.Context) ([]byte, syscall.Errno) {
+	return []byte(i.get().Link), 0
+}
+
+func (i *inode) Statfs(_ context.Context, out *fuse.StatfsOut) syscall.Errno {
+	out.Bsize, out.Frsize, out.NameLen = 4096, 4096, maxName
+	return 0
+}
+
+// Open keeps the pages that the kernel has of the last open where they are of
+// the same content.
+func (i *inode) Open(ctx context.Context, flags uint32) (gofs.FileHandle, uint32, syscall.Errno) {
+	if flags&(syscall.O_WRONLY|syscall.O_RDWR|syscall.O_TRUNC|syscall.O_APPEND) != 0 {
+		return nil, 0, syscall.EROFS
+	}
+	p := newPatient(ctx)
+	defer p.finish()
+	n := i.get()
+	if n.File == nil {
+		return nil, 0, syscall.EISDIR
+	}
+	h, err := n.File.Open(p)
+	if err != nil {
+		return nil, 0, i.fail("open", "", err)
+	}
+	var identity string
+	if id, ok := h.(Identified); ok {
+		identity = id.Identity()
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	var fuseFlags uint32
+	if identity != "" && (i.read == "" || i.read == identity) {
+		fuseFlags = fuse.FOPEN_KEEP_CACHE
+	}
+	i.read = identity
+	return &openFile{i, h}, fuseFlags, 0
+}
+
+// openFile is a Handle as go-fuse wants it.
+type openFile struct {
+	i *inode
+	h Handle
+}
+
+var (
+	_ gofs.FileReader   = (*openFile)(nil)
+	_ gofs.FileReleaser = (*openFile)(nil)
+)
+
+// Read answers whole or with an error: to the kernel a short answer is the
+// end of the file, for every reader.
+func (f *openFile) Read(ctx context.Context, dest []byte, off int64) (fuse.ReadResult, syscall.Errno) {
+	p := newPatient(ctx)
+	defer p.finish()
+	n, err := f.h.ReadAt(p, dest, off)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, f.i.fail("read", "", err)
+	}
+	return fuse.ReadResultData(dest[:n]), 0
+}
+
+func (f *openFile) Release(context.Context) syscall.Errno {
+	return errno(f.h.Close())
+}
+
+// fail gives the errno of err, and the log its words. What is merely not
+// there, or was interrupted, is no event.
+func (i *inode) fail(op, name string, err error) syscall.Errno {
+	e := errno(err)
+	if e != syscall.ENOENT && e != syscall.EINTR {
+		path := "/" + i.Path(nil)
+		if name != "" {
+			path += "/" + name
+		}
+		i.a.said.log(i.a.log, op, path, e, err)
+	}
+	return e
+}

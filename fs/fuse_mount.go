@@ -1,0 +1,205 @@
+package fs
+
+import (
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"log"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	gofs "github.com/hanwen/go-fuse/v2/fs"
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"github.com/moby/sys/mountinfo"
+)
+
+// MountOptions say how a tree is shown.
+type MountOptions struct {
+	AllowOther bool // to every user of the machine, not only to this one
+	Debug      bool // log each request of the kernel
+	Log        *slog.Logger
+}
+
+// Mounted is a tree that the kernel shows.
+type Mounted struct {
+	server *fuse.Server
+	point  string
+}
+
+const fsName = "mlflowfs"
+
+// Mount shows the tree below root at the directory point, which must pass
+// [CheckMountpoint]. It returns when the mount answers.
+func Mount(point string, root *Node, opt MountOptions) (*Mounted, error) {
+	a := &adapter{
+		log: opt.Log, uid: uint32(os.Getuid()), gid: uint32(os.Getgid()), mounted: time.Now(),
+		seeds: [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()},
+		said:  newSaidOnce(),
+	}
+	o := &gofs.Options{
+		MountOptions: fuse.MountOptions{
+			AllowOther:    opt.AllowOther,
+			FsName:        fsName,
+			Name:          fsName,
+			DisableXAttrs: true,
+			MaxWrite:      1 << 20, // of a read, too
+			MaxBackground: 64,
+			Debug:         opt.Debug,
+			Options:       []string{"default_permissions"},
+			Logger:        log.New(slogWriter{opt.Log}, "", 0),
+			PanicHandler: func(r any) fuse.Status {
+				opt.Log.Error("a request failed by a panic, which is a bug", "panic", fmt.Sprint(r))
+				return fuse.EIO
+			},
+		},
+		// The zero time is what a node without a TTL of its own has.
+		NullPermissions: true,
+		UID:             a.uid,
+		GID:             a.gid,
+		RootStableAttr:  &gofs.StableAttr{Ino: 1},
+	}
+	if os.Geteuid() == 0 {
+		o.DirectMountStrict = true // needs no fusermount3
+		o.DirectMountFlags = syscall.MS_NOSUID | syscall.MS_NODEV | syscall.MS_RDONLY
+	} else {
+		o.Options = append(o.Options, "ro")
+	}
+	server, err := gofs.Mount(point, &inode{a: a, node: root}, o)
+	if err != nil {
+		return nil, explainMount(point, opt, err)
+	}
+	return &Mounted{server, point}, nil
+}
+
+// slogWriter sends go-fuse's own lines to the log.
+type slogWriter struct{ log *slog.Logger }
+
+func (w slogWriter) Write(p []byte) (int, error) {
+	w.log.Debug(strings.TrimSpace(string(p)))
+	return len(p), nil
+}
+
+// explainMount says what to do about a mount that failed.
+func explainMount(point string, opt MountOptions, err error) error {
+	if _, serr := os.Stat("/dev/fuse"); serr != nil {
+		return errors.New("the kernel offers no FUSE here (/dev/fuse is missing): load the module with `modprobe fuse`, or give the container --device /dev/fuse")
+	}
+	if os.Geteuid() == 0 {
+		return fmt.Errorf("%s can't be mounted: %w (a container needs the right to mount: --cap-add SYS_ADMIN)", point, err)
+	}
+	if _, lerr := exec.LookPath("fusermount3"); lerr != nil {
+		return errors.New("to mount as a user other than root, install fusermount3 (Debian: apt install fuse3)")
+	}
+	hint := ""
+	if opt.AllowOther {
+		hint = " (--allow-other needs the line user_allow_other in /etc/fuse.conf)"
+	}
+	return fmt.Errorf("%s can't be mounted: %s%s", point, strings.TrimSpace(err.Error()), hint)
+}
+
+// Wait returns when the tree is shown no more.
+func (m *Mounted) Wait() { m.server.Wait() }
+
+// Unmount takes the mount away. Where it is in use, it is detached: it is gone
+// from its place at once, and Wait returns when the last user lets go; busy
+// is then true.
+func (m *Mounted) Unmount() (busy bool, err error) {
+	for try := range 5 {
+		if err = m.server.Unmount(); err == nil {
+			return false, nil
+		}
+		time.Sleep(time.Duration(20<<try) * time.Millisecond)
+	}
+	return true, Unmount(m.point, true)
+}
+
+// Unmount takes a mount of mlflowfs away, as root or with fusermount3. lazy
+// detaches it while it is in use.
+func Unmount(point string, lazy bool) error {
+	if os.Geteuid() == 0 {
+		flags := 0
+		if lazy {
+			flags = syscall.MNT_DETACH
+		}
+		return syscall.Unmount(point, flags)
+	}
+	args := []string{"-u"}
+	if lazy {
+		args = append(args, "-z")
+	}
+	out, err := exec.Command("fusermount3", append(args, "--", point)...).CombinedOutput()
+	if err != nil && len(out) > 0 {
+		return errors.New(strings.TrimSpace(string(out)))
+	}
+	return err
+}
+
+// FindMount tells whether point is a mount, and whether it is one of
+// mlflowfs's; it does not touch what is mounted there, which may be dead. The
+// path is absolute, with no symbolic link in it.
+func FindMount(point string) (mounted, ours bool, err error) {
+	infos, err := mountinfo.GetMounts(mountinfo.SingleEntryFilter(point))
+	if err != nil || len(infos) == 0 {
+		return false, false, err
+	}
+	return true, infos[0].FSType == "fuse."+fsName, nil
+}
+
+// ResolvePoint makes a mount point's path absolute and free of symbolic links,
+// without touching the point itself.
+func ResolvePoint(point string) (string, error) {
+	abs, err := filepath.Abs(point)
+	if err != nil {
+		return "", err
+	}
+	if st, err := os.Lstat(abs); err == nil && st.Mode()&os.ModeSymlink != 0 {
+		return filepath.EvalSymlinks(abs)
+	}
+	dir, err := filepath.EvalSymlinks(filepath.Dir(abs))
+	if err != nil {
+		return abs, nil // the stat that follows tells what is missing
+	}
+	return filepath.Join(dir, filepath.Base(abs)), nil
+}
+
+// CheckMountpoint says in a plain sentence why point can't be mounted on. A
+// dead mount that a killed mlflowfs left there is cleared.
+func CheckMountpoint(point string, log *slog.Logger) error {
+	_, serr := os.Lstat(point)
+	mounted, ours, err := FindMount(point)
+	if err != nil {
+		return err
+	}
+	if mounted {
+		if !ours || !errors.Is(serr, syscall.ENOTCONN) {
+			return fmt.Errorf("%s is mounted already: unmount it first (`mlflowfs unmount %s`), or choose another directory", point, point)
+		}
+		if err := Unmount(point, true); err != nil {
+			return fmt.Errorf("%s holds the dead mount of an mlflowfs that was killed, which can't be cleared: %w", point, err)
+		}
+		log.Info("cleared the dead mount of an mlflowfs that was killed", "mountpoint", point)
+		return CheckMountpoint(point, log)
+	}
+	st, err := os.Stat(point)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return fmt.Errorf("%s does not exist: make it first (`mkdir -p %s`)", point, point)
+	case err != nil:
+		return fmt.Errorf("%s can't be used as a mount point: %w", point, err)
+	case !st.IsDir():
+		return fmt.Errorf("%s is a file: a mount point must be an empty directory", point)
+	}
+	entries, err := os.ReadDir(point)
+	if err != nil {
+		return fmt.Errorf("%s can't be used as a mount point: %w", point, err)
+	}
+	if len(entries) > 0 {
+		return fmt.Errorf("%s is not empty: choose an empty directory, so that nothing is hidden under the mount", point)
+	}
+	return nil
+}

@@ -1,0 +1,261 @@
+package fs
+
+import (
+	"context"
+	"errors"
+	"io"
+	iofs "io/fs"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/mlflowfs/mlflowfs/resolve"
+	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
+)
+
+// modelsDir is models/: registered models, their aliases, and logged models.
+type modelsDir struct{ t *tree }
+
+var _ Dir = modelsDir{}
+
+// Lookup takes a name as MLflow takes what follows models:/ — a logged
+// model's id, a name and an alias split at the last @, a name.
+func (d modelsDir) Lookup(ctx context.Context, file string) (*Node, error) {
+	name := Unescape(file)
+	if Escape(name) != file {
+		return nil, notExist(file)
+	}
+	if mlflow.ValidLoggedModelID(name) {
+		m, err := d.t.r.LoggedModel(ctx, name)
+		if err == nil {
+			return d.loggedModel(m), nil
+		}
+		if !errors.Is(err, iofs.ErrNotExist) {
+			return nil, err
+		}
+	}
+	if at := strings.LastIndexByte(name, '@'); at > 0 && at < len(name)-1 {
+		m, err := d.t.r.RegisteredModel(ctx, name[:at])
+		if err != nil && !errors.Is(err, iofs.ErrNotExist) {
+			return nil, err
+		}
+		if err == nil {
+			if v, ok := m.Aliases[name[at+1:]]; ok {
+				return d.alias(m, v), nil
+			}
+		}
+	}
+	m, err := d.t.r.RegisteredModel(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	return d.registered(m), nil
+}
+
+func (d modelsDir) loggedModel(m *mlflow.LoggedModel) *Node {
+	return &Node{Dir: loggedModelDir{d.t, m.ID}, Mtime: m.Created, TTL: d.t.r.TTL(m.Final())}
+}
+
+func (d modelsDir) registered(m *mlflow.RegisteredModel) *Node {
+	return &Node{Dir: modelDir{d.t, m.Name}, Mtime: m.Created, TTL: d.t.r.TTL(false)}
+}
+
+func (d modelsDir) alias(m *mlflow.RegisteredModel, version string) *Node {
+	return &Node{Link: Escape(m.Name) + "/" + version, Mtime: m.Created, TTL: d.t.r.TTL(false)}
+}
+
+// List pages through the registered models, each with its aliases, and then
+// through the logged models.
+func (d modelsDir) List(ctx context.Context) (Listing, error) {
+	return &modelsListing{d: d, registered: pages[mlflow.RegisteredModel]{
+		search: d.t.r.Registry().SearchRegisteredModels,
+	}}, nil
+}
+
+// modelsListing gives for each registered model several entries, which wait
+// in ready.
+type modelsListing struct {
+	d          modelsDir
+	registered pages[mlflow.RegisteredModel]
+	ready      entries
+	logged     *pages[mlflow.LoggedModel] // once the registered ones are through
+}
+
+var _ Listing = (*modelsListing)(nil)
+
+func (l *modelsListing) Next(ctx context.Context) (Entry, error) {
+	if e, err := l.ready.Next(ctx); err == nil {
+		return e, nil
+	}
+	if l.logged == nil {
+		l.registered.entry = l.expand
+		e, err := l.registered.Next(ctx)
+		if !errors.Is(err, io.EOF) {
+			return e, err
+		}
+		experiments, err := l.d.t.r.Experiments(ctx)
+		if err != nil {
+			return Entry{}, err
+		}
+		ids := make([]string, len(experiments))
+		for i, e := range experiments {
+			ids[i] = e.ID
+		}
+		l.logged = &pages[mlflow.LoggedModel]{
+			search: func(ctx context.Context, token string) (mlflow.Page[mlflow.LoggedModel], error) {
+				return l.d.t.r.Tracking().SearchLoggedModels(ctx, ids, "", token)
+			},
+			entry: func(m *mlflow.LoggedModel) (Entry, bool) {
+				return Entry{m.ID, l.d.loggedModel(m)}, mlflow.ValidLoggedModelID(m.ID)
+			},
+		}
+	}
+	return l.logged.Next(ctx)
+}
+
+// expand gives the model's directory and leaves its aliases in ready.
+func (l *modelsListing) expand(m *mlflow.RegisteredModel) (Entry, bool) {
+	name := Escape(m.Name)
+	for _, a := range slices.Sorted(maps.Keys(m.Aliases)) {
+		if n := name + "@" + Escape(a); len(n) <= maxName {
+			l.ready = append(l.ready, Entry{n, l.d.alias(m, m.Aliases[a])})
+		}
+	}
+	if len(name) > maxName {
+		l.d.t.log.Warn("a registered model is left out of models/: its name is too long for a directory; the versions that have a run are there", "name", name[:64]+"…")
+		e, err := l.ready.Next(context.Background())
+		return e, err == nil
+	}
+	return Entry{name, l.d.registered(m)}, true
+}
+
+// loggedModelDir is models/m-<id>/.
+type loggedModelDir struct {
+	t  *tree
+	id string
+}
+
+var _ Dir = loggedModelDir{}
+
+func (d loggedModelDir) open(ctx context.Context) (Dir, error) {
+	o, err := d.t.r.LoggedModelOrigin(ctx, d.id)
+	return artifactsDir{d.t, &o}, err
+}
+
+func (d loggedModelDir) Lookup(ctx context.Context, name string) (*Node, error) {
+	return lookupIn(ctx, d.open, name)
+}
+
+func (d loggedModelDir) List(ctx context.Context) (Listing, error) { return listIn(ctx, d.open) }
+
+// modelDir is models/<name>/: versions, latest, and stages.
+type modelDir struct {
+	t    *tree
+	name string
+}
+
+var _ Dir = modelDir{}
+
+const latest = "latest"
+
+// noStage is the stage of a version that nobody gave one. models:/<name>/None
+// means it, so that it can be looked up; no listing shows it.
+const noStage = "None"
+
+func (d modelDir) Lookup(ctx context.Context, name string) (*Node, error) {
+	if name != "" && strings.Trim(name, "0123456789") == "" {
+		if name[0] == '0' {
+			return nil, notExist(name) // one directory has one name
+		}
+		v, err := d.t.r.Version(ctx, d.name, name)
+		if err != nil {
+			return nil, err
+		}
+		return d.version(v), nil
+	}
+	m, err := d.t.r.RegisteredModel(ctx, d.name)
+	if err != nil {
+		return nil, err
+	}
+	stage := name
+	if strings.EqualFold(name, latest) {
+		stage = ""
+	}
+	if v, ok := resolve.Latest(m, stage); ok {
+		return d.link(v), nil
+	}
+	return nil, notExist(name)
+}
+
+func (d modelDir) version(v *mlflow.Version) *Node {
+	return &Node{Dir: versionDir{d.t, d.name, v.Version}, Mtime: v.Created, TTL: d.t.r.TTL(v.Final())}
+}
+
+func (d modelDir) link(v mlflow.Version) *Node {
+	return &Node{Link: v.Version, Mtime: v.Created, TTL: d.t.r.TTL(false)}
+}
+
+func (d modelDir) List(ctx context.Context) (Listing, error) {
+	m, err := d.t.r.RegisteredModel(ctx, d.name)
+	if err != nil {
+		return nil, err
+	}
+	var links entries
+	if v, ok := resolve.Latest(m, ""); ok {
+		links = append(links, Entry{latest, d.link(v)})
+	}
+	seen := map[string]bool{latest: true}
+	for _, l := range m.Latest {
+		name := Escape(l.Stage)
+		if l.Stage == "" || l.Stage == noStage || seen[strings.ToLower(name)] || len(name) > maxName {
+			continue
+		}
+		seen[strings.ToLower(name)] = true
+		if v, ok := resolve.Latest(m, l.Stage); ok {
+			links = append(links, Entry{name, d.link(v)})
+		}
+	}
+	return &chain{&links, &pages[mlflow.Version]{
+		search: func(ctx context.Context, token string) (mlflow.Page[mlflow.Version], error) {
+			return d.t.r.Registry().SearchVersions(ctx, d.name, token)
+		},
+		entry: func(v *mlflow.Version) (Entry, bool) {
+			return Entry{v.Version, d.version(v)}, v.Version != "" && strings.Trim(v.Version, "0123456789") == ""
+		},
+	}}, nil
+}
+
+// chain is one listing after another.
+type chain []Listing
+
+var _ Listing = (*chain)(nil)
+
+func (c *chain) Next(ctx context.Context) (Entry, error) {
+	for len(*c) > 0 {
+		e, err := (*c)[0].Next(ctx)
+		if !errors.Is(err, io.EOF) {
+			return e, err
+		}
+		*c = (*c)[1:]
+	}
+	return Entry{}, io.EOF
+}
+
+// versionDir is models/<name>/<version>/.
+type versionDir struct {
+	t             *tree
+	name, version string
+}
+
+var _ Dir = versionDir{}
+
+func (d versionDir) open(ctx context.Context) (Dir, error) {
+	o, err := d.t.r.VersionOrigin(ctx, d.name, d.version)
+	return artifactsDir{d.t, &o}, err
+}
+
+func (d versionDir) Lookup(ctx context.Context, name string) (*Node, error) {
+	return lookupIn(ctx, d.open, name)
+}
+
+func (d versionDir) List(ctx context.Context) (Listing, error) { return listIn(ctx, d.open) }

@@ -1,0 +1,78 @@
+package fs
+
+import (
+	"context"
+	"io"
+	"time"
+)
+
+// Node is one thing in the tree. Of Dir, File and Link one is set.
+type Node struct {
+	Dir  Dir
+	File File
+	Link string // a symlink's target
+
+	Size  int64     // bytes, of a file
+	Mtime time.Time // zero where nothing applies
+
+	// TTL is how long the kernel may believe that the name leads to this
+	// node, and that it is as described here.
+	TTL time.Duration
+}
+
+// Dir is a directory. Both methods describe the same entries, but a Lookup
+// may find what no listing shows.
+type Dir interface {
+	// Lookup gives one entry; io/fs.ErrNotExist where there is none.
+	Lookup(ctx context.Context, name string) (*Node, error)
+	// List begins a listing.
+	List(ctx context.Context) (Listing, error)
+}
+
+// Listing is a directory on its way to a reader, one entry at a time. It is
+// used by one goroutine at a time.
+type Listing interface {
+	// Next gives the next entry, or io.EOF after the last.
+	Next(ctx context.Context) (Entry, error)
+}
+
+// Entry is a name in a directory.
+type Entry struct {
+	Name string
+	*Node
+}
+
+// File is a regular file.
+type File interface {
+	Open(ctx context.Context) (Handle, error)
+}
+
+// Handle is an open file. Its methods may be called by many at once.
+type Handle interface {
+	// ReadAt fills p from offset off: whole, or to the file's end with io.EOF,
+	// or an error and nothing.
+	ReadAt(ctx context.Context, p []byte, off int64) (int, error)
+	Close() error
+}
+
+// Identified is a Handle that knows what content it reads. Two handles of one
+// name and one identity read the same bytes, so that the kernel may keep its
+// pages from one to the next; a Handle without it, or with an empty identity,
+// has its pages dropped at each open.
+type Identified interface {
+	Identity() string
+}
+
+// entries is a listing that is known whole.
+type entries []Entry
+
+func (e *entries) Next(context.Context) (Entry, error) {
+	if len(*e) == 0 {
+		return Entry{}, io.EOF
+	}
+	first := (*e)[0]
+	*e = (*e)[1:]
+	return first, nil
+}
+
+var _ Listing = (*entries)(nil)

@@ -1,0 +1,142 @@
+package fs
+
+import (
+	"context"
+	"io"
+	"time"
+
+	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
+)
+
+// runsDir is runs/: every run of every experiment.
+type runsDir struct{ t *tree }
+
+var _ Dir = runsDir{}
+
+func (d runsDir) Lookup(ctx context.Context, id string) (*Node, error) {
+	run, err := d.t.r.Run(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	if run.ID != id {
+		return nil, notExist(id)
+	}
+	return d.t.runNode(run), nil
+}
+
+func (t *tree) runNode(run *mlflow.Run) *Node {
+	return &Node{Dir: runDir{t, run}, Mtime: run.Mtime(), TTL: t.r.TTL(run.Final())}
+}
+
+// List pages through the search, newest first.
+func (d runsDir) List(ctx context.Context) (Listing, error) {
+	experiments, err := d.t.r.Experiments(ctx)
+	if err != nil {
+		return nil, err
+	}
+	ids := make([]string, len(experiments))
+	for i, e := range experiments {
+		ids[i] = e.ID
+	}
+	return &pages[mlflow.Run]{
+		search: func(ctx context.Context, token string) (mlflow.Page[mlflow.Run], error) {
+			return d.t.r.Tracking().SearchRuns(ctx, ids, token)
+		},
+		entry: (&runOrder{t: d.t}).entry,
+	}, nil
+}
+
+// runOrder makes an entry of each run, once: a run that begins while the
+// search is being paged through pushes the others on, so that the end of one
+// page stands at the beginning of the next again.
+type runOrder struct {
+	t      *tree
+	last   time.Time       // start of the last run given
+	given  map[string]bool // the runs given that began then
+	listed bool
+}
+
+func (o *runOrder) entry(run *mlflow.Run) (Entry, bool) {
+	if o.listed && run.Start.After(o.last) {
+		return Entry{}, false
+	}
+	if !o.listed || !run.Start.Equal(o.last) {
+		o.listed, o.last, o.given = true, run.Start, map[string]bool{}
+	}
+	if o.given[run.ID] || !mlflow.ValidRunID(run.ID) {
+		return Entry{}, false
+	}
+	o.given[run.ID] = true
+	return Entry{run.ID, o.t.runNode(run)}, true
+}
+
+// pages is a listing that holds one page of a search at a time.
+type pages[T any] struct {
+	search func(context.Context, string) (mlflow.Page[T], error)
+	entry  func(*T) (Entry, bool) // false: leave it out
+
+	page  mlflow.Page[T]
+	began bool
+}
+
+var _ Listing = (*pages[struct{}])(nil)
+
+func (p *pages[T]) Next(ctx context.Context) (Entry, error) {
+	for {
+		for len(p.page.Items) > 0 {
+			it := &p.page.Items[0]
+			p.page.Items = p.page.Items[1:]
+			if e, ok := p.entry(it); ok {
+				return e, nil
+			}
+		}
+		if p.began && p.page.Next == "" {
+			return Entry{}, io.EOF
+		}
+		next, err := p.search(ctx, p.page.Next)
+		if err != nil {
+			return Entry{}, err
+		}
+		if p.began && next.Next == p.page.Next {
+			next.Next = "" // a server that ignores the token would page for ever
+		}
+		p.page, p.began = next, true
+	}
+}
+
+// runDir is runs/<run_id>/. Where its artifacts and models lie is found out
+// when somebody looks into it.
+type runDir struct {
+	t   *tree
+	run *mlflow.Run
+}
+
+var _ Dir = runDir{}
+
+func (d runDir) open(ctx context.Context) (Dir, error) {
+	o, err := d.t.r.RunOrigin(ctx, d.run)
+	return artifactsDir{d.t, &o}, err
+}
+
+func (d runDir) Lookup(ctx context.Context, name string) (*Node, error) {
+	return lookupIn(ctx, d.open, name)
+}
+
+func (d runDir) List(ctx context.Context) (Listing, error) { return listIn(ctx, d.open) }
+
+// lookupIn and listIn are the methods of a directory that is opened first.
+func lookupIn(ctx context.Context, open func(context.Context) (Dir, error), name string) (*Node, error) {
+	d, err := open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return d.Lookup(ctx, name)
+}
+
+func listIn(ctx context.Context, open func(context.Context) (Dir, error)) (Listing, error) {
+	d, err := open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return d.List(ctx)
+}
