@@ -2,7 +2,6 @@ package fs
 
 import (
 	"context"
-	"errors"
 	"io"
 	"sync"
 	"syscall"
@@ -43,7 +42,7 @@ func (d *openDir) Readdirent(ctx context.Context) (*fuse.DirEntry, syscall.Errno
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	e, err := d.next(p)
-	if errors.Is(err, io.EOF) {
+	if err == io.EOF {
 		return nil, 0
 	}
 	if err != nil {
@@ -98,7 +97,7 @@ func (d *openDir) Seekdir(ctx context.Context, off uint64) syscall.Errno {
 	}
 	for d.pos < off {
 		e, err := d.next(p)
-		if errors.Is(err, io.EOF) {
+		if err == io.EOF {
 			return 0
 		}
 		if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"hash/maphash"
 	"io"
 	iofs "io/fs"
@@ -14,6 +15,8 @@ import (
 
 	gofs "github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"github.com/mlflowfs/mlflowfs/cache"
 )
 
 // adapter is what all inodes of a mount share.
@@ -193,13 +196,14 @@ func (i *inode) Open(ctx context.Context, flags uint32) (gofs.FileHandle, uint32
 		fuseFlags = fuse.FOPEN_KEEP_CACHE
 	}
 	i.read = identity
-	return &openFile{i, h}, fuseFlags, 0
+	return &openFile{i, h, n.Size}, fuseFlags, 0
 }
 
 // openFile is a Handle as go-fuse wants it.
 type openFile struct {
-	i *inode
-	h Handle
+	i    *inode
+	h    Handle
+	size int64 // bytes, as the kernel was told
 }
 
 var (
@@ -213,7 +217,10 @@ func (f *openFile) Read(ctx context.Context, dest []byte, off int64) (fuse.ReadR
 	p := newPatient(ctx)
 	defer p.finish()
 	n, err := f.h.ReadAt(p, dest, off)
-	if err != nil && !errors.Is(err, io.EOF) {
+	if want := min(int64(len(dest)), f.size-off); err == io.EOF && int64(n) < want {
+		err = fmt.Errorf("%w: it ends after %d bytes and was listed with %d", cache.ErrChanged, off+int64(n), f.size)
+	}
+	if err != nil && err != io.EOF {
 		return nil, f.i.fail("read", "", err)
 	}
 	return fuse.ReadResultData(dest[:n]), 0

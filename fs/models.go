@@ -90,7 +90,7 @@ func (l *modelsListing) Next(ctx context.Context) (Entry, error) {
 	if l.logged == nil {
 		l.registered.entry = l.expand
 		e, err := l.registered.Next(ctx)
-		if !errors.Is(err, io.EOF) {
+		if err != io.EOF {
 			return e, err
 		}
 		experiments, err := l.d.t.r.Experiments(ctx)
@@ -233,7 +233,7 @@ var _ Listing = (*chain)(nil)
 func (c *chain) Next(ctx context.Context) (Entry, error) {
 	for len(*c) > 0 {
 		e, err := (*c)[0].Next(ctx)
-		if !errors.Is(err, io.EOF) {
+		if err != io.EOF {
 			return e, err
 		}
 		*c = (*c)[1:]

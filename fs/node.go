@@ -32,7 +32,8 @@ type Dir interface {
 // Listing is a directory on its way to a reader, one entry at a time. It is
 // used by one goroutine at a time.
 type Listing interface {
-	// Next gives the next entry, or io.EOF after the last.
+	// Next gives the next entry, or io.EOF itself, not wrapped, after the last:
+	// a server that hangs up can end in an error that wraps an io.EOF.
 	Next(ctx context.Context) (Entry, error)
 }
 
@@ -49,8 +50,8 @@ type File interface {
 
 // Handle is an open file. Its methods may be called by many at once.
 type Handle interface {
-	// ReadAt fills p from offset off: whole, or to the file's end with io.EOF,
-	// or an error and nothing.
+	// ReadAt fills p from offset off: whole, or to the file's end with io.EOF
+	// itself, not wrapped, or an error and nothing.
 	ReadAt(ctx context.Context, p []byte, off int64) (int, error)
 	Close() error
 }

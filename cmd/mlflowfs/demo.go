@@ -125,7 +125,7 @@ func printTree(w io.Writer, d fs.Dir, indent string) error {
 		var nextErr error
 		next, nextErr = list.Next(ctx)
 		branch, below := "├── ", "│   "
-		if errors.Is(nextErr, io.EOF) {
+		if nextErr == io.EOF {
 			branch, below = "└── ", "    "
 		}
 		name := e.Name
@@ -142,7 +142,7 @@ func printTree(w io.Writer, d fs.Dir, indent string) error {
 		}
 		e, err = next, nextErr
 	}
-	if errors.Is(err, io.EOF) {
+	if err == io.EOF {
 		return nil
 	}
 	return err

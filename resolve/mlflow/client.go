@@ -140,6 +140,10 @@ func (c *Client) Do(req *http.Request) (*http.Response, error) {
 			err = cause
 		}
 		cancel(nil)
+		if errors.Is(err, io.EOF) {
+			// An io.EOF means the end of a file to those above.
+			err = fmt.Errorf("%s %s: the server closed the connection without an answer: %w", req.Method, req.URL.EscapedPath(), io.ErrUnexpectedEOF)
+		}
 		return nil, err
 	}
 	resp.Body = &watchedBody{ReadCloser: resp.Body, watch: watch, silence: c.silence, ctx: ctx, cancel: cancel}
