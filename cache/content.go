@@ -48,7 +48,7 @@ var errSpooled = errors.New("spooled")
 const (
 	wholeFetch   = 4 * BlockSize  // a file up to this size is fetched in one request
 	wholeInBlock = 16 * BlockSize // an unasked-for whole body up to this size goes into blocks
-	fetchBlocks  = 8              // blocks in one request ahead of the reader
+	fetchBlocks  = 16             // blocks in one request ahead of the reader
 	maxTries     = 4              // attempts in a row that bring nothing
 )
 

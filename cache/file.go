@@ -22,7 +22,7 @@ type File struct {
 // back of up to slack blocks is still a sequential read.
 const (
 	slack     = 2
-	maxWindow = 32
+	maxWindow = 64
 )
 
 // Size returns the content's size in bytes.
@@ -95,7 +95,7 @@ func (f *File) plan(first, last int64) int64 {
 		f.window = 0
 		f.next = last + 1
 	case last >= f.next:
-		f.window = min(max(2*f.window, fetchBlocks/2), maxWindow)
+		f.window = min(max(2*f.window, 4), maxWindow)
 		f.next = last + 1
 	}
 	return f.window

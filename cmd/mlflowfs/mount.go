@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -133,6 +134,8 @@ func (f *mountFlags) tree(log *slog.Logger) (root *fs.Node, closeStores func(), 
 		Tracking: tracking, Registry: registry, Client: client, TTL: f.ttl, Log: log,
 		NoLocal: f.allowOther && client != nil,
 	})
+	// Evicted blocks are collected before they double what was asked for.
+	debug.SetMemoryLimit(int64(f.memory) + int64(f.memory)/4 + 64<<20)
 	c := cache.New(cache.Options{Bytes: int64(f.memory), SpoolDir: f.spoolDir, SpoolBytes: int64(f.spoolSize)})
 	return fs.New(r, c, log), closeStores, nil
 }

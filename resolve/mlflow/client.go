@@ -76,6 +76,7 @@ func NewClient(uri string, env Env, log *slog.Logger) (*Client, error) {
 		TLSClientConfig:     tlsConf,
 		TLSHandshakeTimeout: 10 * time.Second,
 		MaxIdleConnsPerHost: 32,
+		ReadBufferSize:      256 << 10,
 		IdleConnTimeout:     60 * time.Second,
 		DisableCompression:  true, // lengths are those of the artifact
 		ForceAttemptHTTP2:   true,
