@@ -153,7 +153,9 @@ func (ct *content) fetch(first, last int64) {
 			ct.changed(err)
 		}
 		for _, fl := range mine {
-			ct.land(fl.index, nil, err)
+			if ct.flights[fl.index] == fl { // the block may have left and be on its way anew
+				ct.land(fl.index, nil, err)
+			}
 		}
 		ct.forgetIfIdle()
 	}()

@@ -60,8 +60,10 @@ func (f *File) fill(ctx context.Context, p []byte, off int64) error {
 		b, sp, err := f.ct.block(ctx, i, last)
 		if sp != nil {
 			err := sp.ReadAt(ctx, p, off)
-			if errors.Is(err, os.ErrClosed) && f.ct.state() == nil {
-				return f.fill(ctx, p, off) // the spool was given up: begin anew
+			if errors.Is(err, os.ErrClosed) { // the spool was given up
+				if err = f.ct.state(); err == nil {
+					return f.fill(ctx, p, off) // and the content was not: begin anew
+				}
 			}
 			return err
 		}
