@@ -1,0 +1,178 @@
+package artifact
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func logTo(b *bytes.Buffer) *slog.Logger { return slog.New(slog.NewTextHandler(b, nil)) }
+
+func TestCleanLeavesOutWhatCanNotBeShown(t *testing.T) {
+	var log bytes.Buffer
+	long := strings.Repeat("é", 128)
+	got := Clean(logTo(&log), "dir", []Entry{
+		{Name: "z"}, {Name: ""}, {Name: "."}, {Name: ".."}, {Name: "/etc"}, {Name: "a/b"}, {Name: "a\x00"},
+		{Name: long}, {Name: long[:254]}, {Name: "a"}, {Name: "a", IsDir: true}, {Name: "n", Size: -1}, {Name: ".hidden"},
+	})
+	want := []Entry{{Name: ".hidden"}, {Name: "a"}, {Name: "z"}, {Name: long[:254]}}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Error(d)
+	}
+	if n := strings.Count(log.String(), "\n"); n != 9 {
+		t.Errorf("%d lines in the log for 9 entries:\n%s", n, &log)
+	}
+}
+
+func FuzzListing(f *testing.F) {
+	f.Add([]byte(`{"files":[{"path":"a","is_dir":false,"file_size":"12"},{"path":"..","file_size":-1},{"path":"d","is_dir":true}]}`))
+	f.Add([]byte(`{}`))
+	f.Add([]byte(`{"files":[{"path":"a","file_size":1e99},{"path":"a","file_size":[]}]}`))
+	log := slog.New(slog.DiscardHandler)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		entries, err := decodeListing(bytes.NewReader(b))
+		if err != nil {
+			return
+		}
+		last := ""
+		for _, e := range Clean(log, "d", entries) {
+			if badName(e.Name) != "" || e.Size < 0 || e.Name <= last && last != "" {
+				t.Errorf("%+v after %q", e, last)
+			}
+			last = e.Name
+		}
+	})
+}
+
+func TestDecodeListing(t *testing.T) {
+	got, err := decodeListing(strings.NewReader(`{"files":[{"path":"a","is_dir":false,"file_size":12},{"path":"b","is_dir":false,"file_size":"13"},{"path":"empty","is_dir":false},{"path":"d","is_dir":true},{"path":"x","file_size":"many"}]}`))
+	want := []Entry{{"a", false, 12}, {"b", false, 13}, {"empty", false, 0}, {"d", true, 0}, {"x", false, -1}}
+	if d := cmp.Diff(want, got); d != "" || err != nil {
+		t.Error(err, d)
+	}
+	for _, bad := range []string{"", "<html>", `{"files":`} {
+		if _, err := decodeListing(strings.NewReader(bad)); err == nil || err == io.EOF {
+			t.Errorf("%q: %v", bad, err)
+		}
+	}
+}
+
+func TestParseContentRange(t *testing.T) {
+	for s, want := range map[string][3]int64{
+		"bytes 0-0/1": {0, 0, 1}, "bytes 5-9/10": {5, 9, 10}, "bytes 5-9/*": {5, 9, -1},
+	} {
+		a, b, c, err := parseContentRange(s)
+		if err != nil || [3]int64{a, b, c} != want {
+			t.Errorf("%q: %d %d %d %v", s, a, b, c, err)
+		}
+	}
+	for _, s := range []string{"", "bytes", "bytes 1-0/9", "bytes 0-9/9", "bytes -1-2/9", "bytes 0-1", "bits 0-1/2", "bytes */9", "bytes 0-99999999999999999999/*"} {
+		if _, _, _, err := parseContentRange(s); err == nil {
+			t.Errorf("%q was taken", s)
+		}
+	}
+}
+
+func FuzzContentRange(f *testing.F) {
+	f.Add("bytes 0-99/1234")
+	f.Add("bytes 0-99/*")
+	f.Fuzz(func(t *testing.T, s string) {
+		first, last, total, err := parseContentRange(s)
+		if err == nil && (first < 0 || last < first || total >= 0 && total <= last) {
+			t.Errorf("%q: %d-%d/%d", s, first, last, total)
+		}
+	})
+}
+
+func FuzzEscape(f *testing.F) {
+	f.Add("a b/c#?%41+é")
+	f.Fuzz(func(t *testing.T, s string) {
+		if e := escape(s); strings.ContainsAny(e, "?# ") || strings.Count(e, "/") != strings.Count(s, "/") {
+			t.Errorf("%q became %q", s, e)
+		}
+	})
+}
+
+func TestLocal(t *testing.T) {
+	dir := t.TempDir()
+	root := filepath.Join(dir, "root")
+	write := func(name, content string) {
+		t.Helper()
+		p := filepath.Join(dir, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(p), 0o755), os.WriteFile(p, []byte(content), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("secret", "no")
+	write("root/a#b %41", "hello")
+	write("root/d/e", "")
+	for link, to := range map[string]string{"inside": "a#b %41", "outside": "../secret", "absolute": "/etc/passwd", "dangling": "nowhere"} {
+		if err := os.Symlink(to, filepath.Join(root, link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var log bytes.Buffer
+	l, err := NewLocal(root, logTo(&log))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx := context.Background()
+	got, err := l.List(ctx, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []Entry{{"a#b %41", false, 5}, {"d", true, 0}, {"inside", false, 5}}
+	if d := cmp.Diff(want, Clean(l.log, "", got)); d != "" {
+		t.Error(d)
+	}
+	if strings.Count(log.String(), "\n") != 3 {
+		t.Errorf("three links lead nowhere; the log:\n%s", &log)
+	}
+	for _, p := range []string{"outside", "absolute", "../secret", "d", "d/../../secret"} {
+		if f, err := l.Open(p); err == nil {
+			f.Close()
+			t.Errorf("%s was opened", p)
+		}
+	}
+	body, err := l.ReadRange(ctx, "inside", 1, 3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer body.Close()
+	if b, err := io.ReadAll(body); string(b) != "ell" || err != nil || body.Total != 5 {
+		t.Errorf("%q %v %d", b, err, body.Total)
+	}
+	gone, _ := NewLocal(filepath.Join(dir, "never"), l.log)
+	if e, err := gone.List(ctx, ""); len(e) != 0 || err != nil {
+		t.Error(e, err)
+	}
+}
+
+func TestUnsupportedNamesItsScheme(t *testing.T) {
+	u := Unsupported(`artifacts with the scheme "s3"`)
+	_, err := u.List(context.Background(), "")
+	if !errors.Is(err, errors.ErrUnsupported) || !strings.Contains(err.Error(), "s3") {
+		t.Error(err)
+	}
+}
+
+func TestUnambiguous(t *testing.T) {
+	for _, ok := range []string{"1/r/artifacts/a b", "100%", "100%.txt", "%zz", "q?x", "a;b", "x?/f", "é", "😀", "a;;", "a?q;"} {
+		if err := unambiguous(ok); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, bad := range []string{"a#b", "a%41", "a%2fb/c", "a\nb", "a?", "d/a;", "x;?q", "zero\u200dwidth"} {
+		if unambiguous(bad) == nil {
+			t.Errorf("%q was taken", bad)
+		}
+	}
+}

@@ -1,0 +1,388 @@
+package mlflow
+
+import (
+	"context"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+func env(vars map[string]string) Env { return func(name string) string { return vars[name] } }
+
+var quiet = slog.New(slog.DiscardHandler)
+
+func TestRedact(t *testing.T) {
+	for in, want := range map[string]string{
+		"http://h:5000":                  "http://h:5000",
+		"https://user:s3cret@h/p":        "https://h/p",
+		"http://s3cret@h":                "http://h",
+		"http://u:s3c@ret@h/p?t=s3cret":  "http://h/p",
+		"http://u:s3cret/x@h/p":          "http://…",
+		"postgresql://u:s3cret@h:1/db":   "postgresql://h:1/db",
+		"sqlite:////tmp/a@b/mlflow.db":   "sqlite:////tmp/a@b/mlflow.db",
+		"./mlruns":                       "./mlruns",
+		"http://h/p#s3cret":              "http://h/p",
+		"mysql+pymysql://u:s3cret@h/db?": "mysql+pymysql://h/db",
+	} {
+		if got := Redact(in); got != want {
+			t.Errorf("%s is shown as %s", in, got)
+		}
+	}
+}
+
+func FuzzRedact(f *testing.F) {
+	f.Add("s3cret")
+	f.Add("p@ss/w?rd#")
+	f.Fuzz(func(t *testing.T, password string) {
+		if len(password) < 8 || strings.ContainsAny(password, "\x00") || strings.Contains("http://host:5000/path…", password) {
+			return
+		}
+		if got := Redact("http://user:" + password + "@host:5000/path"); strings.Contains(got, password) {
+			t.Errorf("%q is shown in %q", password, got)
+		}
+	})
+}
+
+func FuzzInt(f *testing.F) {
+	f.Add([]byte(`"12"`))
+	f.Add([]byte(`-3`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var v struct{ N Int }
+		_ = json.Unmarshal([]byte(`{"N":`+string(b)+`}`), &v) // no panic
+	})
+}
+
+func FuzzLastMetric(f *testing.F) {
+	f.Add("1 0.5 1\n2 0.6 1\n3 nan 9\n")
+	f.Fuzz(func(t *testing.T, lines string) {
+		if m, ok := lastMetric("k", lines); ok && !json.Valid(m.Value) {
+			t.Errorf("%q: %s", lines, m.Value)
+		}
+	})
+}
+
+func TestOpenRefuses(t *testing.T) {
+	dir := t.TempDir()
+	notes := filepath.Join(dir, "notes.db")
+	if err := os.WriteFile(notes, []byte("these are no tables"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for uri, want := range map[string]string{
+		"http://":                               "http://",
+		"http://[::1":                           "http://",
+		"ftp://h/x":                             "can't be understood",
+		"sqlite://x.db":                         "sqlite:///",
+		"sqlite:///":                            "sqlite:///",
+		"sqlite:///" + dir + "/none.db":         "can't be opened",
+		"sqlite:///" + dir:                      "a directory",
+		"sqlite:///" + notes:                    "can't be read",
+		dir + "/none":                           "can't be opened",
+		"postgresql://u:s3cret@h/db":            "mlflow server",
+		"mysql+pymysql://u:s3cret@h/db":         "mlflow server",
+		"databricks://u:s3cret@profile":         "Databricks",
+		"file://elsewhere/x":                    "file:///",
+		"strange://u:s3cret@h?password=s3cret#": "can't be understood",
+	} {
+		s, _, err := Open(uri, env(nil), quiet)
+		if err == nil {
+			s.Close()
+			t.Errorf("%s was opened", uri)
+			continue
+		}
+		if !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "s3cret") {
+			t.Errorf("%s: %v", uri, err)
+		}
+	}
+}
+
+func TestDefaultTrackingURI(t *testing.T) {
+	t.Chdir(t.TempDir())
+	if got := DefaultTrackingURI(); got != "sqlite:///mlflow.db" {
+		t.Error(got)
+	}
+	if err := os.MkdirAll("mlruns/models/123", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if got := DefaultTrackingURI(); got != "sqlite:///mlflow.db" {
+		t.Error("an mlruns without experiments:", got)
+	}
+	if err := errors.Join(os.MkdirAll("mlruns/0", 0o755), os.WriteFile("mlruns/0/meta.yaml", nil, 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	if got := DefaultTrackingURI(); got != "mlruns" {
+		t.Error(got)
+	}
+}
+
+// seen is what a server was sent.
+type seen struct{ auth, workspace string }
+
+func (s *seen) server(t *testing.T, h http.HandlerFunc) *httptest.Server {
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.auth, s.workspace = r.Header.Get("Authorization"), r.Header.Get("X-MLFLOW-WORKSPACE")
+		h(w, r)
+	}))
+	t.Cleanup(srv.Close)
+	return srv
+}
+
+func get(t *testing.T, c *Client, u string) (string, error) {
+	t.Helper()
+	req, err := http.NewRequest(http.MethodGet, u, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := c.Do(req)
+	if err != nil {
+		return "", err
+	}
+	if err := CheckStatus(resp); err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	return string(b), err
+}
+
+func ok(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "{}") }
+
+func TestCredentials(t *testing.T) {
+	home := t.TempDir()
+	if err := errors.Join(os.Mkdir(filepath.Join(home, ".mlflow"), 0o700),
+		os.WriteFile(filepath.Join(home, ".mlflow", "credentials"), []byte("[mlflow]\nmlflow_tracking_username = filed\nmlflow_tracking_password = a;b#c\n"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	basic := func(user, password string) string {
+		r := &http.Request{Header: http.Header{}}
+		r.SetBasicAuth(user, password)
+		return r.Header.Get("Authorization")
+	}
+	for name, c := range map[string]struct {
+		user string
+		env  map[string]string
+		want string
+	}{
+		"none":              {"", nil, ""},
+		"token":             {"", map[string]string{"MLFLOW_TRACKING_TOKEN": "tok"}, "Bearer tok"},
+		"user and password": {"", map[string]string{"MLFLOW_TRACKING_USERNAME": "u", "MLFLOW_TRACKING_PASSWORD": "p", "MLFLOW_TRACKING_TOKEN": "tok"}, basic("u", "p")},
+		"file":              {"", map[string]string{"HOME": home}, basic("filed", "a;b#c")},
+		"environment wins":  {"", map[string]string{"HOME": home, "MLFLOW_TRACKING_USERNAME": "u"}, basic("u", "a;b#c")},
+		"address wins":      {"x:y@", map[string]string{"HOME": home}, basic("x", "y")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var tracking, other seen
+			far := other.server(t, ok)
+			near := tracking.server(t, func(w http.ResponseWriter, r *http.Request) {
+				if r.URL.Path == "/away" {
+					http.Redirect(w, r, far.URL, http.StatusFound)
+				}
+			})
+			c.env = withWorkspace(c.env)
+			client, err := NewClient(strings.Replace(near.URL, "//", "//"+c.user, 1), env(c.env), quiet)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if client.Base().User != nil {
+				t.Error("the client's address holds a password")
+			}
+			get(t, client, near.URL+"/x")
+			if tracking.auth != c.want || tracking.workspace != "ws" {
+				t.Errorf("the tracking server was sent %+v, want %q", tracking, c.want)
+			}
+			for _, u := range []string{far.URL, near.URL + "/away"} {
+				get(t, client, u)
+				if other != (seen{}) {
+					t.Errorf("another host was sent %+v", other)
+				}
+			}
+		})
+	}
+}
+
+func withWorkspace(vars map[string]string) map[string]string {
+	out := map[string]string{"MLFLOW_WORKSPACE": "ws"}
+	for k, v := range vars {
+		out[k] = v
+	}
+	return out
+}
+
+func TestDamagedCredentialsFileIsNotQuoted(t *testing.T) {
+	home := t.TempDir()
+	if err := errors.Join(os.Mkdir(filepath.Join(home, ".mlflow"), 0o700),
+		os.WriteFile(filepath.Join(home, ".mlflow", "credentials"), []byte("[mlflow\ns3cret"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	_, err := NewClient("http://h", env(map[string]string{"HOME": home}), quiet)
+	if err == nil || strings.Contains(err.Error(), "s3cret") {
+		t.Error(err)
+	}
+}
+
+func TestRetries(t *testing.T) {
+	fast := env(map[string]string{"MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "0.01", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3"})
+	for _, status := range []int{408, 429, 500, 502, 503, 504} {
+		var n atomic.Int64
+		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if n.Add(1) < 3 {
+				w.WriteHeader(status)
+			}
+		}))
+		c, err := NewClient(srv.URL, fast, quiet)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := get(t, c, srv.URL); err != nil || n.Load() != 3 {
+			t.Errorf("%d: %v after %d requests", status, err, n.Load())
+		}
+		n.Store(-100)
+		var e *Error
+		if _, err := get(t, c, srv.URL); !errors.As(err, &e) || e.Status != status || n.Load() != -96 {
+			t.Errorf("%d for ever: %v after %d requests", status, err, n.Load()+100)
+		}
+		srv.Close()
+	}
+	for status, sentinel := range map[int]error{401: fs.ErrPermission, 403: fs.ErrPermission, 404: fs.ErrNotExist} {
+		var n atomic.Int64
+		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			n.Add(1)
+			w.WriteHeader(status)
+		}))
+		c, _ := NewClient(srv.URL, fast, quiet)
+		if _, err := get(t, c, srv.URL); !errors.Is(err, sentinel) || n.Load() != 1 {
+			t.Errorf("%d: %v after %d requests", status, err, n.Load())
+		}
+		srv.Close()
+		if _, err := get(t, c, srv.URL); err == nil {
+			t.Error("a server that is down answered")
+		}
+	}
+}
+
+// A server that hangs up is an error and not the end of a file.
+func TestHangUpIsNoEOF(t *testing.T) {
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		conn, _, _ := w.(http.Hijacker).Hijack()
+		conn.Close()
+	}))
+	defer srv.Close()
+	c, _ := NewClient(srv.URL, env(map[string]string{"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}), quiet)
+	if _, err := get(t, c, srv.URL); err == nil || errors.Is(err, io.EOF) {
+		t.Error(err)
+	}
+}
+
+func TestSilence(t *testing.T) {
+	stop := make(chan struct{})
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/body" {
+			io.WriteString(w, "begin")
+			w.(http.Flusher).Flush()
+		}
+		select {
+		case <-stop:
+		case <-r.Context().Done():
+		}
+	}))
+	defer srv.Close()
+	defer close(stop)
+	c, err := NewClient(srv.URL, env(map[string]string{"MLFLOW_HTTP_REQUEST_TIMEOUT": "0.2"}), quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range []string{"/headers", "/body"} {
+		begin := time.Now()
+		if _, err := get(t, c, srv.URL+p); err == nil || !strings.Contains(err.Error(), "no answer") || time.Since(begin) > 5*time.Second {
+			t.Errorf("%s: %v after %v", p, err, time.Since(begin))
+		}
+	}
+}
+
+func TestBadSettings(t *testing.T) {
+	for _, vars := range []map[string]string{
+		{"MLFLOW_HTTP_REQUEST_TIMEOUT": "soon"},
+		{"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "-1"},
+		{"MLFLOW_TRACKING_AWS_SIGV4": "true"},
+		{"MLFLOW_TRACKING_SERVER_CERT_PATH": "/nowhere"},
+		{"MLFLOW_TRACKING_CLIENT_CERT_PATH": "/nowhere"},
+		{"MLFLOW_TRACKING_SERVER_CERT_PATH": "/dev/null", "MLFLOW_TRACKING_INSECURE_TLS": "true"},
+	} {
+		if _, err := NewClient("http://h", env(vars), quiet); err == nil {
+			t.Errorf("%v was taken", vars)
+		} else {
+			for name := range vars {
+				if strings.Contains(err.Error(), name) {
+					err = nil
+					break
+				}
+			}
+			if err != nil {
+				t.Errorf("%v: %v", vars, err)
+			}
+		}
+	}
+}
+
+// MLFLOW_TRACKING_INSECURE_TLS and _SERVER_CERT_PATH against a real TLS server.
+func TestTLS(t *testing.T) {
+	srv := httptest.NewTLSServer(http.HandlerFunc(ok))
+	srv.Config.ErrorLog = slog.NewLogLogger(quiet.Handler(), 0)
+	defer srv.Close()
+	pem := filepath.Join(t.TempDir(), "ca.pem")
+	if err := os.WriteFile(pem, pemOf(srv.Certificate().Raw), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		vars map[string]string
+		ok   bool
+	}{
+		"unknown authority": {nil, false},
+		"insecure":          {map[string]string{"MLFLOW_TRACKING_INSECURE_TLS": "true"}, true},
+		"authority":         {map[string]string{"MLFLOW_TRACKING_SERVER_CERT_PATH": pem}, true},
+		"authorities":       {map[string]string{"MLFLOW_TRACKING_SERVER_CERT_PATH": filepath.Dir(pem)}, true},
+	} {
+		client, err := NewClient(srv.URL, env(c.vars), quiet)
+		if err != nil {
+			t.Fatal(err)
+		}
+		begin := time.Now()
+		if _, err := get(t, client, srv.URL); (err == nil) != c.ok || time.Since(begin) > 5*time.Second {
+			t.Errorf("%s: %v after %v", name, err, time.Since(begin))
+		}
+	}
+}
+
+// A name that a filter can't quote is searched for among all versions.
+func TestSearchVersionsOfAnyName(t *testing.T) {
+	for name, filter := range map[string]string{`echo`: `name='echo'`, `it's`: `name="it's"`, `a'b"c`: ""} {
+		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if got := r.URL.Query().Get("filter"); got != filter {
+				t.Errorf("%s: the filter %q was sent", name, got)
+			}
+			json.NewEncoder(w).Encode(map[string]any{"model_versions": []map[string]any{{"name": "other", "version": "9"}, {"name": name, "version": "1"}}})
+		}))
+		u, _ := url.Parse(srv.URL)
+		c, _ := NewClient(u.String(), env(nil), quiet)
+		p, err := NewREST(c).SearchVersions(context.Background(), name, "")
+		if err != nil || len(p.Items) != 1 || p.Items[0].Version != "1" {
+			t.Errorf("%s: %v %v", name, p, err)
+		}
+		srv.Close()
+	}
+}
+
+func pemOf(der []byte) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+}
