@@ -1,0 +1,39 @@
+#!/bin/sh
+# Installs what the tests need and is not there: fuse3, and two MLflow
+# releases, each in a virtual environment of its own below .testenv.
+set -eu
+cd "$(dirname "$0")/.."
+env=${MLFLOWFS_TESTENV:-$PWD/.testenv}
+mkdir -p "$env"
+
+missing=
+command -v fusermount3 >/dev/null || missing="$missing fuse3"
+command -v git >/dev/null || missing="$missing git"
+command -v gcc >/dev/null || missing="$missing gcc libc6-dev" # for go test -race
+command -v ps >/dev/null || missing="$missing procps"
+python3 -c 'import venv, ensurepip' 2>/dev/null || missing="$missing python3 python3-venv"
+if [ -n "$missing" ]; then
+	if [ "$(id -u)" != 0 ]; then
+		echo "setup: install these first, as root: apt-get install$missing" >&2
+		exit 1
+	fi
+	apt-get update -q
+	# shellcheck disable=SC2086
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $missing
+fi
+
+# install NAME PACKAGE... makes one environment, or leaves it if it holds just
+# these packages already.
+install() {
+	name=$1
+	shift
+	if [ "$(cat "$env/$name/.wanted" 2>/dev/null)" = "$*" ]; then
+		return
+	fi
+	rm -rf "${env:?}/$name"
+	python3 -m venv "$env/$name"
+	"$env/$name/bin/pip" install -q --disable-pip-version-check "$@"
+	echo "$*" >"$env/$name/.wanted"
+}
+install mlflow3 'mlflow==3.17.*' pillow 'Flask-WTF<2'
+install mlflow2 'mlflow==2.22.*' 'sqlalchemy<2.1' pillow 'Flask-WTF<2'
