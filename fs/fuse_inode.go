@@ -3,11 +3,9 @@ package fs
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"hash/maphash"
 	"io"
-	iofs "io/fs"
 	"log/slog"
 	"sync"
 	"syscall"
@@ -119,9 +117,6 @@ var (
 	_ gofs.NodeStatfser       = (*inode)(nil)
 )
 
-// negativeTTL is how long the kernel may believe that a name is not there.
-const negativeTTL = time.Second
-
 func (i *inode) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*gofs.Inode, syscall.Errno) {
 	p := newPatient(ctx)
 	defer p.finish()
@@ -131,9 +126,6 @@ func (i *inode) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*g
 	}
 	n, err := d.Lookup(p, name)
 	if err != nil {
-		if errors.Is(err, iofs.ErrNotExist) {
-			out.SetEntryTimeout(negativeTTL)
-		}
 		return nil, i.fail("look-up", name, err)
 	}
 	return i.entry(ctx, name, n, out), 0
@@ -142,10 +134,13 @@ func (i *inode) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*g
 // entry makes n the child of i by that name.
 func (i *inode) entry(ctx context.Context, name string, n *Node, out *fuse.EntryOut) *gofs.Inode {
 	id := i.a.child(i.id, name, n)
-	in := i.NewInode(ctx, &inode{a: i.a, id: id, node: n}, id.stable(n))
-	child := in.Operations().(*inode) // the one that was there already, if any
+	in := i.GetChild(name)
+	if in == nil || in.StableAttr() != id.stable(n) {
+		in = i.NewInode(ctx, &inode{a: i.a, id: id, node: n}, id.stable(n))
+	}
+	child := in.Operations().(*inode)
 	child.mu.Lock()
-	child.node = n
+	child.node = n // what the kernel knows already is told anew
 	child.mu.Unlock()
 	out.SetEntryTimeout(n.TTL)
 	out.SetAttrTimeout(n.TTL)

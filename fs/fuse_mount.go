@@ -33,6 +33,9 @@ type Mounted struct {
 
 const fsName = "mlflowfs"
 
+// negativeTTL is how long the kernel may believe that a name is not there.
+const negativeTTL = time.Second
+
 // Mount shows the tree below root at the directory point, which must pass
 // [CheckMountpoint]. It returns when the mount answers.
 func Mount(point string, root *Node, opt MountOptions) (*Mounted, error) {
@@ -41,6 +44,7 @@ func Mount(point string, root *Node, opt MountOptions) (*Mounted, error) {
 		seeds: [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()},
 		said:  newSaidOnce(),
 	}
+	negative := negativeTTL
 	o := &gofs.Options{
 		MountOptions: fuse.MountOptions{
 			AllowOther:    opt.AllowOther,
@@ -57,8 +61,8 @@ func Mount(point string, root *Node, opt MountOptions) (*Mounted, error) {
 				return fuse.EIO
 			},
 		},
-		// The zero time is what a node without a TTL of its own has.
 		NullPermissions: true,
+		NegativeTimeout: &negative,
 		UID:             a.uid,
 		GID:             a.gid,
 		RootStableAttr:  &gofs.StableAttr{Ino: 1},

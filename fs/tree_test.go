@@ -281,7 +281,7 @@ func TestErrno(t *testing.T) {
 		"no such file or directory": fmt.Errorf("x: %w", iofs.ErrNotExist),
 		"permission denied":         &mlflow.Error{Status: 403},
 		"operation not supported":   fmt.Errorf("x: %w", errors.ErrUnsupported),
-		"stale file handle":     fmt.Errorf("x: %w", cache.ErrChanged),
+		"stale file handle":         fmt.Errorf("x: %w", cache.ErrChanged),
 		"interrupted system call":   fmt.Errorf("x: %w", errInterrupted),
 		"input/output error":        context.Canceled,
 	} {
