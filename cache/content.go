@@ -254,10 +254,7 @@ func (ct *content) attempt(mine []*flight) error {
 		return ct.readBlocks(body, first, last)
 	case ct.key.Size <= wholeInBlock:
 		defer body.Close()
-		if err := ct.readBlocks(body, 0, ct.lastBlock()); err != nil {
-			return err
-		}
-		return atEnd(body)
+		return ct.readBlocks(body, 0, ct.lastBlock())
 	default:
 		return ct.startSpool(body)
 	}
@@ -307,12 +304,18 @@ func (ct *content) check(b *Body) error {
 	return ct.err
 }
 
-// readBlocks reads blocks first to last from body, in order.
-func (ct *content) readBlocks(body io.Reader, first, last int64) error {
+// readBlocks reads blocks first to last from body, in order. The last block
+// of a whole body is given out when the body has ended where it should.
+func (ct *content) readBlocks(body *Body, first, last int64) error {
 	for i := first; i <= last; i++ {
 		data := make([]byte, ct.blockLen(i))
 		if _, err := io.ReadFull(body, data); err != nil {
 			return &brokenBody{err}
+		}
+		if i == last && body.Whole {
+			if err := atEnd(body); err != nil {
+				return err
+			}
 		}
 		ct.c.mu.Lock()
 		ct.land(i, data, nil)

@@ -142,13 +142,19 @@ func (s *spool) copy(ctx context.Context, body io.ReadCloser) error {
 				return err
 			}
 			at += int64(n)
-			s.grow(at)
+			if at < s.size { // the last piece is given out when the body has ended
+				s.grow(at)
+			}
 		}
-		if err != nil {
+		if err != nil && at < s.size {
 			return &brokenBody{err}
 		}
 	}
-	return atEnd(body)
+	if err := atEnd(body); err != nil {
+		return err
+	}
+	s.grow(s.size)
+	return nil
 }
 
 func (s *spool) written() int64 {

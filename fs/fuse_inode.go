@@ -126,7 +126,7 @@ func (i *inode) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*g
 	}
 	n, err := d.Lookup(p, name)
 	if err != nil {
-		return nil, i.fail("look-up", name, err)
+		return nil, i.fail(lookUp, name, err)
 	}
 	return i.entry(ctx, name, n, out), 0
 }
@@ -225,11 +225,13 @@ func (f *openFile) Release(context.Context) syscall.Errno {
 	return errno(f.h.Close())
 }
 
-// fail gives the errno of err, and the log its words. What is merely not
-// there, or was interrupted, is no event.
+const lookUp = "look-up"
+
+// fail gives the errno of err, and the log its words. A name that is not
+// there, or a request that was interrupted, is no event.
 func (i *inode) fail(op, name string, err error) syscall.Errno {
 	e := errno(err)
-	if e != syscall.ENOENT && e != syscall.EINTR {
+	if e != syscall.EINTR && (e != syscall.ENOENT || op != lookUp) {
 		path := "/" + i.Path(nil)
 		if name != "" {
 			path += "/" + name

@@ -32,6 +32,9 @@ func plant(t *testing.T, s *seeded, name string, size int64, content io.Reader) 
 	defer f.Close()
 	if content != nil {
 		_, err = io.CopyN(f, content, size)
+		if c, ok := content.(io.Closer); ok {
+			c.Close()
+		}
 	} else {
 		err = f.Truncate(size)
 	}
