@@ -99,6 +99,11 @@ func explainMount(point string, opt MountOptions, err error) error {
 	if _, lerr := exec.LookPath("fusermount3"); lerr != nil {
 		return errors.New("to mount as a user other than root, install fusermount3 (Debian: apt install fuse3)")
 	}
+	if f, ferr := os.OpenFile("/dev/fuse", os.O_RDWR, 0); errors.Is(ferr, os.ErrPermission) {
+		return errors.New("this user may not open /dev/fuse: let root run `chmod 666 /dev/fuse`, as udev does, or add the user to the group that may")
+	} else if ferr == nil {
+		f.Close()
+	}
 	hint := ""
 	if opt.AllowOther {
 		hint = " (--allow-other needs the line user_allow_other in /etc/fuse.conf)"
@@ -171,16 +176,32 @@ func ResolvePoint(point string) (string, error) {
 	return filepath.Join(dir, filepath.Base(abs)), nil
 }
 
+// dead tells whether the daemon of a mount is gone. A stat may be answered
+// from the kernel's memory, a statfs never is. A daemon that does not answer
+// is not dead.
+func dead(point string) bool {
+	answer := make(chan error, 1)
+	go func() {
+		var st syscall.Statfs_t
+		answer <- syscall.Statfs(point, &st)
+	}()
+	select {
+	case err := <-answer:
+		return errors.Is(err, syscall.ENOTCONN)
+	case <-time.After(2 * time.Second):
+		return false
+	}
+}
+
 // CheckMountpoint says in a plain sentence why point can't be mounted on. A
 // dead mount that a killed mlflowfs left there is cleared.
 func CheckMountpoint(point string, log *slog.Logger) error {
-	_, serr := os.Lstat(point)
 	mounted, ours, err := FindMount(point)
 	if err != nil {
 		return err
 	}
 	if mounted {
-		if !ours || !errors.Is(serr, syscall.ENOTCONN) {
+		if !ours || !dead(point) {
 			return fmt.Errorf("%s is mounted already: unmount it first (`mlflowfs unmount %s`), or choose another directory", point, point)
 		}
 		if err := Unmount(point, true); err != nil {

@@ -2,6 +2,7 @@ package resolve
 
 import (
 	"regexp"
+	"strings"
 
 	yaml "go.yaml.in/yaml/v4"
 )
@@ -33,8 +34,8 @@ func scalar(s string) *yaml.Node {
 	if s == "" {
 		return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!null", Value: "null"}
 	}
-	n := &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: s}
-	if yaml11.MatchString(s) {
+	n := plain(s) // the emitter quotes what can't be plain
+	if yaml11.MatchString(s) || strings.Contains(s, "\n") {
 		n.Style = yaml.SingleQuotedStyle
 	}
 	return n

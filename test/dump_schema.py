@@ -17,7 +17,8 @@ def main():
         SqlAlchemyStore("sqlite:///" + path, d)
         db = sqlite3.connect(path)
         print("-- Tables as MLflow 3 makes them: written by test/dump_schema.py, not by hand.")
-        for (sql,) in db.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY rowid"):
+        # Migrations make indexes in no fixed order; tables depend on none.
+        for (sql,) in db.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY type = 'index', type, name"):
             print("\n".join(line.rstrip() for line in sql.replace("\t", "  ").splitlines()) + ";")
         for table in ("alembic_version", "workspaces"):
             for row in db.execute("SELECT * FROM " + table):

@@ -3,7 +3,6 @@ package artifact
 import (
 	"fmt"
 	"strings"
-	"unicode"
 )
 
 // unambiguous says whether a tracking server takes path for what it is. A
@@ -20,8 +19,8 @@ func unambiguous(path string) error {
 		why = "a #, which the server refuses"
 	case hasPercentEscape(path):
 		why = "a percent sign and two hexadecimal digits, which the server decodes"
-	case strings.ContainsFunc(path, func(r rune) bool { return unicode.Is(unicode.C, r) }):
-		why = "a control or format character, which the server escapes"
+	case strings.ContainsFunc(path, func(r rune) bool { return r < ' ' || r == 0x7f }):
+		why = "a control character, which the server escapes"
 	case losesDelimiter(path):
 		why = "a last ? or ; that the server drops"
 	}

@@ -170,7 +170,7 @@ func TestUnambiguous(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	for _, bad := range []string{"a#b", "a%41", "a%2fb/c", "a\nb", "a?", "d/a;", "x;?q", "zero\u200dwidth"} {
+	for _, bad := range []string{"a#b", "a%41", "a%2fb/c", "a\nb", "a?", "d/a;", "x;?q"} {
 		if unambiguous(bad) == nil {
 			t.Errorf("%q was taken", bad)
 		}

@@ -1,0 +1,504 @@
+package test
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// refuses runs a command that must fail at once, with the exit code, and with
+// a sentence that holds all of words.
+func refuses(t *testing.T, code int, env, args []string, words ...string) {
+	t.Helper()
+	out, err := mlflowfs(t, env, args...).CombinedOutput()
+	exit, ok := err.(*exec.ExitError)
+	if !ok || exit.ExitCode() != code {
+		t.Errorf("mlflowfs %v: %v, want exit code %d\n%s", args, err, code, out)
+	}
+	said := strings.TrimSpace(string(out))
+	for _, w := range words {
+		if !strings.Contains(said, w) {
+			t.Errorf("mlflowfs %v does not speak of %q:\n%s", args, w, said)
+		}
+	}
+	if last := said[strings.LastIndexByte(said, '\n')+1:]; !strings.HasPrefix(last, "mlflowfs: ") || strings.Contains(said, "s3cret") {
+		t.Errorf("mlflowfs %v says:\n%s", args, said)
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	s := shared.get(t, "sqlite 3.17")
+	dir := t.TempDir()
+	empty, full, file := filepath.Join(dir, "empty"), filepath.Join(dir, "full"), filepath.Join(dir, "file")
+	for _, d := range []string{empty, filepath.Join(full, "x")} {
+		if err := os.MkdirAll(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(file, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	m := mountAt(t, s.uri, nil)
+	at := func(point string) []string { return []string{"mount", "--tracking-uri", s.uri, point} }
+	refuses(t, 1, nil, at(filepath.Join(dir, "none")), "does not exist", "mkdir")
+	refuses(t, 1, nil, at(file), "is a file")
+	refuses(t, 1, nil, at(full), "not empty")
+	refuses(t, 1, nil, at(m.dir), "mounted already", "unmount")
+	refuses(t, 1, nil, at(m.path("runs")), "not empty")
+	for _, uri := range []string{"ftp://u:s3cret@h", "http://", "http://u:s3cret@[::1", "sqlite://relative", "postgresql://u:s3cret@h/db"} {
+		refuses(t, 1, nil, []string{"mount", "--tracking-uri", uri, empty}, "tracking URI")
+	}
+	refuses(t, 1, nil, []string{"mount", "--tracking-uri", "sqlite:///" + dir + "/none.db", empty}, "none.db")
+	refuses(t, 2, nil, []string{"mount"}, "MOUNTPOINT")
+	refuses(t, 2, nil, []string{"mount", "--nonsense", empty}, "--nonsense", "--help")
+	refuses(t, 2, nil, []string{"mount", "--cache-memory", "much", empty}, "much", "MiB")
+	refuses(t, 2, nil, []string{"mount", "--cache-memory", "1KB", empty}, "4MiB")
+	refuses(t, 2, []string{"MLFLOWFS_METADATA_TTL=soon"}, at(empty), "MLFLOWFS_METADATA_TTL")
+	refuses(t, 2, []string{"MLFLOWFS_LOG_LEVEL=loud"}, at(empty), "loud")
+	refuses(t, 1, nil, []string{"unmount", empty}, "no mount point")
+	refuses(t, 1, nil, []string{"unmount", "/proc"}, "something else")
+	refuses(t, 1, nil, []string{"unknown"}, "unknown")
+
+	other := startOther(t)
+	refuses(t, 1, nil, []string{"mount", "--tracking-uri", other, empty}, "no MLflow tracking server")
+}
+
+// startOther gives a web server that is no MLflow.
+func startOther(t *testing.T) string {
+	p := proxyTo(t, "http://127.0.0.1:9")
+	p.faults(func(w http.ResponseWriter, r *http.Request) bool {
+		http.NotFound(w, r)
+		return true
+	}, nil)
+	return p.URL
+}
+
+// Every flag's help names its variable, and the variable works.
+func TestHelpAndVariables(t *testing.T) {
+	out, err := mlflowfs(t, nil, "mount", "--help").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	flags := 0
+	for _, l := range lines(out) {
+		if f := strings.TrimSpace(l); strings.HasPrefix(f, "--") {
+			flags++
+			if !strings.Contains(f, "[$MLFLOW") {
+				t.Errorf("no variable is named: %s", f)
+			}
+		}
+	}
+	if flags < 8 {
+		t.Errorf("%d flags", flags)
+	}
+	s := shared.get(t, "sqlite 3.17")
+	m := mountAt(t, "", []string{"MLFLOW_TRACKING_URI=" + s.uri, "MLFLOWFS_CACHE_MEMORY=8MiB"})
+	if got, err := read(m.path("models", "echo@champion", "MLmodel")); err != nil || len(got) == 0 {
+		t.Error(err)
+	}
+}
+
+// With no tracking URI the mount shows what the MLflow client would take.
+func TestDefaultStore(t *testing.T) {
+	for _, kind := range []string{"sqlite 3.17", "files 2.22"} {
+		s := shared.get(t, kind)
+		dir := filepath.Dir(strings.TrimPrefix(s.uri, "sqlite:///"))
+		point := t.TempDir()
+		c := mlflowfs(t, nil, "mount", point)
+		log := &logBuffer{}
+		c.Dir, c.Stderr = dir, log
+		m := &mount{t: t, dir: point, cmd: c, log: log, ended: make(chan struct{})}
+		m.launch()
+		waitFor(t, "no mount: "+log.String(), 20e9, func() bool { return strings.Contains(log.String(), "Ctrl-C") })
+		if got, err := read(filepath.Join(point, "models", "echo@champion", "MLmodel")); err != nil || len(got) == 0 {
+			t.Errorf("%s: %v", kind, err)
+		}
+		m.stop()
+	}
+}
+
+// A write of any kind answers EROFS.
+func TestReadOnly(t *testing.T) {
+	s := shared.get(t, "sqlite 3.17")
+	m := mountAt(t, s.uri, nil)
+	file := m.path("runs", s.Wide, "doc", "text.txt")
+	for _, c := range [][]string{
+		{"touch", m.path("new")}, {"touch", m.path("runs", s.Wide, "new")}, {"mkdir", m.path("d")}, {"rm", file}, {"rm", m.path("models", "echo@champion")},
+		{"rmdir", m.path("runs")}, {"mv", file, m.path("x")}, {"ln", "-s", "a", m.path("l")}, {"ln", file, m.path("l")}, {"chmod", "600", file},
+		{"chown", "1", file}, {"truncate", "-s", "1", file}, {"dd", "if=/dev/null", "of=" + file}, {"dd", "if=/dev/null", "conv=notrunc", "oflag=append", "of=" + file}, {"setfattr", "-n", "user.x", "-v", "1", file}, {"mkfifo", m.path("p")},
+	} {
+		if c[0] == "setfattr" {
+			c = []string{"python3", "-c", "import os,sys; os.setxattr(sys.argv[1], 'user.x', b'1')", file}
+		}
+		if _, err := output(c[0], c[1:]...); err == nil || !strings.Contains(err.Error(), "Read-only file system") {
+			t.Errorf("%v: %v", c[:1], err)
+		}
+	}
+}
+
+// What stat says: modes, owner, times, sizes; and numbers that stay.
+func TestAttributes(t *testing.T) {
+	s := shared.get(t, "server 3.17")
+	m := mountAt(t, s.uri, nil, "--metadata-ttl", "100ms")
+	stat := func(format string, parts ...string) string {
+		t.Helper()
+		out, err := output("stat", "-c", format, m.path(parts...))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.TrimSpace(string(out))
+	}
+	who := fmt.Sprintf("%d:%d", os.Getuid(), os.Getgid())
+	for path, want := range map[string]string{
+		"":                                    "555 directory " + who,
+		"runs":                                "555 directory " + who,
+		"runs/" + s.Wide + "/doc/text.txt":    "444 regular file " + who,
+		"runs/" + s.Wide + "/empty":           "444 regular empty file " + who,
+		"models/echo@champion":                "777 symbolic link " + who,
+		"models/echo/1/registered_model_meta": "444 regular file " + who,
+		"experiments/wide/wide/run.json":      "444 regular file " + who,
+		"experiments/wide/wide/artifacts":     "777 symbolic link " + who,
+	} {
+		if got := stat("%a %F %u:%g", path); got != want {
+			t.Errorf("%s: %s", path, got)
+		}
+	}
+	if got := stat("%s", "runs", s.Wide, "big.bin"); got != fmt.Sprint(64<<20) {
+		t.Error("size", got)
+	}
+	var doc struct {
+		Info struct {
+			End int64 `json:"end_time"`
+		} `json:"info"`
+	}
+	b, err := read(m.path("experiments", "wide", "wide", "run.json"))
+	if err := json.Unmarshal(b, &doc); err != nil {
+		t.Fatal(err)
+	}
+	if got := stat("%Y", "runs", s.Wide, "doc", "text.txt"); got != fmt.Sprint(doc.Info.End/1000) || err != nil {
+		t.Errorf("a file is of %s, and its run ended at %d", got, doc.Info.End)
+	}
+	before, err := output("find", m.dir, "-printf", "%i %p\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile("/proc/sys/vm/drop_caches", []byte("2"), 0); err != nil && os.Getuid() == 0 {
+		t.Log("the kernel's caches stay:", err)
+	}
+	time.Sleep(200 * time.Millisecond)
+	after, err := output("find", m.dir, "-printf", "%i %p\n")
+	if err != nil || !bytes.Equal(before, after) {
+		t.Error("inode numbers change", err)
+	}
+	seen := map[string]string{}
+	for _, l := range lines(before) {
+		ino, path, _ := strings.Cut(l, " ")
+		if seen[ino] != "" {
+			t.Errorf("%s and %s are one inode", path, seen[ino])
+		}
+		seen[ino] = path
+	}
+	if len(seen) < 300 {
+		t.Errorf("only %d inodes", len(seen))
+	}
+}
+
+// The experiments' side of the tree, with names that need an escape.
+func TestExperiments(t *testing.T) {
+	for _, kind := range storeKinds {
+		s := shared.get(t, kind)
+		m := mountAt(t, s.uri, nil)
+		out, err := output("ls", "-A", m.path("experiments"))
+		want := "%2E%2E|100%252F|Default|odd%2Fname|wide|é😀"
+		if strings.HasPrefix(kind, "files") { // in a directory that was there MLflow makes no Default
+			want = strings.Replace(want, "Default|", "", 1)
+		}
+		if got := strings.Join(lines(out), "|"); err != nil || got != want {
+			t.Errorf("%s: %s, %v", kind, got, err)
+		}
+		id := map[string]string{}
+		var twice []string
+		for _, r := range s.Runs {
+			if r[0] == "twice" {
+				twice = append(twice, "twice-"+r[1][:8])
+			}
+			id[r[0]] = r[1]
+		}
+		for name, run := range map[string]string{"a%2Fb": id["a/b"], "%2E%2E": id[".."], "100%252F": id["100%2F"], twice[1]: id["twice"], "wide": s.Wide, "running": s.Running} {
+			to, err := output("readlink", m.path("experiments", "wide", name, "artifacts"))
+			if err != nil || strings.TrimSpace(string(to)) != "../../../runs/"+run {
+				t.Errorf("%s: %s leads to %s, %v", kind, name, to, err)
+			}
+		}
+		for _, gone := range []string{"experiments/wide/twice", "experiments/wide/deleted", "experiments/deleted experiment", "experiments/odd"} {
+			if _, err := output("stat", m.path(gone)); err == nil || !strings.Contains(err.Error(), "No such file") {
+				t.Errorf("%s: %s: %v", kind, gone, err)
+			}
+		}
+		runs, err := output("ls", m.path("runs"))
+		if err != nil || strings.Contains(string(runs), s.Deleted) || !strings.Contains(string(runs), s.Running) {
+			t.Errorf("%s: runs/ shows a deleted run, or not one that is running: %v", kind, err)
+		}
+	}
+}
+
+// A scheme that is not read yet answers EOPNOTSUPP, and the log names it, once.
+func TestUnsupportedScheme(t *testing.T) {
+	s := startServer(t, "mlflow3", nil)
+	post := func(path string, in map[string]any) string {
+		t.Helper()
+		b, _ := json.Marshal(in)
+		resp, err := http.Post(s.url()+"/api/2.0/mlflow/"+path, "application/json", bytes.NewReader(b))
+		if err != nil || resp.StatusCode != 200 {
+			t.Fatal(resp, err)
+		}
+		defer resp.Body.Close()
+		var out struct {
+			Experiment_id string
+			Run           struct{ Info struct{ Run_id string } }
+		}
+		json.NewDecoder(resp.Body).Decode(&out)
+		return out.Experiment_id + out.Run.Info.Run_id
+	}
+	exp := post("experiments/create", map[string]any{"name": "cloud", "artifact_location": "s3://bucket/key"})
+	run := post("runs/create", map[string]any{"experiment_id": exp})
+	m := mountAt(t, s.url(), fast)
+	for range 3 {
+		if _, err := output("ls", m.path("runs", run)); err == nil || !strings.Contains(err.Error(), "not supported") {
+			t.Error(err)
+		}
+	}
+	if _, err := output("cat", m.path("runs", run, "x")); err == nil || !strings.Contains(err.Error(), "not supported") {
+		t.Error(err)
+	}
+	if n := strings.Count(m.log.String(), `\"s3\"`); n < 1 || n > 2 {
+		t.Errorf("the log names the scheme %d times:\n%s", n, m.log)
+	}
+
+	// To all users of the machine a server does not choose local files.
+	local := post("experiments/create", map[string]any{"name": "local", "artifact_location": "/etc"})
+	run = post("runs/create", map[string]any{"experiment_id": local})
+	open := mountAt(t, s.url(), fast, "--allow-other")
+	if _, err := output("ls", open.path("runs", run)); err == nil || !strings.Contains(err.Error(), "not supported") {
+		t.Error("with --allow-other a server shows its choice of local files:", err)
+	}
+}
+
+// SIGINT and SIGTERM unmount, `mlflowfs unmount` does, and a mount in use says
+// what to do.
+func TestUnmount(t *testing.T) {
+	s := shared.get(t, "sqlite 3.17")
+	mounted := func(m *mount) bool {
+		b, _ := os.ReadFile("/proc/self/mounts")
+		return strings.Contains(string(b), m.dir)
+	}
+	for _, sig := range []os.Signal{syscall.SIGINT, syscall.SIGTERM} {
+		m := mountAt(t, s.uri, nil)
+		m.cmd.Process.Signal(sig)
+		select {
+		case <-m.ended:
+		case <-time.After(10 * time.Second):
+			t.Errorf("%v does not end the daemon", sig)
+		}
+		if m.err != nil || mounted(m) {
+			t.Errorf("%v: %v, still mounted: %v", sig, m.err, mounted(m))
+		}
+	}
+	m := mountAt(t, s.uri, nil)
+	user := exec.Command("sleep", "1000")
+	user.Dir = m.path("runs")
+	if err := user.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer user.Process.Kill()
+	refuses(t, 1, nil, []string{"unmount", m.dir}, "in use", "--lazy")
+	m.cmd.Process.Signal(syscall.SIGTERM)
+	waitFor(t, "a mount in use is not detached", 10e9, func() bool { return !mounted(m) })
+	waitFor(t, "nothing is said", 5e9, func() bool { return strings.Contains(m.log.String(), "detached") })
+	user.Process.Kill()
+	user.Wait()
+	select {
+	case <-m.ended:
+	case <-time.After(10 * time.Second):
+		t.Error("the daemon stays though nobody uses the mount")
+	}
+
+	m = mountAt(t, s.uri, nil)
+	if out, err := mlflowfs(t, nil, "unmount", m.dir).CombinedOutput(); err != nil {
+		t.Error(string(out), err)
+	}
+	<-m.ended
+	if m.err != nil {
+		t.Error(m.err)
+	}
+}
+
+// What a killed daemon leaves is cleared by the next mount, and by unmount.
+func TestDeadMount(t *testing.T) {
+	s := shared.get(t, "sqlite 3.17")
+	kill := func() *mount {
+		m := mountAt(t, s.uri, nil)
+		m.killed = true
+		m.cmd.Process.Kill()
+		<-m.ended
+		if _, err := output("ls", m.dir); err == nil || !strings.Contains(err.Error(), "not connected") {
+			t.Fatalf("a killed daemon leaves %v", err)
+		}
+		return m
+	}
+	m := kill()
+	again := &mount{t: t, dir: m.dir, log: &logBuffer{}, ended: make(chan struct{})}
+	again.cmd = mlflowfs(t, nil, "mount", "--tracking-uri", s.uri, m.dir)
+	again.cmd.Stderr = again.log
+	again.launch()
+	waitFor(t, "no mount", 20e9, func() bool { return strings.Contains(again.log.String(), "Ctrl-C") })
+	if !strings.Contains(again.log.String(), "cleared the dead mount") {
+		t.Error(again.log)
+	}
+	if got, err := read(m.path("models", "echo@champion", "MLmodel")); err != nil || len(got) == 0 {
+		t.Error(err)
+	}
+	again.stop()
+
+	m = kill()
+	if out, err := mlflowfs(t, nil, "unmount", m.dir).CombinedOutput(); err != nil {
+		t.Error(string(out), err)
+	}
+	if _, err := os.Stat(m.dir); err != nil {
+		t.Error(err)
+	}
+}
+
+// A user who is not root mounts with fusermount3, sees the mount as its owner,
+// and nobody else sees it.
+func TestUnprivileged(t *testing.T) {
+	if os.Getuid() != 0 {
+		return // all the other tests are this one
+	}
+	if st, err := os.Stat("/dev/fuse"); err != nil {
+		t.Fatal(err)
+	} else if st.Mode().Perm()&0o006 != 0o006 { // as udev sets it, and some containers do not
+		if err := os.Chmod("/dev/fuse", 0o666); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { os.Chmod("/dev/fuse", st.Mode().Perm()) })
+	}
+	const name = "mlflowfs-tester"
+	if _, err := user.Lookup(name); err != nil {
+		if out, err := output("useradd", "--system", "--create-home", "--shell", "/bin/sh", name); err != nil {
+			t.Fatal(string(out), err)
+		}
+		t.Cleanup(func() { output("userdel", "--remove", name) })
+	}
+	s := shared.get(t, "server 3.17")
+	bin, err := binary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	point := filepath.Join(t.TempDir(), "mnt")
+	for d := filepath.Dir(point); d != "/tmp" && d != "/"; d = filepath.Dir(d) {
+		os.Chmod(d, 0o755)
+	}
+	if err := os.Mkdir(point, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := output("chown", name, point); err != nil {
+		t.Fatal(err)
+	}
+	as := func(cmd string) ([]byte, error) { return output("su", name, "-c", cmd) }
+	log := &logBuffer{}
+	// The shell becomes the daemon, so that a signal reaches it.
+	c := exec.Command("setpriv", "--reuid", name, "--regid", name, "--init-groups", "--reset-env", bin, "mount", "--tracking-uri", s.uri, point)
+	c.Stderr = log
+	m := &mount{t: t, dir: point, cmd: c, log: log, ended: make(chan struct{})}
+	m.launch()
+	t.Cleanup(m.stop)
+	waitFor(t, "no mount", 20e9, func() bool {
+		select {
+		case <-m.ended:
+			t.Fatalf("the mount ended: %v\n%s", m.err, log)
+		default:
+		}
+		return strings.Contains(log.String(), "Ctrl-C")
+	})
+	out, err := as("sha256sum " + filepath.Join(point, "runs", s.Wide, "big.bin") + "; stat -c %U " + point + "/runs; touch " + point + "/x")
+	if err == nil || !strings.Contains(err.Error(), "Read-only file system") || len(lines(out)) != 2 || lines(out)[1] != name {
+		t.Errorf("%s, %v", out, err)
+	}
+	want := sumOf(t, filepath.Join(s.server.artifacts(), experimentOf(t, s), s.Wide, "artifacts", "big.bin"))
+	if !strings.HasPrefix(string(out), want) {
+		t.Error("wrong bytes")
+	}
+	if _, err := output("ls", point); err == nil {
+		t.Error("another user, even root, sees a mount without --allow-other")
+	}
+	if out, err := as(bin + " unmount " + point); err != nil {
+		t.Error(string(out), err)
+	}
+	<-m.ended
+	if m.err != nil {
+		t.Error(m.err, log)
+	}
+}
+
+// A mount beside an MLflow that writes to the same sqlite file: both get on.
+func TestBesideAWriter(t *testing.T) {
+	dir := t.TempDir()
+	uri := "sqlite:///" + filepath.Join(dir, "mlflow.db")
+	script := `
+import mlflow, sys
+for i in range(40):
+    with mlflow.start_run(run_name=f"r{i}"):
+        mlflow.log_metric("m", i)
+        mlflow.log_text(str(i), "i.txt")
+`
+	run := func(script string) *exec.Cmd {
+		c := exec.Command(release("mlflow3").bin("python"), "-c", script)
+		c.Dir = dir
+		c.Env = append(pythonEnv(), "MLFLOW_TRACKING_URI="+uri)
+		return c
+	}
+	if out, err := run("import mlflow; mlflow.set_experiment('first')").CombinedOutput(); err != nil {
+		t.Fatal(string(out), err)
+	}
+	m := mountAt(t, uri, nil, "--metadata-ttl", "50ms")
+	writer := run(script)
+	var said bytes.Buffer
+	writer.Stdout, writer.Stderr = &said, &said
+	if err := writer.Start(); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- writer.Wait() }()
+	reads := 0
+	for busy := true; busy; reads++ {
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Fatalf("the writer: %v\n%s", err, said.String())
+			}
+			busy = false
+		default:
+		}
+		if _, err := output("ls", "-lR", m.path("experiments")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	time.Sleep(400 * time.Millisecond)
+	out, err := output("cat", m.path("experiments", "Default", "r39", "artifacts", "i.txt"))
+	if err != nil || string(out) != "39" || reads < 3 {
+		t.Errorf("%s, %v, after %d readings", out, err, reads)
+	}
+	if strings.Contains(m.log.String(), "failed") {
+		t.Error(m.log)
+	}
+}
