@@ -1,6 +1,7 @@
 package mlflow
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"encoding/pem"
@@ -8,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -385,4 +387,52 @@ func TestSearchVersionsOfAnyName(t *testing.T) {
 
 func pemOf(der []byte) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+}
+
+// A server that writes headers and body apart, with Nagle's algorithm on, as
+// MLflow's does: an acknowledgement that is put off costs 40 ms a request.
+func TestSmallAnswersAreNotHeldUp(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer conn.Close()
+				conn.(*net.TCPConn).SetNoDelay(false)
+				in := bufio.NewReader(conn)
+				for {
+					if _, err := http.ReadRequest(in); err != nil {
+						return
+					}
+					for _, part := range []string{"HTTP/1.1 200 OK\r\n", "Content-Length: 2\r\n\r\n", "{}"} {
+						if _, err := io.WriteString(conn, part); err != nil {
+							return
+						}
+					}
+				}
+			}()
+		}
+	}()
+	c, err := NewClient("http://"+l.Addr().String(), env(nil), quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const requests = 40
+	begin := time.Now()
+	for range requests {
+		if b, err := get(t, c, "http://"+l.Addr().String()); b != "{}" || err != nil {
+			t.Fatal(b, err)
+		}
+	}
+	if d := time.Since(begin); d > requests*20*time.Millisecond {
+		t.Errorf("%d requests took %v", requests, d)
+	}
+	c.retry.HTTPClient.CloseIdleConnections()
 }
