@@ -35,5 +35,5 @@ install() {
 	"$env/$name/bin/pip" install -q --disable-pip-version-check "$@"
 	echo "$*" >"$env/$name/.wanted"
 }
-install mlflow3 'mlflow==3.17.*' pillow 'Flask-WTF<2'
+install mlflow3 'mlflow==3.17.*' boto3 pillow 'Flask-WTF<2'
 install mlflow2 'mlflow==2.22.*' 'sqlalchemy<2.1' pillow 'Flask-WTF<2'

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 	"github.com/hashicorp/go-retryablehttp"
 )
 
@@ -33,9 +34,6 @@ func NewClient(uri string, env Env, log *slog.Logger) (*Client, error) {
 	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
 		// The parse error would quote the URI, which may hold a password.
 		return nil, fmt.Errorf("the tracking URI is no http:// or https:// address with a host")
-	}
-	if v := env("MLFLOW_TRACKING_AWS_SIGV4"); v != "" && !strings.EqualFold(v, "false") && v != "0" {
-		return nil, errors.New("MLFLOW_TRACKING_AWS_SIGV4 is set, and mlflowfs can't sign requests for AWS yet: put a signing proxy in front of the server, or unset it")
 	}
 	creds, err := readCredentials(u, env)
 	if err != nil {
@@ -82,8 +80,12 @@ func NewClient(uri string, env Env, log *slog.Logger) (*Client, error) {
 		ForceAttemptHTTP2:   true,
 	}
 	c := &Client{base: base, silence: silence, log: log}
+	auth := &authTransport{next: transport, base: base, creds: creds, workspace: env("MLFLOW_WORKSPACE")}
+	if wantsSigV4(env) {
+		auth.sigV4 = &sigV4{signer: v4.NewSigner()}
+	}
 	c.retry = &retryablehttp.Client{
-		HTTPClient:   &http.Client{Transport: &authTransport{next: transport, base: base, creds: creds, workspace: env("MLFLOW_WORKSPACE")}},
+		HTTPClient:   &http.Client{Transport: auth},
 		RetryMax:     int(settings["MLFLOW_HTTP_REQUEST_MAX_RETRIES"]),
 		RetryWaitMin: seconds("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR"),
 		RetryWaitMax: 30 * time.Second,
@@ -108,6 +110,10 @@ func (c *Client) Base() *url.URL { return c.base }
 func worthRetrying(ctx context.Context, resp *http.Response, err error) (bool, error) {
 	if ctx.Err() != nil {
 		return false, context.Cause(ctx)
+	}
+	var unsigned *signError
+	if errors.As(err, &unsigned) {
+		return false, unsigned
 	}
 	if err != nil {
 		return retryablehttp.DefaultRetryPolicy(ctx, resp, err)

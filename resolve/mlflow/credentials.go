@@ -76,6 +76,7 @@ type authTransport struct {
 	base      *url.URL
 	creds     credentials
 	workspace string
+	sigV4     *sigV4 // nil: no signature
 }
 
 func (t *authTransport) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -89,6 +90,12 @@ func (t *authTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 		}
 		if t.workspace != "" {
 			req.Header.Set("X-MLFLOW-WORKSPACE", t.workspace)
+		}
+		if t.sigV4 != nil { // takes the place of any other Authorization
+			req.Header.Del("Authorization")
+			if err := t.sigV4.sign(req); err != nil {
+				return nil, &signError{err}
+			}
 		}
 	}
 	return t.next.RoundTrip(req)

@@ -316,7 +316,6 @@ func TestBadSettings(t *testing.T) {
 	for _, vars := range []map[string]string{
 		{"MLFLOW_HTTP_REQUEST_TIMEOUT": "soon"},
 		{"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "-1"},
-		{"MLFLOW_TRACKING_AWS_SIGV4": "true"},
 		{"MLFLOW_TRACKING_SERVER_CERT_PATH": "/nowhere"},
 		{"MLFLOW_TRACKING_CLIENT_CERT_PATH": "/nowhere"},
 		{"MLFLOW_TRACKING_SERVER_CERT_PATH": "/dev/null", "MLFLOW_TRACKING_INSECURE_TLS": "true"},
