@@ -38,6 +38,15 @@ func (d artifactsDir) List(ctx context.Context) (Listing, error) {
 	return &itemListing{d, items}, nil
 }
 
+// artifacts is the directory of an origin that is resolved when somebody looks
+// into it.
+func (t *tree) artifacts(origin func(context.Context) (resolve.Origin, error)) Dir {
+	return lazyDir(func(ctx context.Context) (Dir, error) {
+		o, err := origin(ctx)
+		return artifactsDir{t, &o}, err
+	})
+}
+
 // itemListing makes a node of each item when it is asked for.
 type itemListing struct {
 	d     artifactsDir

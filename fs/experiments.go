@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
-	iofs "io/fs"
 
 	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
 )
@@ -103,7 +101,9 @@ func runNames(runs []mlflow.Run) []string {
 }
 
 func (d experimentDir) node(run *mlflow.Run) *Node {
-	return &Node{Dir: experimentRunDir{d.t, run.ID}, Mtime: run.Mtime(), TTL: d.t.r.TTL(false)}
+	id := run.ID
+	dir := lazyDir(func(ctx context.Context) (Dir, error) { return d.inside(ctx, id) })
+	return &Node{Dir: dir, Mtime: run.Mtime(), TTL: d.t.r.TTL(false)}
 }
 
 func (d experimentDir) Lookup(ctx context.Context, name string) (*Node, error) {
@@ -131,22 +131,15 @@ func (d experimentDir) List(ctx context.Context) (Listing, error) {
 	return &out, nil
 }
 
-// experimentRunDir is experiments/<name>/<run>/.
-type experimentRunDir struct {
-	t  *tree
-	id string
-}
-
-var _ Dir = experimentRunDir{}
-
-func (d experimentRunDir) open(ctx context.Context) (Dir, error) {
-	run, err := d.t.r.Run(ctx, d.id)
+// inside is experiments/<name>/<run>/.
+func (d experimentDir) inside(ctx context.Context, id string) (Dir, error) {
+	run, err := d.t.r.Run(ctx, id)
 	if err != nil {
 		return nil, err
 	}
 	var doc bytes.Buffer
 	if err := json.Indent(&doc, run.JSON, "", "  "); err != nil {
-		return nil, errors.Join(err, iofs.ErrInvalid)
+		return nil, err
 	}
 	doc.WriteByte('\n')
 	ttl := d.t.r.TTL(run.Final())
@@ -155,9 +148,3 @@ func (d experimentRunDir) open(ctx context.Context) (Dir, error) {
 		{"run.json", &Node{File: text(doc.String()), Size: int64(doc.Len()), Mtime: run.Mtime(), TTL: ttl}},
 	}, nil
 }
-
-func (d experimentRunDir) Lookup(ctx context.Context, name string) (*Node, error) {
-	return lookupIn(ctx, d.open, name)
-}
-
-func (d experimentRunDir) List(ctx context.Context) (Listing, error) { return listIn(ctx, d.open) }

@@ -40,7 +40,7 @@ func (d modelsDir) Lookup(ctx context.Context, file string) (*Node, error) {
 			return nil, err
 		}
 		if err == nil {
-			if v, ok := m.Aliases[name[at+1:]]; ok {
+			if v, ok := m.Aliases[name[at+1:]]; ok && isVersion(v) {
 				return d.alias(m, v), nil
 			}
 		}
@@ -53,7 +53,9 @@ func (d modelsDir) Lookup(ctx context.Context, file string) (*Node, error) {
 }
 
 func (d modelsDir) loggedModel(m *mlflow.LoggedModel) *Node {
-	return &Node{Dir: loggedModelDir{d.t, m.ID}, Mtime: m.Created, TTL: d.t.r.TTL(m.Final())}
+	id := m.ID
+	dir := d.t.artifacts(func(ctx context.Context) (resolve.Origin, error) { return d.t.r.LoggedModelOrigin(ctx, id) })
+	return &Node{Dir: dir, Mtime: m.Created, TTL: d.t.r.TTL(m.Final())}
 }
 
 func (d modelsDir) registered(m *mlflow.RegisteredModel) *Node {
@@ -106,7 +108,10 @@ func (l *modelsListing) Next(ctx context.Context) (Entry, error) {
 				return l.d.t.r.Tracking().SearchLoggedModels(ctx, ids, "", token)
 			},
 			entry: func(m *mlflow.LoggedModel) (Entry, bool) {
-				return Entry{m.ID, l.d.loggedModel(m)}, mlflow.ValidLoggedModelID(m.ID)
+				if !mlflow.ValidLoggedModelID(m.ID) {
+					return l.d.t.leaveOut("models", m.ID)
+				}
+				return Entry{m.ID, l.d.loggedModel(m)}, true
 			},
 		}
 	}
@@ -117,36 +122,19 @@ func (l *modelsListing) Next(ctx context.Context) (Entry, error) {
 func (l *modelsListing) expand(m *mlflow.RegisteredModel) (Entry, bool) {
 	name := Escape(m.Name)
 	for _, a := range slices.Sorted(maps.Keys(m.Aliases)) {
-		if n := name + "@" + Escape(a); len(n) <= maxName {
+		if n := name + "@" + Escape(a); len(n) > maxName || !isVersion(m.Aliases[a]) {
+			l.d.t.leaveOut("models", n)
+		} else {
 			l.ready = append(l.ready, Entry{n, l.d.alias(m, m.Aliases[a])})
 		}
 	}
 	if len(name) > maxName {
-		l.d.t.log.Warn("a registered model is left out of models/: its name is too long for a directory; the versions that have a run are there", "name", name[:64]+"…")
+		l.d.t.leaveOut("models", name) // a look-up finds it all the same
 		e, err := l.ready.Next(context.Background())
 		return e, err == nil
 	}
 	return Entry{name, l.d.registered(m)}, true
 }
-
-// loggedModelDir is models/m-<id>/.
-type loggedModelDir struct {
-	t  *tree
-	id string
-}
-
-var _ Dir = loggedModelDir{}
-
-func (d loggedModelDir) open(ctx context.Context) (Dir, error) {
-	o, err := d.t.r.LoggedModelOrigin(ctx, d.id)
-	return artifactsDir{d.t, &o}, err
-}
-
-func (d loggedModelDir) Lookup(ctx context.Context, name string) (*Node, error) {
-	return lookupIn(ctx, d.open, name)
-}
-
-func (d loggedModelDir) List(ctx context.Context) (Listing, error) { return listIn(ctx, d.open) }
 
 // modelDir is models/<name>/: versions, latest, and stages.
 type modelDir struct {
@@ -163,10 +151,7 @@ const latest = "latest"
 const noStage = "None"
 
 func (d modelDir) Lookup(ctx context.Context, name string) (*Node, error) {
-	if name != "" && strings.Trim(name, "0123456789") == "" {
-		if name[0] == '0' {
-			return nil, notExist(name) // one directory has one name
-		}
+	if isVersion(name) {
 		v, err := d.t.r.Version(ctx, d.name, name)
 		if err != nil {
 			return nil, err
@@ -181,14 +166,22 @@ func (d modelDir) Lookup(ctx context.Context, name string) (*Node, error) {
 	if strings.EqualFold(name, latest) {
 		stage = ""
 	}
-	if v, ok := resolve.Latest(m, stage); ok {
+	if v, ok := resolve.Latest(m, stage); ok && isVersion(v.Version) {
 		return d.link(v), nil
 	}
 	return nil, notExist(name)
 }
 
+// isVersion tells whether name is a version's number. 01 is none: one
+// directory has one name.
+func isVersion(name string) bool {
+	return name != "" && name[0] != '0' && len(name) <= maxName && strings.Trim(name, "0123456789") == ""
+}
+
 func (d modelDir) version(v *mlflow.Version) *Node {
-	return &Node{Dir: versionDir{d.t, d.name, v.Version}, Mtime: v.Created, TTL: d.t.r.TTL(v.Final())}
+	number := v.Version
+	dir := d.t.artifacts(func(ctx context.Context) (resolve.Origin, error) { return d.t.r.VersionOrigin(ctx, d.name, number) })
+	return &Node{Dir: dir, Mtime: v.Created, TTL: d.t.r.TTL(v.Final())}
 }
 
 func (d modelDir) link(v mlflow.Version) *Node {
@@ -201,7 +194,7 @@ func (d modelDir) List(ctx context.Context) (Listing, error) {
 		return nil, err
 	}
 	var links entries
-	if v, ok := resolve.Latest(m, ""); ok {
+	if v, ok := resolve.Latest(m, ""); ok && isVersion(v.Version) {
 		links = append(links, Entry{latest, d.link(v)})
 	}
 	seen := map[string]bool{latest: true}
@@ -211,7 +204,7 @@ func (d modelDir) List(ctx context.Context) (Listing, error) {
 			continue
 		}
 		seen[strings.ToLower(name)] = true
-		if v, ok := resolve.Latest(m, l.Stage); ok {
+		if v, ok := resolve.Latest(m, l.Stage); ok && isVersion(v.Version) {
 			links = append(links, Entry{name, d.link(v)})
 		}
 	}
@@ -220,7 +213,10 @@ func (d modelDir) List(ctx context.Context) (Listing, error) {
 			return d.t.r.Registry().SearchVersions(ctx, d.name, token)
 		},
 		entry: func(v *mlflow.Version) (Entry, bool) {
-			return Entry{v.Version, d.version(v)}, v.Version != "" && strings.Trim(v.Version, "0123456789") == ""
+			if !isVersion(v.Version) {
+				return d.t.leaveOut("models/"+d.name, v.Version)
+			}
+			return Entry{v.Version, d.version(v)}, true
 		},
 	}}, nil
 }
@@ -240,22 +236,3 @@ func (c *chain) Next(ctx context.Context) (Entry, error) {
 	}
 	return Entry{}, io.EOF
 }
-
-// versionDir is models/<name>/<version>/.
-type versionDir struct {
-	t             *tree
-	name, version string
-}
-
-var _ Dir = versionDir{}
-
-func (d versionDir) open(ctx context.Context) (Dir, error) {
-	o, err := d.t.r.VersionOrigin(ctx, d.name, d.version)
-	return artifactsDir{d.t, &o}, err
-}
-
-func (d versionDir) Lookup(ctx context.Context, name string) (*Node, error) {
-	return lookupIn(ctx, d.open, name)
-}
-
-func (d versionDir) List(ctx context.Context) (Listing, error) { return listIn(ctx, d.open) }

@@ -5,6 +5,7 @@ import (
 	"io"
 	"time"
 
+	"github.com/mlflowfs/mlflowfs/resolve"
 	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
 )
 
@@ -25,7 +26,8 @@ func (d runsDir) Lookup(ctx context.Context, id string) (*Node, error) {
 }
 
 func (t *tree) runNode(run *mlflow.Run) *Node {
-	return &Node{Dir: runDir{t, run}, Mtime: run.Mtime(), TTL: t.r.TTL(run.Final())}
+	dir := t.artifacts(func(ctx context.Context) (resolve.Origin, error) { return t.r.RunOrigin(ctx, run) })
+	return &Node{Dir: dir, Mtime: run.Mtime(), TTL: t.r.TTL(run.Final())}
 }
 
 // List pages through the search, newest first.
@@ -63,8 +65,11 @@ func (o *runOrder) entry(run *mlflow.Run) (Entry, bool) {
 	if !o.listed || !run.Start.Equal(o.last) {
 		o.listed, o.last, o.given = true, run.Start, map[string]bool{}
 	}
-	if o.given[run.ID] || !mlflow.ValidRunID(run.ID) {
+	if o.given[run.ID] {
 		return Entry{}, false
+	}
+	if !mlflow.ValidRunID(run.ID) || len(run.ID) > maxName {
+		return o.t.leaveOut("runs", run.ID)
 	}
 	o.given[run.ID] = true
 	return Entry{run.ID, o.t.runNode(run)}, true
@@ -102,41 +107,4 @@ func (p *pages[T]) Next(ctx context.Context) (Entry, error) {
 		}
 		p.page, p.began = next, true
 	}
-}
-
-// runDir is runs/<run_id>/. Where its artifacts and models lie is found out
-// when somebody looks into it.
-type runDir struct {
-	t   *tree
-	run *mlflow.Run
-}
-
-var _ Dir = runDir{}
-
-func (d runDir) open(ctx context.Context) (Dir, error) {
-	o, err := d.t.r.RunOrigin(ctx, d.run)
-	return artifactsDir{d.t, &o}, err
-}
-
-func (d runDir) Lookup(ctx context.Context, name string) (*Node, error) {
-	return lookupIn(ctx, d.open, name)
-}
-
-func (d runDir) List(ctx context.Context) (Listing, error) { return listIn(ctx, d.open) }
-
-// lookupIn and listIn are the methods of a directory that is opened first.
-func lookupIn(ctx context.Context, open func(context.Context) (Dir, error), name string) (*Node, error) {
-	d, err := open(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return d.Lookup(ctx, name)
-}
-
-func listIn(ctx context.Context, open func(context.Context) (Dir, error)) (Listing, error) {
-	d, err := open(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return d.List(ctx)
 }

@@ -30,6 +30,13 @@ func New(r *resolve.Resolver, c *cache.Cache, log *slog.Logger) *Node {
 	}}
 }
 
+// leaveOut says in the log that a listing's entry can't be a file's name. It
+// gives what a listing's entry function gives then.
+func (t *tree) leaveOut(dir, name string) (Entry, bool) {
+	t.log.Warn("an entry of a listing is left out: its name is malformed", "directory", dir, "name", shorten(name, ""))
+	return Entry{}, false
+}
+
 // fixed is a directory whose entries never change.
 type fixed []Entry
 
@@ -47,6 +54,27 @@ func (d fixed) Lookup(_ context.Context, name string) (*Node, error) {
 func (d fixed) List(context.Context) (Listing, error) {
 	e := entries(d)
 	return &e, nil
+}
+
+// lazyDir is a directory that is made when somebody looks into it.
+type lazyDir func(context.Context) (Dir, error)
+
+var _ Dir = lazyDir(nil)
+
+func (d lazyDir) Lookup(ctx context.Context, name string) (*Node, error) {
+	in, err := d(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return in.Lookup(ctx, name)
+}
+
+func (d lazyDir) List(ctx context.Context) (Listing, error) {
+	in, err := d(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return in.List(ctx)
 }
 
 func notExist(name string) error { return fmt.Errorf("%s: %w", name, iofs.ErrNotExist) }

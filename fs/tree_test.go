@@ -201,7 +201,7 @@ func TestPagesThatShift(t *testing.T) {
 	}
 	p := &pages[mlflow.Run]{
 		search: func(_ context.Context, token string) (mlflow.Page[mlflow.Run], error) { return answers[token], nil },
-		entry:  (&runOrder{t: &tree{r: resolve.New(resolve.Options{})}}).entry,
+		entry:  (&runOrder{t: &tree{r: resolve.New(resolve.Options{}), log: slog.New(slog.DiscardHandler)}}).entry,
 	}
 	var got []string
 	for {
@@ -291,6 +291,43 @@ func TestErrno(t *testing.T) {
 	}
 	if errno(nil) != 0 {
 		t.Error("no error has an errno")
+	}
+}
+
+// A store's numbers, ids and aliases that could not be names, or that would
+// lead a link out of its directory, are not shown.
+func TestHostileNames(t *testing.T) {
+	_, s := sample(t)
+	s.write("models/evil/meta.yaml", "name: evil\n")
+	s.write("models/evil/version-007/meta.yaml", "version: 7\ncurrent_stage: ../../x\nstatus: READY\n")
+	s.write("models/evil/version-..x/meta.yaml", "version: 8\n")
+	s.write("models/evil/aliases/up", "../../../etc")
+	s.write("models/evil/aliases/ok", "7")
+	s.write("0/"+"..hidden/meta.yaml", "status: 3\nlifecycle_stage: active\n")
+	s.write("0/models/"+modelID[:33]+"0/meta.yaml", "name: ../../up\nsource_run_id: "+runID(1)+"\nartifact_location: /etc\nstatus: 2\n")
+	f := asFS{s.tree()}
+	var names []string
+	for _, dir := range []string{"models", "models/evil", "runs", "runs/" + runID(1)} {
+		list, err := iofs.ReadDir(f, dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range list {
+			names = append(names, e.Name())
+			if to, err := f.ReadLink(dir + "/" + e.Name()); err == nil && strings.Contains(to, "..") {
+				t.Errorf("%s/%s leads to %s", dir, e.Name(), to)
+			}
+		}
+	}
+	for _, n := range names {
+		if strings.Contains(n, "..") || n == "007" || n == "evil@up" {
+			t.Errorf("%q is shown", n)
+		}
+	}
+	for _, n := range []string{"models/evil@up", "models/evil/007", "models/evil/latest", "runs/..hidden"} {
+		if _, err := f.Lstat(n); !errors.Is(err, iofs.ErrNotExist) {
+			t.Errorf("%s: %v", n, err)
+		}
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/mlflowfs/mlflowfs/cache"
+	"github.com/mlflowfs/mlflowfs/resolve/artifact"
 	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
 )
 
@@ -165,7 +166,11 @@ func (r *Resolver) modelsOf(ctx context.Context, run *mlflow.Run) ([]mlflow.Logg
 		})
 		seen, unique := map[string]bool{}, models[:0]
 		for _, m := range models {
-			if seen[m.Name] || m.Name == "" || m.Name == "." || m.Name == ".." || strings.ContainsAny(m.Name, "/\x00") {
+			if seen[m.Name] {
+				continue
+			}
+			if why := artifact.BadName(m.Name); why != "" {
+				r.log.Warn("a logged model is left out of its run's directory: it "+why, "run", run.ID, "model", m.ID)
 				continue
 			}
 			seen[m.Name] = true

@@ -2,9 +2,7 @@ package test
 
 import (
 	"bytes"
-	"encoding/json"
 	"fmt"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -22,29 +20,11 @@ func TestBasicAuth(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := startServer(t, "mlflow3", []string{"MLFLOW_AUTH_CONFIG_PATH=" + ini, "MLFLOW_FLASK_SERVER_SECRET_KEY=key"}, "--app-name", "basic-auth")
-	post := func(path string, in map[string]any) map[string]any {
-		t.Helper()
-		b, _ := json.Marshal(in)
-		req, _ := http.NewRequest(http.MethodPost, s.url()+path, bytes.NewReader(b))
-		req.Header.Set("Content-Type", "application/json")
-		req.SetBasicAuth(admin, password)
-		resp, err := http.DefaultClient.Do(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer resp.Body.Close()
-		out := map[string]any{}
-		if err := json.NewDecoder(resp.Body).Decode(&out); err != nil || resp.StatusCode != 200 {
-			t.Fatal(path, resp.Status, out, err)
-		}
-		return out
-	}
-	post("/api/2.0/mlflow/users/create", map[string]any{"username": guest, "password": guestPassword})
+	api(t, s.url(), "/api/2.0/mlflow/users/create", map[string]any{"username": guest, "password": guestPassword}, admin, password)
 	runs := map[string]string{}
 	for _, name := range []string{"open", "closed"} {
-		exp := post("/api/2.0/mlflow/experiments/create", map[string]any{"name": name})["experiment_id"].(string)
-		run := post("/api/2.0/mlflow/runs/create", map[string]any{"experiment_id": exp})
-		runs[name] = run["run"].(map[string]any)["info"].(map[string]any)["run_id"].(string)
+		exp := newExperiment(t, s.url(), name, "", admin, password)
+		runs[name] = newRun(t, s.url(), exp, admin, password)
 		file := filepath.Join(s.artifacts(), exp, runs[name], "artifacts", "f.txt")
 		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 			t.Fatal(err)
@@ -53,7 +33,8 @@ func TestBasicAuth(t *testing.T) {
 			t.Fatal(err)
 		}
 		if name == "open" {
-			post("/api/3.0/mlflow/users/permissions/grant", map[string]any{"username": guest, "resource_type": "experiment", "resource_id": exp, "permission": "READ"})
+			api(t, s.url(), "/api/3.0/mlflow/users/permissions/grant",
+				map[string]any{"username": guest, "resource_type": "experiment", "resource_id": exp, "permission": "READ"}, admin, password)
 		}
 	}
 

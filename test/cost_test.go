@@ -2,19 +2,14 @@ package test
 
 import (
 	"bytes"
-	"context"
 	"crypto/sha256"
-	"encoding/json"
 	"fmt"
 	"io"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
-
-	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
 )
 
 // plant puts a file of size bytes on the disk of a seeded server, in the run
@@ -186,23 +181,14 @@ func TestListingsCostOneRequestEach(t *testing.T) {
 func TestManyRuns(t *testing.T) {
 	const many = 450
 	s := startServer(t, "mlflow3", nil)
-	client, err := mlflow.NewClient(s.url(), func(string) string { return "" }, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx := context.Background()
 	ids := map[string]bool{}
 	var oldest string
 	for i := range many {
-		var out struct {
-			Run struct{ Info struct{ Run_id string } }
-		}
-		if err := client.JSON(ctx, "/api/2.0/mlflow/runs/create", nil, map[string]any{"experiment_id": "0", "start_time": 1_700_000_000_000 + int64(i/3)}, &out); err != nil {
-			t.Fatal(err)
-		}
-		ids[out.Run.Info.Run_id] = true
+		out := api(t, s.url(), "/api/2.0/mlflow/runs/create", map[string]any{"experiment_id": "0", "start_time": 1_700_000_000_000 + i/3})
+		id := out["run"].(map[string]any)["info"].(map[string]any)["run_id"].(string)
+		ids[id] = true
 		if i == 0 {
-			oldest = out.Run.Info.Run_id
+			oldest = id
 		}
 	}
 	p := proxyTo(t, s.url())
@@ -287,12 +273,7 @@ func TestAliasMoves(t *testing.T) {
 	m := mountAt(t, s.uri, nil, "--metadata-ttl", "300ms")
 	move := func(version string) {
 		t.Helper()
-		body, _ := json.Marshal(map[string]string{"name": "echo", "alias": "mover", "version": version})
-		resp, err := http.Post(s.uri+"/api/2.0/mlflow/registered-models/alias", "application/json", bytes.NewReader(body))
-		if err != nil || resp.StatusCode != 200 {
-			t.Fatal(resp, err)
-		}
-		resp.Body.Close()
+		api(t, s.uri, "/api/2.0/mlflow/registered-models/alias", map[string]any{"name": "echo", "alias": "mover", "version": version})
 	}
 	for _, v := range []string{"1", "2", "1"} {
 		move(v)

@@ -327,7 +327,8 @@ print(h.hexdigest(), ticks)
 func TestServerRestarts(t *testing.T) {
 	s := startServer(t, "mlflow3", nil)
 	st := &seeded{uri: s.url(), release: "mlflow3", server: s}
-	run := createRun(t, s.url())
+	run := newRun(t, s.url(), "0")
+	api(t, s.url(), "/api/2.0/mlflow/runs/update", map[string]any{"run_id": run, "status": "FINISHED", "end_time": time.Now().UnixMilli()})
 	dir := filepath.Join(s.artifacts(), "0", run, "artifacts")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
@@ -379,27 +380,4 @@ func TestServerRestarts(t *testing.T) {
 	if r := <-done; string(r.b) != "cold" || r.err != nil {
 		t.Errorf("a read over a restart: %q, %v", r.b, r.err)
 	}
-}
-
-// createRun makes a run that has ended, in experiment 0.
-func createRun(t *testing.T, server string) string {
-	t.Helper()
-	post := func(path string, in any) map[string]any {
-		t.Helper()
-		b, _ := json.Marshal(in)
-		resp, err := http.Post(server+"/api/2.0/mlflow/"+path, "application/json", bytes.NewReader(b))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer resp.Body.Close()
-		out := map[string]any{}
-		if err := json.NewDecoder(resp.Body).Decode(&out); err != nil || resp.StatusCode != 200 {
-			t.Fatal(path, resp.Status, out, err)
-		}
-		return out
-	}
-	out := post("runs/create", map[string]any{"experiment_id": "0", "start_time": time.Now().UnixMilli()})
-	id := out["run"].(map[string]any)["info"].(map[string]any)["run_id"].(string)
-	post("runs/update", map[string]any{"run_id": id, "status": "FINISHED", "end_time": time.Now().UnixMilli()})
-	return id
 }

@@ -496,3 +496,48 @@ func waitFor(t *testing.T, what string, limit time.Duration, cond func() bool) {
 		}
 	}
 }
+
+// api asks a tracking server by POST, as user where one is named, and gives
+// what it answers; path begins with /api/.
+func api(t *testing.T, server, path string, in map[string]any, userPassword ...string) map[string]any {
+	t.Helper()
+	b, err := json.Marshal(in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req, err := http.NewRequest(http.MethodPost, server+path, bytes.NewReader(b))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", "application/json")
+	if len(userPassword) == 2 {
+		req.SetBasicAuth(userPassword[0], userPassword[1])
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	out := map[string]any{}
+	if err := json.NewDecoder(resp.Body).Decode(&out); err != nil || resp.StatusCode != http.StatusOK {
+		t.Fatal(path, resp.Status, out, err)
+	}
+	return out
+}
+
+// newExperiment and newRun make one and give its id.
+func newExperiment(t *testing.T, server, name, location string, userPassword ...string) string {
+	t.Helper()
+	in := map[string]any{"name": name}
+	if location != "" {
+		in["artifact_location"] = location
+	}
+	return api(t, server, "/api/2.0/mlflow/experiments/create", in, userPassword...)["experiment_id"].(string)
+}
+
+func newRun(t *testing.T, server, experiment string, userPassword ...string) string {
+	t.Helper()
+	in := map[string]any{"experiment_id": experiment, "start_time": time.Now().UnixMilli()}
+	run := api(t, server, "/api/2.0/mlflow/runs/create", in, userPassword...)["run"].(map[string]any)
+	return run["info"].(map[string]any)["run_id"].(string)
+}

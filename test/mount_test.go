@@ -254,23 +254,7 @@ func TestExperiments(t *testing.T) {
 // A scheme that is not read yet answers EOPNOTSUPP, and the log names it, once.
 func TestUnsupportedScheme(t *testing.T) {
 	s := startServer(t, "mlflow3", nil)
-	post := func(path string, in map[string]any) string {
-		t.Helper()
-		b, _ := json.Marshal(in)
-		resp, err := http.Post(s.url()+"/api/2.0/mlflow/"+path, "application/json", bytes.NewReader(b))
-		if err != nil || resp.StatusCode != 200 {
-			t.Fatal(resp, err)
-		}
-		defer resp.Body.Close()
-		var out struct {
-			Experiment_id string
-			Run           struct{ Info struct{ Run_id string } }
-		}
-		json.NewDecoder(resp.Body).Decode(&out)
-		return out.Experiment_id + out.Run.Info.Run_id
-	}
-	exp := post("experiments/create", map[string]any{"name": "cloud", "artifact_location": "s3://bucket/key"})
-	run := post("runs/create", map[string]any{"experiment_id": exp})
+	run := newRun(t, s.url(), newExperiment(t, s.url(), "cloud", "s3://bucket/key"))
 	m := mountAt(t, s.url(), fast)
 	for range 3 {
 		if _, err := output("ls", m.path("runs", run)); err == nil || !strings.Contains(err.Error(), "not supported") {
@@ -285,8 +269,7 @@ func TestUnsupportedScheme(t *testing.T) {
 	}
 
 	// To all users of the machine a server does not choose local files.
-	local := post("experiments/create", map[string]any{"name": "local", "artifact_location": "/etc"})
-	run = post("runs/create", map[string]any{"experiment_id": local})
+	run = newRun(t, s.url(), newExperiment(t, s.url(), "local", "/etc"))
 	open := mountAt(t, s.url(), fast, "--allow-other")
 	if _, err := output("ls", open.path("runs", run)); err == nil || !strings.Contains(err.Error(), "not supported") {
 		t.Error("with --allow-other a server shows its choice of local files:", err)

@@ -44,7 +44,7 @@ func FuzzListing(f *testing.F) {
 		}
 		last := ""
 		for _, e := range Clean(log, "d", entries) {
-			if badName(e.Name) != "" || e.Size < 0 || e.Name <= last && last != "" {
+			if BadName(e.Name) != "" || e.Size < 0 || e.Name <= last && last != "" {
 				t.Errorf("%+v after %q", e, last)
 			}
 			last = e.Name

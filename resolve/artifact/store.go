@@ -44,8 +44,8 @@ type Entry struct {
 // (NAME_MAX).
 const MaxName = 255
 
-// badName says why a name can't stand in a directory, or nothing.
-func badName(name string) string {
+// BadName says why a name can't stand in a directory, or nothing.
+func BadName(name string) string {
 	switch {
 	case name == "":
 		return "has an empty name"
@@ -68,7 +68,7 @@ func Clean(log *slog.Logger, dir string, entries []Entry) []Entry {
 	slices.SortStableFunc(entries, func(a, b Entry) int { return cmp.Compare(a.Name, b.Name) })
 	out := entries[:0]
 	for _, e := range entries {
-		why := badName(e.Name)
+		why := BadName(e.Name)
 		switch {
 		case why != "":
 		case e.Size < 0:
