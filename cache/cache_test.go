@@ -326,6 +326,50 @@ func TestContentThatMayChangeGoesWithItsLastHandle(t *testing.T) {
 	}
 }
 
+// A content that is forgotten while its first answer is awaited asks no more.
+func TestForgottenWhileWaiting(t *testing.T) {
+	for name, o := range shapes(noise(20 * BlockSize)) {
+		o.wait = make(chan struct{})
+		c := small(t, Options{})
+		f := c.Open(Key{"x", int64(len(o.data)), ""}, o, false)
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
+		if _, err := f.ReadAt(ctx, make([]byte, 10), 0); err == nil {
+			t.Fatal("no wait")
+		}
+		cancel()
+		f.Close()
+		close(o.wait)
+		time.Sleep(100 * time.Millisecond)
+		if n := o.asked.Load(); n != 1 || c.Held() != 0 || c.spools.Len() != 0 {
+			t.Errorf("%s: %d requests, %d bytes, %d spools", name, n, c.Held(), c.spools.Len())
+		}
+	}
+}
+
+// An origin that stops to honour ranges in mid-file sends bodies that come
+// whole to several fetches at once.
+func TestRangesThatStop(t *testing.T) {
+	o := &origin{data: noise(60*BlockSize + 5)}
+	var n atomic.Int64
+	c := small(t, Options{})
+	src := sourceFuncAt(func(off, size int64) (*Body, error) {
+		o2 := &origin{data: o.data, whole: n.Add(1) > 2}
+		return o2.ReadRange(context.Background(), off, size)
+	})
+	f := c.Open(Key{"x", int64(len(o.data)), ""}, src, true)
+	if !bytes.Equal(readAll(t, f), o.data) {
+		t.Error("wrong bytes")
+	}
+	f.Close()
+	if c.spools.Len() > 1 || c.spooled > int64(len(o.data)) {
+		t.Errorf("%d spools, %d bytes", c.spools.Len(), c.spooled)
+	}
+}
+
+type sourceFuncAt func(off, n int64) (*Body, error)
+
+func (f sourceFuncAt) ReadRange(_ context.Context, off, n int64) (*Body, error) { return f(off, n) }
+
 func TestSpools(t *testing.T) {
 	dir := t.TempDir()
 	data := noise(20 * BlockSize)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"time"
 )
 
@@ -300,6 +301,9 @@ func (ct *content) check(b *Body) error {
 		} else if ct.validator != b.Validator {
 			return fmt.Errorf("%w: its validator was %s and is %s", ErrChanged, ct.validator, b.Validator)
 		}
+	}
+	if ct.gone && ct.err == nil {
+		return os.ErrClosed // nobody waits any more
 	}
 	return ct.err
 }

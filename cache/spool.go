@@ -39,12 +39,16 @@ func (ct *content) startSpool(body *Body) error {
 	s := &spool{file: file, size: ct.key.Size, cancel: cancel, grew: make(chan struct{})}
 
 	ct.c.mu.Lock()
-	if ct.gone {
+	if ct.gone || ct.spool != nil { // an origin that honoured ranges so far may send two bodies at once
 		err := ct.err
+		if ct.gone && err == nil {
+			err = os.ErrClosed
+		}
 		ct.c.mu.Unlock()
 		cancel()
 		body.Close()
 		file.Close()
+		ct.landSpooled()
 		return err
 	}
 	ct.spool = s
