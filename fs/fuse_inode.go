@@ -33,10 +33,26 @@ type inode struct {
 	a  *adapter
 	id ident
 
-	mu   sync.Mutex // guards what follows; no other lock is taken under it
-	node *Node
-	read string // identity of what was opened last: the pages that the kernel has
+	mu    sync.Mutex // guards what follows; no other lock is taken under it
+	node  *Node
+	read  string // identity of what was opened last: the pages that the kernel has
+	stale staleness
 }
+
+// staleness is where an inode stands whose content was found to have changed.
+// Its next open answers ESTALE, at which the kernel looks its name up anew,
+// however long it might believe the old answer, and opens what it finds; the
+// open after that look-up drops the pages of the old content.
+type staleness int
+
+const (
+	notStale staleness = iota
+	foundStale
+	lookedUpAnew
+)
+
+// changedContent is no handle's identity.
+const changedContent = "\x00changed"
 
 // ident is what an inode's number is made of: two hashes of its path, seeded
 // for each mount. The number is stable for the life of the mount without a
@@ -141,6 +157,9 @@ func (i *inode) entry(ctx context.Context, name string, n *Node, out *fuse.Entry
 	child := in.Operations().(*inode)
 	child.mu.Lock()
 	child.node = n // what the kernel knows already is told anew
+	if child.stale == foundStale {
+		child.stale = lookedUpAnew
+	}
 	child.mu.Unlock()
 	out.SetEntryTimeout(n.TTL)
 	out.SetAttrTimeout(n.TTL)
@@ -172,9 +191,14 @@ func (i *inode) Open(ctx context.Context, flags uint32) (gofs.FileHandle, uint32
 	}
 	p := newPatient(ctx)
 	defer p.finish()
-	n := i.get()
+	i.mu.Lock()
+	n, stale := i.node, i.stale
+	i.mu.Unlock()
 	if n.File == nil {
 		return nil, 0, syscall.EISDIR
+	}
+	if stale == foundStale {
+		return nil, 0, syscall.ESTALE
 	}
 	h, err := n.File.Open(p)
 	if err != nil {
@@ -186,6 +210,9 @@ func (i *inode) Open(ctx context.Context, flags uint32) (gofs.FileHandle, uint32
 	}
 	i.mu.Lock()
 	defer i.mu.Unlock()
+	if i.stale == lookedUpAnew {
+		i.stale, i.read = notStale, changedContent
+	}
 	var fuseFlags uint32
 	if identity != "" && (i.read == "" || i.read == identity) {
 		fuseFlags = fuse.FOPEN_KEEP_CACHE
@@ -231,6 +258,11 @@ const lookUp = "look-up"
 // there, or a request that was interrupted, is no event.
 func (i *inode) fail(op, name string, err error) syscall.Errno {
 	e := errno(err)
+	if e == syscall.ESTALE {
+		i.mu.Lock()
+		i.stale = foundStale
+		i.mu.Unlock()
+	}
 	if e != syscall.EINTR && (e != syscall.ENOENT || op != lookUp) {
 		path := "/" + i.Path(nil)
 		if name != "" {
