@@ -95,13 +95,9 @@ func (l *modelsListing) Next(ctx context.Context) (Entry, error) {
 		if err != io.EOF {
 			return e, err
 		}
-		experiments, err := l.d.t.r.Experiments(ctx)
+		ids, err := l.d.t.r.ExperimentIDs(ctx)
 		if err != nil {
 			return Entry{}, err
-		}
-		ids := make([]string, len(experiments))
-		for i, e := range experiments {
-			ids[i] = e.ID
 		}
 		l.logged = &pages[mlflow.LoggedModel]{
 			search: func(ctx context.Context, token string) (mlflow.Page[mlflow.LoggedModel], error) {

@@ -32,13 +32,9 @@ func (t *tree) runNode(run *mlflow.Run) *Node {
 
 // List pages through the search, newest first.
 func (d runsDir) List(ctx context.Context) (Listing, error) {
-	experiments, err := d.t.r.Experiments(ctx)
+	ids, err := d.t.r.ExperimentIDs(ctx)
 	if err != nil {
 		return nil, err
-	}
-	ids := make([]string, len(experiments))
-	for i, e := range experiments {
-		ids[i] = e.ID
 	}
 	return &pages[mlflow.Run]{
 		search: func(ctx context.Context, token string) (mlflow.Page[mlflow.Run], error) {

@@ -122,6 +122,16 @@ func (r *Resolver) Experiments(ctx context.Context) ([]mlflow.Experiment, error)
 	})
 }
 
+// ExperimentIDs gives the ids of all experiments that are not deleted.
+func (r *Resolver) ExperimentIDs(ctx context.Context) ([]string, error) {
+	experiments, err := r.Experiments(ctx)
+	ids := make([]string, len(experiments))
+	for i, e := range experiments {
+		ids[i] = e.ID
+	}
+	return ids, err
+}
+
 // all reads every page of a search.
 func all[T any](ctx context.Context, search func(context.Context, string) (mlflow.Page[T], error)) ([]T, error) {
 	var out []T

@@ -213,13 +213,12 @@ print(n)
 	if requests, _ := p.reset(); count(requests, "runs/search") != 0 || count(requests, "runs/get") != 1 {
 		t.Errorf("a run by its id cost:\n%s", strings.Join(requests, "\n"))
 	}
-	for _, cmd := range [][]string{{"ls", "-U"}, {"ls", "-l"}, {"find"}} {
+	for _, cmd := range [][]string{
+		{"ls", "-U", m.path("runs")}, {"ls", "-l", m.path("runs")},
+		{"find", m.path("runs"), "-maxdepth", "1", "-mindepth", "1", "-printf", "%f\n"}, // names alone: into each run it would ask
+	} {
 		p.reset()
-		out, err := output(cmd[0], append(cmd[1:], m.path("runs"))...)
-		if cmd[0] == "find" {
-			// find goes into each run: only names are wanted here.
-			out, err = output("find", m.path("runs"), "-maxdepth", "1", "-mindepth", "1", "-printf", "%f\n")
-		}
+		out, err := output(cmd[0], cmd[1:]...)
 		found := map[string]bool{}
 		for _, l := range lines(out) {
 			if f := strings.Fields(l); len(f) > 0 && ids[f[len(f)-1]] {

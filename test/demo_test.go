@@ -18,18 +18,9 @@ func TestDemo(t *testing.T) {
 	dir := t.TempDir()
 	for round := range 2 { // the second time it finds its store
 		c := mlflowfs(t, nil, "demo", dir)
-		out, log := &logBuffer{}, &logBuffer{}
-		c.Stdout, c.Stderr = out, log
-		m := &mount{t: t, dir: filepath.Join(dir, "mnt"), cmd: c, log: log, ended: make(chan struct{})}
-		m.launch()
-		waitFor(t, "no demo", 30e9, func() bool {
-			select {
-			case <-m.ended:
-				t.Fatalf("the demo ended: %v\n%s", m.err, log)
-			default:
-			}
-			return strings.Contains(log.String(), "Ctrl-C")
-		})
+		out := &logBuffer{}
+		c.Stdout = out
+		m := launch(t, filepath.Join(dir, "mnt"), c)
 		for _, want := range []string{"experiments", "churn@champion -> churn/2", "Production -> 1", "roc.png", "classes.json", "registered_model_meta", "ls -l ", "cat "} {
 			if !strings.Contains(out.String(), want) {
 				t.Errorf("the demo does not show %q:\n%s", want, out)
@@ -55,11 +46,7 @@ func TestDemo(t *testing.T) {
 
 	tmp := t.TempDir()
 	c := mlflowfs(t, []string{"TMPDIR=" + tmp}, "demo")
-	out, log := &logBuffer{}, &logBuffer{}
-	c.Stdout, c.Stderr = out, log
-	m := &mount{t: t, dir: "", cmd: c, log: log, ended: make(chan struct{})}
-	m.launch()
-	waitFor(t, "no demo", 30e9, func() bool { return strings.Contains(log.String(), "Ctrl-C") })
+	m := launch(t, "", c)
 	c.Process.Signal(syscall.SIGINT)
 	<-m.ended
 	if left, _ := os.ReadDir(tmp); len(left) > 0 || m.err != nil {

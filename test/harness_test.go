@@ -388,7 +388,32 @@ var fast = []string{"MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR=0.05", "MLFLOW_HTTP_REQU
 // goes with the test, and must go without a word of panic or race.
 func mountAt(t *testing.T, uri string, env []string, flags ...string) *mount {
 	t.Helper()
-	m := startMount(t, uri, env, flags...)
+	dir, err := os.MkdirTemp(work, "mnt-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	args := append([]string{"mount"}, flags...)
+	if uri != "" {
+		args = append(args, "--tracking-uri", uri)
+	}
+	m := launch(t, dir, mlflowfs(t, env, append(args, dir)...))
+	t.Cleanup(m.stop)
+	return m
+}
+
+// launch starts a command that mounts at dir, and returns when it says that
+// the mount is ready.
+func launch(t *testing.T, dir string, cmd *exec.Cmd) *mount {
+	t.Helper()
+	m := &mount{t: t, dir: dir, cmd: cmd, log: &logBuffer{}, ended: make(chan struct{})}
+	cmd.Stderr = m.log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		m.err = cmd.Wait()
+		close(m.ended)
+	}()
 	for end := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		if strings.Contains(m.log.String(), "Ctrl-C unmounts") {
 			return m
@@ -399,37 +424,10 @@ func mountAt(t *testing.T, uri string, env []string, flags ...string) *mount {
 		default:
 		}
 		if time.Now().After(end) {
+			cmd.Process.Kill()
 			t.Fatalf("the mount is not ready:\n%s", m.log)
 		}
 	}
-}
-
-func startMount(t *testing.T, uri string, env []string, flags ...string) *mount {
-	t.Helper()
-	dir, err := os.MkdirTemp(work, "mnt-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	m := &mount{t: t, dir: dir, log: &logBuffer{}, ended: make(chan struct{})}
-	args := append([]string{"mount"}, flags...)
-	if uri != "" {
-		args = append(args, "--tracking-uri", uri)
-	}
-	m.cmd = mlflowfs(t, env, append(args, dir)...)
-	m.cmd.Stderr = m.log
-	m.launch()
-	t.Cleanup(m.stop)
-	return m
-}
-
-func (m *mount) launch() {
-	if err := m.cmd.Start(); err != nil {
-		m.t.Fatal(err)
-	}
-	go func() {
-		m.err = m.cmd.Wait()
-		close(m.ended)
-	}()
 }
 
 // stop unmounts by SIGTERM and looks at what the daemon said.

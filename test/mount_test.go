@@ -114,11 +114,8 @@ func TestDefaultStore(t *testing.T) {
 		dir := filepath.Dir(strings.TrimPrefix(s.uri, "sqlite:///"))
 		point := t.TempDir()
 		c := mlflowfs(t, nil, "mount", point)
-		log := &logBuffer{}
-		c.Dir, c.Stderr = dir, log
-		m := &mount{t: t, dir: point, cmd: c, log: log, ended: make(chan struct{})}
-		m.launch()
-		waitFor(t, "no mount: "+log.String(), 20e9, func() bool { return strings.Contains(log.String(), "Ctrl-C") })
+		c.Dir = dir
+		m := launch(t, point, c)
 		if got, err := read(filepath.Join(point, "models", "echo@champion", "MLmodel")); err != nil || len(got) == 0 {
 			t.Errorf("%s: %v", kind, err)
 		}
@@ -339,11 +336,7 @@ func TestDeadMount(t *testing.T) {
 		return m
 	}
 	m := kill()
-	again := &mount{t: t, dir: m.dir, log: &logBuffer{}, ended: make(chan struct{})}
-	again.cmd = mlflowfs(t, nil, "mount", "--tracking-uri", s.uri, m.dir)
-	again.cmd.Stderr = again.log
-	again.launch()
-	waitFor(t, "no mount", 20e9, func() bool { return strings.Contains(again.log.String(), "Ctrl-C") })
+	again := launch(t, m.dir, mlflowfs(t, nil, "mount", "--tracking-uri", s.uri, m.dir))
 	if !strings.Contains(again.log.String(), "cleared the dead mount") {
 		t.Error(again.log)
 	}
@@ -398,21 +391,9 @@ func TestUnprivileged(t *testing.T) {
 		t.Fatal(err)
 	}
 	as := func(cmd string) ([]byte, error) { return output("su", name, "-c", cmd) }
-	log := &logBuffer{}
-	// The shell becomes the daemon, so that a signal reaches it.
-	c := exec.Command("setpriv", "--reuid", name, "--regid", name, "--init-groups", "--reset-env", bin, "mount", "--tracking-uri", s.uri, point)
-	c.Stderr = log
-	m := &mount{t: t, dir: point, cmd: c, log: log, ended: make(chan struct{})}
-	m.launch()
+	// setpriv becomes the daemon, so that a signal reaches it.
+	m := launch(t, point, exec.Command("setpriv", "--reuid", name, "--regid", name, "--init-groups", "--reset-env", bin, "mount", "--tracking-uri", s.uri, point))
 	t.Cleanup(m.stop)
-	waitFor(t, "no mount", 20e9, func() bool {
-		select {
-		case <-m.ended:
-			t.Fatalf("the mount ended: %v\n%s", m.err, log)
-		default:
-		}
-		return strings.Contains(log.String(), "Ctrl-C")
-	})
 	out, err := as("sha256sum " + filepath.Join(point, "runs", s.Wide, "big.bin") + "; stat -c %U " + point + "/runs; touch " + point + "/x")
 	if err == nil || !strings.Contains(err.Error(), "Read-only file system") || len(lines(out)) != 2 || lines(out)[1] != name {
 		t.Errorf("%s, %v", out, err)
@@ -429,7 +410,7 @@ func TestUnprivileged(t *testing.T) {
 	}
 	<-m.ended
 	if m.err != nil {
-		t.Error(m.err, log)
+		t.Error(m.err, m.log)
 	}
 }
 

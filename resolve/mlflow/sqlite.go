@@ -163,7 +163,6 @@ func (s *sqliteStore) Run(ctx context.Context, id string) (*Run, error) {
 
 // runJSON builds what a tracking server on this database answers to runs/get.
 func (s *sqliteStore) runJSON(ctx context.Context, r *Run) ([]byte, error) {
-	var user, stage string
 	type info struct{ user, stage sql.NullString }
 	i, err := one(ctx, s.db, "run", r.ID, func(rows *sql.Rows) (i info, err error) {
 		return i, rows.Scan(&i.user, &i.stage)
@@ -171,8 +170,7 @@ func (s *sqliteStore) runJSON(ctx context.Context, r *Run) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	user, stage = i.user.String, i.stage.String
-	out := jsonRun(r, user, stage)
+	out := jsonRun(r, i.user.String, i.stage.String)
 	pairs := func(table string) ([]jsonPair, error) {
 		return query(ctx, s.db, func(rows *sql.Rows) (p jsonPair, err error) {
 			return p, rows.Scan(&p.Key, &p.Value)
