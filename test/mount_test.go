@@ -414,10 +414,17 @@ func TestUnprivileged(t *testing.T) {
 	}
 }
 
-// A mount beside an MLflow that writes to the same sqlite file: both get on.
+// A mount beside an MLflow that writes to the same store: both get on.
 func TestBesideAWriter(t *testing.T) {
-	dir := t.TempDir()
-	uri := "sqlite:///" + filepath.Join(dir, "mlflow.db")
+	for kind, location := range map[string]string{"sqlite": "sqlite:///%s/mlflow.db", "files": "%s/mlruns"} {
+		t.Run(kind, func(t *testing.T) {
+			dir := t.TempDir()
+			besideAWriter(t, dir, fmt.Sprintf(location, dir))
+		})
+	}
+}
+
+func besideAWriter(t *testing.T, dir, uri string) {
 	script := `
 import mlflow, sys
 for i in range(40):
