@@ -27,7 +27,7 @@ type Options struct {
 type Key struct {
 	Location string // unique in the process
 	Size     int64  // bytes; every answer is held against it
-	Version  string // a validator from the listing, or empty
+	Version  string // a validator from the listing, of the kind that Body has, or empty
 }
 
 // Cache is a set of contents. Its methods may be called by many at once.
@@ -88,7 +88,7 @@ func (c *Cache) Open(key Key, src Source, keep bool) *File {
 	defer c.mu.Unlock()
 	ct := c.contents[key]
 	if ct == nil {
-		ct = &content{c: c, key: key, src: src, keep: keep, flights: map[int64]*flight{}}
+		ct = &content{c: c, key: key, src: src, keep: keep, flights: map[int64]*flight{}, validator: key.Version}
 		c.contents[key] = ct
 	}
 	ct.refs++

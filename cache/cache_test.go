@@ -36,7 +36,7 @@ type origin struct {
 	sent  atomic.Int64 // bytes
 }
 
-func (o *origin) ReadRange(_ context.Context, off, n int64) (*Body, error) {
+func (o *origin) ReadRange(_ context.Context, off, n int64, _ string) (*Body, error) {
 	o.asked.Add(1)
 	if o.wait != nil {
 		<-o.wait
@@ -354,7 +354,7 @@ func TestRangesThatStop(t *testing.T) {
 	c := small(t, Options{})
 	src := sourceFuncAt(func(off, size int64) (*Body, error) {
 		o2 := &origin{data: o.data, whole: n.Add(1) > 2}
-		return o2.ReadRange(context.Background(), off, size)
+		return o2.ReadRange(context.Background(), off, size, "")
 	})
 	f := c.Open(Key{"x", int64(len(o.data)), ""}, src, true)
 	if !bytes.Equal(readAll(t, f), o.data) {
@@ -368,7 +368,9 @@ func TestRangesThatStop(t *testing.T) {
 
 type sourceFuncAt func(off, n int64) (*Body, error)
 
-func (f sourceFuncAt) ReadRange(_ context.Context, off, n int64) (*Body, error) { return f(off, n) }
+func (f sourceFuncAt) ReadRange(_ context.Context, off, n int64, _ string) (*Body, error) {
+	return f(off, n)
+}
 
 func TestSpools(t *testing.T) {
 	dir := t.TempDir()
@@ -427,7 +429,7 @@ func TestSpools(t *testing.T) {
 
 type sourceFunc func() (*Body, error)
 
-func (f sourceFunc) ReadRange(context.Context, int64, int64) (*Body, error) { return f() }
+func (f sourceFunc) ReadRange(context.Context, int64, int64, string) (*Body, error) { return f() }
 
 func TestNoRoomForASpool(t *testing.T) {
 	o := &origin{data: noise(20 * BlockSize), whole: true}

@@ -237,7 +237,7 @@ func (ct *content) attempt(mine []*flight) error {
 	first, last := mine[0].index, mine[len(mine)-1].index
 	off := first * BlockSize
 	n := last*BlockSize + ct.blockLen(last) - off
-	body, err := ct.src.ReadRange(context.Background(), off, n)
+	body, err := ct.src.ReadRange(context.Background(), off, n, ct.expected())
 	if err != nil {
 		return err
 	}
@@ -285,6 +285,14 @@ func (ct *content) enter() (release func(), sp *spool) {
 			close(busy)
 		}
 	}, nil
+}
+
+// expected is the validator that an answer must have; empty while none is
+// known.
+func (ct *content) expected() string {
+	ct.c.mu.Lock()
+	defer ct.c.mu.Unlock()
+	return ct.validator
 }
 
 // check holds an answer against the size of the key and against the validator

@@ -17,7 +17,11 @@ type Source interface {
 	// It returns when the origin has answered; the bytes then come through
 	// Body. Retries before the first byte are the source's own affair; a body
 	// that breaks off is resumed by the cache with another ReadRange.
-	ReadRange(ctx context.Context, off, n int64) (*Body, error)
+	//
+	// validator, where it is not empty, is what the answer must be of: a
+	// source that can asks its origin for that content and no other, and
+	// answers with ErrChanged where it is gone.
+	ReadRange(ctx context.Context, off, n int64, validator string) (*Body, error)
 }
 
 // Body is an origin's answer to a ReadRange.
@@ -35,4 +39,12 @@ type Body struct {
 	// Validator identifies the content (a strong ETag), or is empty. Two
 	// different validators are two different contents.
 	Validator string
+
+	Sums
+}
+
+// Sums are checksums of a whole file, as far as its origin gives any.
+type Sums struct {
+	MD5    []byte  // 16 bytes, or nil
+	CRC32C *uint32 // Castagnoli
 }

@@ -101,6 +101,7 @@ func (ct *content) dropSpool() {
 // fill writes the body to the file, and what other bodies bring where it
 // breaks off: what was written already is compared, byte for byte.
 func (s *spool) fill(ctx context.Context, src Source, body *Body) error {
+	validator := body.Validator
 	for try := 0; ; {
 		before := s.written()
 		err := s.copy(ctx, body)
@@ -115,7 +116,7 @@ func (s *spool) fill(ctx context.Context, src Source, body *Body) error {
 			return err
 		}
 		time.Sleep(backoff(try))
-		if body, err = src.ReadRange(ctx, 0, s.size); err != nil {
+		if body, err = src.ReadRange(ctx, 0, s.size, validator); err != nil {
 			return err
 		}
 		if body.Total >= 0 && body.Total != s.size {

@@ -86,23 +86,17 @@ type artifactFile struct {
 var _ File = artifactFile{}
 
 func (f artifactFile) Open(context.Context) (Handle, error) {
-	if o, ok := f.it.Store.(artifact.Opener); ok {
+	if o, ok := artifact.Chosen(f.it.Store).(artifact.Opener); ok {
 		return f.openLocal(o)
 	}
-	key := cache.Key{Location: f.it.Store.ID() + "\x00" + f.it.Path, Size: f.it.Size}
-	h := &cachedHandle{f: f, File: f.t.cache.Open(key, f, f.it.Final)}
-	if f.it.Final {
-		h.identity = key.Location + "\x00" + strconv.FormatInt(key.Size, 10)
+	key := f.it.Key()
+	known := f.it.Final || key.Version != ""
+	h := &cachedHandle{f: f, File: f.t.cache.Open(key, f.it, known)}
+	if known {
+		h.identity = key.Location + "\x00" + strconv.FormatInt(key.Size, 10) + "\x00" + key.Version
 	}
 	return h, nil
 }
-
-// ReadRange makes the file a cache.Source.
-func (f artifactFile) ReadRange(ctx context.Context, off, n int64) (*cache.Body, error) {
-	return f.it.Store.ReadRange(ctx, f.it.Path, off, n)
-}
-
-var _ cache.Source = artifactFile{}
 
 // cachedHandle reads through the cache.
 type cachedHandle struct {
@@ -127,8 +121,10 @@ func (h *cachedHandle) ReadAt(ctx context.Context, p []byte, off int64) (int, er
 	return n, err
 }
 
-// localHandle reads a file of this machine as it is.
+// localHandle reads a file of this machine. One that is not to change any
+// more is held to what it was when it was opened.
 type localHandle struct {
+	f        artifactFile
 	file     *os.File
 	identity string
 }
@@ -152,13 +148,27 @@ func (f artifactFile) openLocal(o artifact.Opener) (Handle, error) {
 		file.Close()
 		return nil, err
 	}
-	return &localHandle{file, fmt.Sprint(st.Size(), " ", st.ModTime().UnixNano())}, nil
+	return &localHandle{f, file, stamp(st)}, nil
 }
+
+// stamp is the identity of a local file's content.
+func stamp(st os.FileInfo) string { return fmt.Sprint(st.Size(), " ", st.ModTime().UnixNano()) }
 
 func (h *localHandle) Identity() string { return h.identity }
 
 func (h *localHandle) ReadAt(_ context.Context, p []byte, off int64) (int, error) {
-	return h.file.ReadAt(p, off)
+	n, err := h.file.ReadAt(p, off)
+	if h.f.it.Final && (err == nil || err == io.EOF) {
+		st, serr := h.file.Stat()
+		if serr != nil {
+			return 0, serr
+		}
+		if now := stamp(st); now != h.identity {
+			h.f.t.r.Forget(h.f.it.Store, h.f.it.Path)
+			return 0, fmt.Errorf("%w: its size and time were %s and are %s", cache.ErrChanged, h.identity, now)
+		}
+	}
+	return n, err
 }
 
 func (h *localHandle) Close() error { return h.file.Close() }

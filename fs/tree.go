@@ -18,16 +18,26 @@ type tree struct {
 	log   *slog.Logger
 }
 
-// New makes the tree that r knows of. What is read goes through c.
-func New(r *resolve.Resolver, c *cache.Cache, log *slog.Logger) *Node {
+// New makes the tree that r knows of. What is read goes through c. uris are
+// object stores' buckets, or directories in them, that are shown below uri/;
+// an error says which of them can't be.
+func New(r *resolve.Resolver, c *cache.Cache, log *slog.Logger, uris ...string) (*Node, error) {
 	t := &tree{r, c, log}
 	forever := 365 * 24 * time.Hour
 	top := func(name string, d Dir) Entry { return Entry{name, &Node{Dir: d, TTL: forever}} }
-	return &Node{TTL: forever, Dir: fixed{
+	root := fixed{
 		top("experiments", experimentsDir{t}),
 		top("models", modelsDir{t}),
 		top("runs", runsDir{t}),
-	}}
+	}
+	if len(uris) > 0 {
+		d, err := t.uris(uris)
+		if err != nil {
+			return nil, err
+		}
+		root = append(root, top("uri", d))
+	}
+	return &Node{TTL: forever, Dir: root}, nil
 }
 
 // leaveOut says in the log that a listing's entry can't be a file's name. It

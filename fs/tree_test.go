@@ -91,7 +91,11 @@ func (s storeDir) tree() *Node {
 		s.t.Fatal(err)
 	}
 	s.t.Cleanup(func() { st.Close() })
-	return New(resolve.New(resolve.Options{Tracking: st, Log: log}), cache.New(cache.Options{}), log)
+	root, err := New(resolve.New(resolve.Options{Tracking: st, Log: log}), cache.New(cache.Options{}), log)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return root
 }
 
 func TestTreeIsAFileSystem(t *testing.T) {

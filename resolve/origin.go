@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/mlflowfs/mlflowfs/cache"
 	"github.com/mlflowfs/mlflowfs/resolve/artifact"
 )
 
@@ -55,9 +56,23 @@ type Item struct {
 	Store   artifact.Store // nil: Content is all of it
 	Path    string
 	Content string
-	Size    int64 // bytes
+	Size    int64  // bytes
+	Version string // the content's validator, where a listing gives one
+	Mtime   time.Time
 	Final   bool
 }
+
+// Key identifies the content of a file in a store.
+func (it Item) Key() cache.Key {
+	return cache.Key{Location: it.Store.ID() + "\x00" + it.Path, Size: it.Size, Version: it.Version}
+}
+
+// ReadRange makes a file in a store a cache.Source.
+func (it Item) ReadRange(ctx context.Context, off, n int64, validator string) (*cache.Body, error) {
+	return it.Store.ReadRange(ctx, it.Path, off, n, validator)
+}
+
+var _ cache.Source = Item{}
 
 // listing is what a store says of a directory, sorted by name.
 type listing struct {
@@ -73,13 +88,19 @@ func (l listing) find(name string) (artifact.Entry, bool) {
 	return l.entries[i], true
 }
 
-// list asks for a layer's directory, or remembers it.
+// list asks for a layer's directory, or remembers it. What a store tells of
+// the directories below it in the same answer is remembered with it.
 func (r *Resolver) list(ctx context.Context, l Layer, final bool) (listing, error) {
 	out, err := r.listings.Get(ctx, dirKey(l.Store, l.Dir), func(ctx context.Context) (listing, error) {
-		entries, err := l.Store.List(ctx, l.Dir)
-		return listing{artifact.Clean(r.log, l.Dir, entries), final}, err
+		tree, err := l.Store.List(ctx, l.Dir)
+		for dir, entries := range tree {
+			if dir != l.Dir {
+				r.listings.Put(dirKey(l.Store, dir), listing{artifact.Clean(r.log, dir, entries), final})
+			}
+		}
+		return listing{artifact.Clean(r.log, l.Dir, tree[l.Dir]), final}, err
 	})
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) && !errors.Is(err, artifact.ErrNoBucket) {
 		return listing{}, nil // a place that nothing was written to
 	}
 	return out, err
@@ -167,7 +188,7 @@ func (r *Resolver) find(ctx context.Context, o *Origin, name string) (it *Item, 
 func (o *Origin) overlay(below *Item, l Layer, e artifact.Entry) *Item {
 	p := path.Join(l.Dir, e.Name)
 	if !e.IsDir {
-		return &Item{Name: e.Name, Store: l.Store, Path: p, Size: e.Size, Final: o.Final}
+		return &Item{Name: e.Name, Store: l.Store, Path: p, Size: e.Size, Version: e.Version, Mtime: e.Mtime, Final: o.Final}
 	}
 	d := Origin{Mtime: o.Mtime, Final: o.Final}
 	if below != nil && below.Dir != nil {
@@ -194,18 +215,12 @@ func (o *Origin) metaItem() *Item {
 
 // descend walks from o down a path of directories.
 func (r *Resolver) descend(ctx context.Context, o Origin, p string) (Origin, error) {
-	if p == "" {
-		return o, nil
+	it, err := r.walk(ctx, o, p)
+	if err != nil {
+		return Origin{}, err
 	}
-	for _, name := range strings.Split(p, "/") {
-		it, err := r.Lookup(ctx, &o, name)
-		if err != nil {
-			return Origin{}, err
-		}
-		if it.Dir == nil {
-			return Origin{}, fmt.Errorf("%s is a file: %w", p, fs.ErrNotExist)
-		}
-		o = *it.Dir
+	if it.Dir == nil {
+		return Origin{}, fmt.Errorf("%s is a file: %w", p, fs.ErrNotExist)
 	}
-	return o, nil
+	return *it.Dir, nil
 }

@@ -74,7 +74,12 @@ func FuzzParseURI(f *testing.F) {
 func resolver(t *testing.T, tracking string) *Resolver {
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
-	opt := Options{Log: log}
+	web, err := mlflow.NewWebClient(func(string) string { return "" }, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	none := func(context.Context, string) (*artifact.Bucket, error) { return nil, errors.ErrUnsupported }
+	opt := Options{Log: log, Web: web, Buckets: map[string]artifact.OpenBucket{"s3": none}}
 	if tracking != "" {
 		c, err := mlflow.NewClient(tracking, func(string) string { return "" }, log)
 		if err != nil {
@@ -98,14 +103,16 @@ func TestStorage(t *testing.T) {
 		"/data/x":               "file:/data/x",
 		"file:///data/a%20b":    "file:/data/a b",
 		"file://localhost/data": "file:/data",
+		"s3://bucket/a%41 b#c/": "s3://bucket/a%41 b#c",
+		"http://h/mlartifacts":  "web:http://h/mlartifacts",
 	} {
-		s, err := r.storage(uri)
+		s, err := r.store(t.Context(), place{uri: uri})
 		if err != nil || s.ID() != want {
-			t.Errorf("%s: %v, want %s (%v)", uri, s.ID(), want, err)
+			t.Errorf("%s: %v, want %s (%v)", uri, s, want, err)
 		}
 	}
-	for _, uri := range []string{"s3://user:pw@bucket/k", "gs://b", "dbfs:/x", "hdfs://h/x", "http://h/mlartifacts", "file://elsewhere/x"} {
-		s, err := r.storage(uri)
+	for _, uri := range []string{"nfs://user:pw@host/k", "s3:///k", "dbfs:/x", "hdfs://h/x", "file://elsewhere/x"} {
+		s, err := r.store(t.Context(), place{uri: uri})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -114,7 +121,7 @@ func TestStorage(t *testing.T) {
 			t.Errorf("%s: %v", uri, err)
 		}
 	}
-	s, err := resolver(t, "").storage("mlflow-artifacts:/1")
+	s, err := resolver(t, "").store(t.Context(), place{uri: "mlflow-artifacts:/1"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,8 +129,77 @@ func TestStorage(t *testing.T) {
 		t.Error("mlflow-artifacts: without a server:", err)
 	}
 	r.opt.NoLocal = true
-	if s, _ = r.storage("/etc"); !strings.HasPrefix(s.ID(), "unsupported:") {
-		t.Error("a local path is served in spite of NoLocal")
+	_, ways, err := r.ways(place{"/etc", artifact.Door{RunID: "x"}})
+	if err != nil || len(ways) != 2 || !strings.HasPrefix(ways[0].Store.ID(), "unsupported:") || ways[1].Access != artifact.Server {
+		t.Error("a local path is served in spite of NoLocal", ways, err)
+	}
+}
+
+// What the ways to a place are, and in which order.
+func TestWays(t *testing.T) {
+	r := resolver(t, "https://mlflow.example")
+	run, model := artifact.Door{RunID: "r"}, artifact.Door{ModelID: "m"}
+	for _, c := range []struct {
+		p    place
+		want string
+	}{
+		{place{"s3://b/k", run}, "direct presigned server"},
+		{place{"s3://b/k", model}, "direct server"},
+		{place{uri: "s3://b/k"}, "direct"},
+		{place{"sftp://h/k", run}, "presigned server"},
+		{place{"dbfs:/k", model}, "server"},
+		{place{"/data", run}, "direct server"},
+		{place{uri: "/data"}, "direct"},
+		{place{"mlflow-artifacts:/1", run}, "presigned server"},
+		{place{"mlflow-artifacts://other/1", run}, "server"},
+		{place{uri: "http://h/mlartifacts"}, "server direct"},
+		{place{uri: "https://mlflow.example/mlartifacts"}, "presigned server direct"},
+	} {
+		_, ways, err := r.ways(c.p)
+		if got := strings.ReplaceAll(names(ways), " and ", " "); got != c.want || err != nil {
+			t.Errorf("%+v: %s, want %s (%v)", c.p, got, c.want, err)
+		}
+	}
+	r.opt.Access = artifact.Presigned
+	s, err := r.store(t.Context(), place{uri: "s3://b/k"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.List(t.Context(), ""); !errors.Is(err, errors.ErrUnsupported) || !strings.Contains(err.Error(), "only direct") {
+		t.Error(err)
+	}
+}
+
+func TestSplit(t *testing.T) {
+	for uri, want := range map[string][2]string{
+		"s3://b":                   {"s3://b", ""},
+		"s3://b/":                  {"s3://b", ""},
+		"s3://b/k":                 {"s3://b/", "k"},
+		"s3://b/a/k/":              {"s3://b/a/", "k"},
+		"mlflow-artifacts:/1/x":    {"mlflow-artifacts:/1/", "x"},
+		"mlflow-artifacts:/":       {"mlflow-artifacts:", ""},
+		"dbfs:/x":                  {"dbfs:/", "x"},
+		"http://h/a/f.bin?x=a/b&y": {"http://h/a/?x=a/b&y", "f.bin"},
+	} {
+		if dir, name := split(uri); dir != want[0] || name != want[1] {
+			t.Errorf("%s: %q, %q", uri, dir, name)
+		}
+	}
+}
+
+func TestShown(t *testing.T) {
+	for uri, want := range map[string]string{
+		"s3://bucket/k":                                  "s3://bucket/k",
+		"s3://key:secret@bucket/k":                       "s3://bucket/k",
+		"wasbs://c@a.blob.core.windows.net/k":            "wasbs://c@a.blob.core.windows.net/k",
+		"r2://b@x.r2.cloudflarestorage.com/k":            "r2://b@x.r2.cloudflarestorage.com/k",
+		"http://u:p@h/f?sig=secret":                      "http://h/f",
+		"s3://bucket/a?b#c@d":                            "s3://bucket/a?b#c@d",
+		"wasbs://c@a.blob.core.windows.net/k?sv=1&sig=s": "wasbs://c@a.blob.core.windows.net/k",
+	} {
+		if got := shown(uri); got != want {
+			t.Errorf("%s is shown as %s", uri, got)
+		}
 	}
 }
 
@@ -131,7 +207,7 @@ func TestStorage(t *testing.T) {
 type files map[string][]string
 
 func (f files) ID() string { return "files" }
-func (f files) List(_ context.Context, dir string) ([]artifact.Entry, error) {
+func (f files) List(_ context.Context, dir string) (artifact.Tree, error) {
 	names, ok := f[dir]
 	if !ok {
 		return nil, fs.ErrNotExist
@@ -141,10 +217,10 @@ func (f files) List(_ context.Context, dir string) ([]artifact.Entry, error) {
 		name, isDir := strings.CutSuffix(n, "/")
 		out = append(out, artifact.Entry{Name: name, IsDir: isDir, Size: int64(len(dir))})
 	}
-	return out, nil
+	return artifact.Tree{dir: out}, nil
 }
 
-func (f files) ReadRange(context.Context, string, int64, int64) (*cache.Body, error) {
+func (f files) ReadRange(context.Context, string, int64, int64, string) (*cache.Body, error) {
 	return nil, errors.ErrUnsupported
 }
 

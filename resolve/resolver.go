@@ -19,6 +19,14 @@ type Options struct {
 	Tracking mlflow.Store
 	Registry mlflow.Store   // nil: Tracking
 	Client   *mlflow.Client // of the tracking server; nil where there is none
+	Web      *mlflow.Client // without credentials, for every other address
+
+	// Buckets opens the buckets of object stores, by scheme.
+	Buckets map[string]artifact.OpenBucket
+
+	// Access is the one kind of way to artifacts that is taken; [Auto] (empty)
+	// lets what answers decide.
+	Access artifact.Access
 
 	// TTL is how long an answer is believed that may change (running runs,
 	// aliases, which names there are); what is final is believed longer.
@@ -40,6 +48,8 @@ type Resolver struct {
 	opt Options
 	log *slog.Logger
 
+	stores      *cache.Memo[place, artifact.Store]
+	buckets     *cache.Memo[string, *artifact.Bucket]
 	listings    *cache.Memo[string, listing]
 	runs        *cache.Memo[string, *mlflow.Run]
 	runModels   *cache.Memo[string, []mlflow.LoggedModel]
@@ -67,6 +77,10 @@ func New(opt Options) *Resolver {
 	if opt.Log == nil {
 		opt.Log = slog.Default()
 	}
+	if opt.Access == "" {
+		opt.Access = Auto
+	}
+	const lasting = 365 * 24 * time.Hour
 	final := func(f bool) time.Duration {
 		if f {
 			return finalTTLs * opt.TTL
@@ -74,8 +88,10 @@ func New(opt Options) *Resolver {
 		return opt.TTL
 	}
 	return &Resolver{
-		opt: opt,
-		log: opt.Log,
+		opt:     opt,
+		log:     opt.Log,
+		stores:  cache.NewMemo[place](10_000, nil, func(artifact.Store) time.Duration { return lasting }),
+		buckets: cache.NewMemo[string](1_000, nil, func(*artifact.Bucket) time.Duration { return lasting }),
 		listings: cache.NewMemo[string](500_000,
 			func(l listing) int64 { return int64(len(l.entries)) + 8 },
 			func(l listing) time.Duration { return final(l.final) }),
@@ -192,7 +208,7 @@ func (r *Resolver) modelsOf(ctx context.Context, run *mlflow.Run) ([]mlflow.Logg
 
 // RunOrigin is runs:/<run_id>/.
 func (r *Resolver) RunOrigin(ctx context.Context, run *mlflow.Run) (Origin, error) {
-	o, err := r.place(run.ArtifactURI)
+	o, err := r.at(ctx, place{run.ArtifactURI, artifact.Door{RunID: run.ID}})
 	if err != nil {
 		return Origin{}, err
 	}
@@ -202,7 +218,7 @@ func (r *Resolver) RunOrigin(ctx context.Context, run *mlflow.Run) (Origin, erro
 		return Origin{}, err
 	}
 	for i := range models {
-		m, err := r.modelOrigin(&models[i])
+		m, err := r.modelOrigin(ctx, &models[i])
 		if err != nil {
 			return Origin{}, err
 		}
@@ -211,9 +227,9 @@ func (r *Resolver) RunOrigin(ctx context.Context, run *mlflow.Run) (Origin, erro
 	return o, nil
 }
 
-// place is the directory at a storage URI.
-func (r *Resolver) place(uri string) (Origin, error) {
-	s, err := r.storage(uri)
+// at is the directory at a place.
+func (r *Resolver) at(ctx context.Context, p place) (Origin, error) {
+	s, err := r.store(ctx, p)
 	return Origin{Layers: []Layer{{Store: s}}}, err
 }
 
@@ -233,11 +249,11 @@ func (r *Resolver) LoggedModelOrigin(ctx context.Context, id string) (Origin, er
 	if err != nil {
 		return Origin{}, err
 	}
-	return r.modelOrigin(m)
+	return r.modelOrigin(ctx, m)
 }
 
-func (r *Resolver) modelOrigin(m *mlflow.LoggedModel) (Origin, error) {
-	o, err := r.place(m.ArtifactURI)
+func (r *Resolver) modelOrigin(ctx context.Context, m *mlflow.LoggedModel) (Origin, error) {
+	o, err := r.at(ctx, place{m.ArtifactURI, artifact.Door{ModelID: m.ID}})
 	o.Meta, o.Mtime, o.Final = metaOf("", ""), m.Created, m.Final()
 	return o, err
 }
@@ -285,18 +301,21 @@ func (r *Resolver) Version(ctx context.Context, name, number string) (*mlflow.Ve
 
 // VersionOrigin is models:/<name>/<version>.
 func (r *Resolver) VersionOrigin(ctx context.Context, name, number string) (Origin, error) {
-	return r.versionOrigin(ctx, name, number, 0)
+	return r.versionOrigin(ctx, name, number, 0, nil)
 }
 
 // maxHops bounds how often a version's source may lead to another model.
 const maxHops = 8
 
-func (r *Resolver) versionOrigin(ctx context.Context, name, number string, hops int) (Origin, error) {
+func (r *Resolver) versionOrigin(ctx context.Context, name, number string, hops int, trail *[]Step) (Origin, error) {
 	v, err := r.version(ctx, name, number)
 	if err != nil {
 		return Origin{}, err
 	}
-	o, final, err := r.follow(ctx, v.uri, hops)
+	if trail != nil {
+		*trail = append(*trail, Step{"version", name + " " + number, shown(v.uri)})
+	}
+	o, final, err := r.follow(ctx, v.uri, v.RunID, hops+1, trail)
 	if err != nil {
 		return Origin{}, err
 	}
@@ -304,37 +323,74 @@ func (r *Resolver) versionOrigin(ctx context.Context, name, number string, hops 
 	return o, nil
 }
 
-// follow goes to where a URI leads, be it a name of MLflow's or a place, and
-// tells whether what is there is final, as far as MLflow says.
-func (r *Resolver) follow(ctx context.Context, uri string, hops int) (o Origin, final bool, err error) {
+// follow goes to where a version's URI leads, be it a name of MLflow's or a
+// place, and tells whether what is there is final, as far as MLflow says.
+// runID is the run that the version is of, or empty.
+func (r *Resolver) follow(ctx context.Context, uri, runID string, hops int, trail *[]Step) (o Origin, final bool, err error) {
+	u, found, err := ParseURI(uri)
+	switch {
+	case err != nil:
+		return Origin{}, false, err
+	case !found:
+		o, err = r.at(ctx, place{uri, r.door(ctx, uri, runID)})
+		return o, true, err
+	}
+	if o, final, err = r.named(ctx, u, hops, trail); err == nil {
+		o, err = r.descend(ctx, o, u.Path)
+	}
+	return o, final, err
+}
+
+// named gives the root that a name of MLflow's leads to. Each step of the way
+// is appended to trail, where that is not nil.
+func (r *Resolver) named(ctx context.Context, u URI, hops int, trail *[]Step) (o Origin, final bool, err error) {
 	if hops > maxHops {
 		return Origin{}, false, errors.New("the sources of the model's versions lead in a circle")
 	}
-	u, found, err := ParseURI(uri)
-	if err != nil {
-		return Origin{}, false, err
+	step := func(kind, name, leads string) {
+		if trail != nil {
+			*trail = append(*trail, Step{kind, name, shown(leads)})
+		}
 	}
 	switch {
-	case !found:
-		o, err = r.place(uri)
-		return o, true, err
 	case u.RunID != "":
 		var run *mlflow.Run
 		if run, err = r.Run(ctx, u.RunID); err == nil {
+			step("run", run.ID, run.ArtifactURI)
 			o, err = r.RunOrigin(ctx, run)
 		}
 	case u.ModelID != "":
-		o, err = r.LoggedModelOrigin(ctx, u.ModelID)
+		var m *mlflow.LoggedModel
+		if m, err = r.LoggedModel(ctx, u.ModelID); err == nil {
+			step("model", m.ID, m.ArtifactURI)
+			o, err = r.modelOrigin(ctx, m)
+		}
 	default:
 		var number string
 		if number, err = r.number(ctx, u); err == nil {
-			o, err = r.versionOrigin(ctx, u.Name, number, hops+1)
+			o, err = r.versionOrigin(ctx, u.Name, number, hops, trail)
 		}
 	}
-	if err == nil {
-		o, err = r.descend(ctx, o, u.Path)
-	}
 	return o, o.Final, err
+}
+
+// door is the tracking server's door to a storage URI that lies in the run's
+// artifact root. Where the server's own artifact API leads there, none is
+// needed.
+func (r *Resolver) door(ctx context.Context, uri, runID string) artifact.Door {
+	switch s := scheme(uri); {
+	case r.opt.Client == nil, runID == "", s == "mlflow-artifacts", s == "http", s == "https":
+		return artifact.Door{}
+	}
+	run, err := r.Run(ctx, runID)
+	if err != nil {
+		return artifact.Door{} // a run that is gone for good, say
+	}
+	dir, ok := relative(run.ArtifactURI, uri)
+	if !ok {
+		return artifact.Door{}
+	}
+	return artifact.Door{RunID: runID, Dir: dir}
 }
 
 // number is the version that a models:/ URI with a name means.

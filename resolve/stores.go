@@ -2,52 +2,185 @@ package resolve
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"net/url"
+	"path/filepath"
 	"strings"
 
 	"github.com/mlflowfs/mlflowfs/resolve/artifact"
 	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
 )
 
-// storage gives the store at a storage URI, whose root is the URI's place.
-func (r *Resolver) storage(uri string) (artifact.Store, error) {
-	scheme, _, ok := strings.Cut(uri, ":")
-	if !ok || strings.ContainsRune(scheme, '/') {
-		return r.local(uri)
-	}
-	switch scheme = strings.ToLower(scheme); scheme {
-	case "file":
-		u, err := url.Parse(uri)
-		if err != nil || (u.Host != "" && u.Host != "localhost") {
-			return artifact.Unsupported("artifacts at a file:// URI of another host"), nil
-		}
-		return r.local(cmp.Or(u.Path, u.Opaque))
-	case "mlflow-artifacts":
-		return r.proxied(uri)
-	case "http", "https":
-		return r.web(uri)
-	}
-	return artifact.Unsupported(fmt.Sprintf("artifacts with the scheme %q", scheme)), nil
+// Auto is the artifact access that lets what answers decide.
+const Auto artifact.Access = "auto"
+
+// place is a directory at a storage URI. door is what the tracking server
+// knows it as; a zero door is a place that it does not know.
+type place struct {
+	uri  string
+	door artifact.Door
 }
 
-func (r *Resolver) local(path string) (artifact.Store, error) {
-	if r.opt.NoLocal {
-		return artifact.Unsupported("artifacts at a path of this machine, which a tracking server names, while --allow-other shows them to every user"), nil
+// store gives the store at a place, whose root is the place. What it found
+// out about the ways there is kept as long as the store is.
+func (r *Resolver) store(ctx context.Context, p place) (artifact.Store, error) {
+	return r.stores.Get(ctx, p, func(context.Context) (artifact.Store, error) {
+		id, ways, err := r.ways(p)
+		if err != nil {
+			return nil, err
+		}
+		var allowed []artifact.Way
+		for _, w := range ways {
+			if r.opt.Access == Auto || r.opt.Access == w.Access {
+				allowed = append(allowed, w)
+			}
+		}
+		switch {
+		case len(allowed) > 0:
+			return artifact.NewChoice(id, shown(p.uri), allowed), nil
+		case len(ways) > 0:
+			return artifact.Unsupported(fmt.Sprintf("%s has no access of the kind %q, only %s", shown(p.uri), r.opt.Access, names(ways))), nil
+		}
+		return nil, fmt.Errorf("no way leads to %s", shown(p.uri))
+	})
+}
+
+func names(ways []artifact.Way) string {
+	var out []string
+	for _, w := range ways {
+		out = append(out, string(w.Access))
 	}
-	return artifact.NewLocal(path, r.log)
+	return strings.Join(out, " and ")
+}
+
+// shown is a storage URI as it may stand in a log. Of an object store's, the
+// key is shown whole, for it may hold anything; what stands before an @ is a
+// container or a bucket, or in an s3:// or gs:// URI, where nothing should be,
+// perhaps a password.
+func shown(uri string) string {
+	s := scheme(uri)
+	hosted := s == "wasbs" || s == "abfss" || s == "r2" || s == "b2"
+	if !hosted && s != "s3" && s != "gs" {
+		return mlflow.Redact(uri)
+	}
+	host, key, slash := strings.Cut(strings.TrimPrefix(uri[len(s)+1:], "//"), "/")
+	if i := strings.LastIndexByte(host, '@'); i >= 0 && (!hosted || strings.ContainsRune(host[:i], ':')) {
+		host = host[i+1:]
+	}
+	if before, token, ok := strings.Cut(key, "?"); ok && strings.Contains(token, "sig=") {
+		key = before // a shared access signature that somebody put there
+	}
+	if slash {
+		key = "/" + key
+	}
+	return s + "://" + host + key
+}
+
+// scheme is a storage URI's scheme in lower case; empty for a path.
+func scheme(uri string) string {
+	s, _, ok := strings.Cut(uri, ":")
+	if !ok || strings.ContainsAny(s, "/.") {
+		return ""
+	}
+	return strings.ToLower(s)
+}
+
+// unsupported is the one way to what nothing here reads.
+func unsupported(access artifact.Access, format string, args ...any) []artifact.Way {
+	why := artifact.Unsupported(fmt.Sprintf(format, args...))
+	return []artifact.Way{{Access: access, Says: "nothing here reads it", Store: why}}
+}
+
+// ways are the ways to a place, in the order in which they are tried.
+func (r *Resolver) ways(p place) (id string, ways []artifact.Way, err error) {
+	switch s := scheme(p.uri); s {
+	case "", "file":
+		ways, err = r.local(p)
+	case "mlflow-artifacts":
+		ways = r.proxied(p.uri)
+	case "http", "https":
+		ways, err = r.web(p.uri)
+	default:
+		ways = append(r.bucket(s, p.uri), r.served(p, false)...)
+		if len(ways) == 0 {
+			ways = unsupported(artifact.Direct, "artifacts with the scheme %q, which only a tracking server that has them could send", s)
+		}
+	}
+	if err != nil || len(ways) == 0 {
+		return "", nil, err
+	}
+	return ways[len(ways)-1].Store.ID(), ways, nil
+}
+
+// local is a directory of this machine. Where a tracking server names it, it
+// may be one of the server's machine instead.
+func (r *Resolver) local(p place) ([]artifact.Way, error) {
+	path := p.uri
+	if scheme(p.uri) == "file" {
+		u, err := url.Parse(p.uri)
+		if err != nil || (u.Host != "" && u.Host != "localhost") {
+			return append(unsupported(artifact.Direct, "artifacts at a file:// URI of another host"), r.served(p, true)...), nil
+		}
+		path = cmp.Or(u.Path, u.Opaque)
+	}
+	served := r.served(p, true)
+	if r.opt.NoLocal && p.door != (artifact.Door{}) {
+		why := "artifacts at a path of this machine, which a tracking server names, while --allow-other shows them to every user"
+		return append(unsupported(artifact.Direct, "%s", why), served...), nil
+	}
+	l, err := artifact.NewLocal(path, r.log)
+	if err != nil {
+		return nil, err
+	}
+	own := artifact.Way{Access: artifact.Direct, Says: "a directory of this machine", Store: l, Elsewhere: len(served) > 0}
+	return append([]artifact.Way{own}, served...), nil
+}
+
+// served are the ways through the tracking server to what it has a door to.
+func (r *Resolver) served(p place, onItsDisk bool) []artifact.Way {
+	if r.opt.Client == nil || p.door == (artifact.Door{}) {
+		return nil
+	}
+	s := artifact.NewServed(r.opt.Client, p.door, onItsDisk)
+	way := artifact.Way{Access: artifact.Server, Says: "the tracking server reads it with its own credentials and sends it on", Store: s}
+	if p.door.RunID == "" || onItsDisk {
+		return []artifact.Way{way}
+	}
+	signed := artifact.NewSigned(s, artifact.NewSignedRun(r.opt.Client, p.door), r.opt.Web)
+	return []artifact.Way{{Access: artifact.Presigned, Says: "the object store itself, by URLs that the tracking server signs for the run", Store: signed}, way}
+}
+
+// bucket is the way to an object store with credentials of the client's own.
+// The key is cut off by hand: it may hold anything, percent signs included.
+func (r *Resolver) bucket(scheme, uri string) []artifact.Way {
+	open := r.opt.Buckets[scheme]
+	if open == nil {
+		return nil
+	}
+	_, rest, _ := strings.Cut(uri, ":")
+	rest, ok := strings.CutPrefix(rest, "//")
+	host, key, _ := strings.Cut(rest, "/")
+	if !ok || host == "" {
+		return unsupported(artifact.Direct, "a %s URI without a bucket", scheme)
+	}
+	b := artifact.NewBlob(shown(uri), key, func(ctx context.Context) (*artifact.Bucket, error) {
+		return r.buckets.Get(ctx, scheme+"://"+host, func(ctx context.Context) (*artifact.Bucket, error) { return open(ctx, host) })
+	})
+	return []artifact.Way{{Access: artifact.Direct, Says: "the object store itself, with credentials of this client", Store: b}}
 }
 
 // proxied follows mlflow.store.artifact.mlflow_artifacts_repo.resolve_uri:
 // the scheme and the path's prefix are the tracking server's, the host is the
 // URI's where it has one.
-func (r *Resolver) proxied(uri string) (artifact.Store, error) {
+func (r *Resolver) proxied(uri string) []artifact.Way {
 	if r.opt.Client == nil {
-		return artifact.Unsupported(`artifacts with the scheme "mlflow-artifacts" need a tracking server, and the tracking URI is no http:// address`), nil
+		return unsupported(artifact.Server, `artifacts with the scheme "mlflow-artifacts" need a tracking server, and the tracking URI is no http:// address`)
 	}
 	// Cut by hand: an artifact path may hold anything, percent signs included.
 	rest := uri[strings.IndexByte(uri, ':')+1:]
-	host := r.opt.Client.Base().Host
+	own := r.opt.Client.Base()
+	host := own.Host
 	if after, ok := strings.CutPrefix(rest, "//"); ok {
 		h, path, _ := strings.Cut(after, "/")
 		if h != "" {
@@ -58,34 +191,86 @@ func (r *Resolver) proxied(uri string) (artifact.Store, error) {
 	if i := strings.LastIndexByte(host, '@'); i >= 0 {
 		host = host[i+1:]
 	}
-	base := url.URL{Scheme: r.opt.Client.Base().Scheme, Host: host, Path: r.opt.Client.Base().Path + artifact.ProxyPath}
 	root := strings.Trim(rest, "/")
 	// An URI that repeats the API's own path means the same place.
 	if after, ok := strings.CutPrefix(root+"/", strings.Trim(artifact.ProxyPath, "/")+"/"); ok {
 		root = after
 	}
-	return artifact.NewProxy(r.opt.Client, base.String(), root), nil
+	return r.proxy(r.opt.Client, url.URL{Scheme: own.Scheme, Host: host, Path: own.Path + artifact.ProxyPath}, root)
 }
 
-// web is an http(s) address of a tracking server's artifact API.
-func (r *Resolver) web(uri string) (artifact.Store, error) {
+// proxy is a tracking server's artifact API, and before it, where it is our
+// tracking server, the URLs that it may sign.
+func (r *Resolver) proxy(c *mlflow.Client, base url.URL, root string) []artifact.Way {
+	p := artifact.NewProxy(c, base.String(), root)
+	ways := []artifact.Way{{Access: artifact.Server, Says: "the artifact API of the tracking server", Store: p}}
+	if own := c.Base(); base.Scheme == own.Scheme && base.Host == own.Host && base.Path == own.Path+artifact.ProxyPath {
+		signed := artifact.NewSigned(p, p, r.opt.Web)
+		ways = append([]artifact.Way{{Access: artifact.Presigned, Says: "the object store itself, by URLs that the tracking server signs", Store: signed}}, ways...)
+	}
+	return ways
+}
+
+// web is an http(s) address: a tracking server's artifact API, or a path that
+// is asked for there where the host has one, or else a plain file of the web.
+func (r *Resolver) web(uri string) ([]artifact.Way, error) {
 	const mark = "/mlflow-artifacts/artifacts"
 	u, err := url.Parse(uri)
 	if err != nil {
-		return artifact.Unsupported("artifacts at an http:// URI that can't be parsed"), nil
+		return unsupported(artifact.Server, "artifacts at an http:// URI that can't be parsed"), nil
 	}
-	i := strings.Index(u.Path, mark)
-	if i < 0 {
-		return artifact.Unsupported(fmt.Sprintf("artifacts at an %s:// address that is no tracking server's artifact API", u.Scheme)), nil
-	}
-	base := url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path[:i+len(mark)]}
+	u.User = nil
 	client := r.opt.Client
 	if client == nil {
-		// No tracking server, so there are no credentials that are for this host.
-		client, err = mlflow.NewClient(base.String(), func(string) string { return "" }, r.log)
-		if err != nil {
-			return nil, err
+		client = r.opt.Web // no tracking server, so there are no credentials that are for this host
+	}
+	if i := strings.Index(u.Path, mark); i >= 0 {
+		return r.proxy(client, url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path[:i+len(mark)]}, u.Path[i+len(mark):]), nil
+	}
+	api := url.URL{Scheme: u.Scheme, Host: u.Host, Path: artifact.ProxyPath}
+	if own := client.Base(); u.Host == own.Host {
+		api.Path = own.Path + artifact.ProxyPath
+	}
+	ways := r.proxy(client, api, u.Path)
+	u.Fragment = ""
+	return append(ways, artifact.Way{Access: artifact.Direct, Says: "a plain web address", Store: artifact.NewWeb(client, *u)}), nil
+}
+
+// relative gives where inner lies below outer, both storage URIs.
+func relative(outer, inner string) (string, bool) {
+	rest, ok := strings.CutPrefix(strings.TrimRight(inner, "/"), strings.TrimRight(outer, "/"))
+	if !ok || rest != "" && rest[0] != '/' {
+		return "", false
+	}
+	return strings.Trim(rest, "/"), true
+}
+
+// split cuts a storage URI into its directory and its last name; no name is
+// the root of a store.
+func split(uri string) (dir, name string) {
+	if s := scheme(uri); s == "" {
+		return filepath.Split(uri)
+	}
+	query := ""
+	if s := scheme(uri); s == "http" || s == "https" {
+		uri, query, _ = strings.Cut(uri, "?")
+		if query != "" {
+			query = "?" + query
 		}
 	}
-	return artifact.NewProxy(client, base.String(), u.Path[i+len(mark):]), nil
+	uri = strings.TrimRight(uri, "/")
+	start := strings.IndexByte(uri, ':') + 1
+	if strings.HasPrefix(uri[start:], "//") {
+		start += 2
+		slash := strings.IndexByte(uri[start:], '/')
+		if slash < 0 {
+			return uri, ""
+		}
+		start += slash
+	}
+	i := strings.LastIndexByte(uri[start:], '/')
+	if i < 0 {
+		return uri + query, ""
+	}
+	return uri[:start+i+1] + query, uri[start+i+1:]
 }

@@ -5,6 +5,13 @@
 //	mlflowfs unmount /mnt/mlflow
 //	mlflowfs demo
 //
+// and does, without a mount, what mlflow.artifacts does:
+//
+//	mlflowfs download models:/fraud@champion
+//	mlflowfs ls runs:/<run_id>/model
+//	mlflowfs cat runs:/<run_id>/metrics.json
+//	mlflowfs resolve models:/fraud@champion
+//
 // This package has the flags, the wiring and the signals; what the mount shows
 // is in package fs, what a name means in package resolve.
 package main
@@ -12,6 +19,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -19,8 +27,10 @@ import (
 
 // Exit codes.
 const (
-	exitFailed = 1
-	exitUsage  = 2
+	exitFailed   = 1
+	exitUsage    = 2
+	exitNotFound = 3
+	exitRefused  = 4
 )
 
 // usageError is a command line that can't be taken.
@@ -31,12 +41,21 @@ func (e usageError) Unwrap() error { return e.error }
 func main() {
 	if err := rootCommand().Execute(); err != nil {
 		fmt.Fprintln(os.Stderr, "mlflowfs:", err)
-		var usage usageError
-		if errors.As(err, &usage) {
-			os.Exit(exitUsage)
-		}
-		os.Exit(exitFailed)
+		os.Exit(exitCode(err))
 	}
+}
+
+func exitCode(err error) int {
+	var usage usageError
+	switch {
+	case errors.As(err, &usage):
+		return exitUsage
+	case errors.Is(err, fs.ErrNotExist):
+		return exitNotFound
+	case errors.Is(err, fs.ErrPermission):
+		return exitRefused
+	}
+	return exitFailed
 }
 
 func rootCommand() *cobra.Command {
@@ -57,7 +76,7 @@ and read lazily: nothing is downloaded before a program reads it.
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w (see `%s --help`)", err, c.CommandPath())}
 	})
-	root.AddCommand(mountCommand(), unmountCommand(), demoCommand())
+	root.AddCommand(mountCommand(), unmountCommand(), downloadCommand(), lsCommand(), catCommand(), resolveCommand(), demoCommand())
 	return root
 }
 

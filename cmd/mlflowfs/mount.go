@@ -16,21 +16,19 @@ import (
 
 	"github.com/mlflowfs/mlflowfs/cache"
 	"github.com/mlflowfs/mlflowfs/fs"
-	"github.com/mlflowfs/mlflowfs/resolve"
 	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
 )
 
 // mountFlags are the flags of mount.
 type mountFlags struct {
-	trackingURI string
-	registryURI string
-	allowOther  bool
-	memory      size
-	spoolDir    string
-	spoolSize   size
-	ttl         time.Duration
-	logLevel    string
-	debugFUSE   bool
+	connection
+	allowOther bool
+	uris       []string
+	memory     size
+	spoolDir   string
+	spoolSize  size
+	ttl        time.Duration
+	debugFUSE  bool
 }
 
 func mountCommand() *cobra.Command {
@@ -58,12 +56,11 @@ MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR.`,
 		},
 	}
 	fl := c.Flags()
-	fl.StringVar(&f.trackingURI, "tracking-uri", "", "http(s)://host:port, sqlite:///file.db, or a FileStore directory; default ./mlruns where it holds experiments, else sqlite:///mlflow.db")
-	env.bind(fl, "tracking-uri", "MLFLOW_TRACKING_URI")
-	fl.StringVar(&f.registryURI, "registry-uri", "", "where the model registry is, if not at the tracking URI")
-	env.bind(fl, "registry-uri", "MLFLOW_REGISTRY_URI")
+	f.bind(fl, env, "info")
 	fl.BoolVar(&f.allowOther, "allow-other", false, "show the mount to all users of this machine")
 	env.bind(fl, "allow-other", "MLFLOWFS_ALLOW_OTHER")
+	fl.StringSliceVar(&f.uris, "mount-uris", nil, "buckets, or directories in them, to show below uri/, such as s3://bucket or gs://bucket/dir (comma-separated)")
+	env.bind(fl, "mount-uris", "MLFLOWFS_MOUNT_URIS")
 	fl.Var(&f.memory, "cache-memory", "memory for blocks of files")
 	env.bind(fl, "cache-memory", "MLFLOWFS_CACHE_MEMORY")
 	fl.StringVar(&f.spoolDir, "spool-dir", os.TempDir(), "directory for files that the server can only send as one stream")
@@ -72,34 +69,28 @@ MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR.`,
 	env.bind(fl, "spool-size", "MLFLOWFS_SPOOL_SIZE")
 	fl.DurationVar(&f.ttl, "metadata-ttl", 10*time.Second, "how long an answer of the server is believed; six times as long for what is finished")
 	env.bind(fl, "metadata-ttl", "MLFLOWFS_METADATA_TTL")
-	fl.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
-	env.bind(fl, "log-level", "MLFLOWFS_LOG_LEVEL")
 	fl.BoolVar(&f.debugFUSE, "debug-fuse", false, "log each request of the kernel (with --log-level debug)")
 	env.bind(fl, "debug-fuse", "MLFLOWFS_DEBUG_FUSE")
 	return c
 }
 
 func (f *mountFlags) run(point string) error {
-	var level slog.Level
-	if err := level.UnmarshalText([]byte(f.logLevel)); err != nil {
-		return usageError{fmt.Errorf("--log-level %q: it must be debug, info, warn or error", f.logLevel)}
+	log, err := f.log()
+	if err != nil {
+		return err
 	}
-	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
 	if f.ttl <= 0 {
 		return usageError{fmt.Errorf("--metadata-ttl %v: it must be more than 0", f.ttl)}
 	}
 	if f.memory < 4*cache.BlockSize {
 		return usageError{fmt.Errorf("--cache-memory %s: it must be at least 4MiB", &f.memory)}
 	}
-	point, err := fs.ResolvePoint(point)
+	point, err = fs.ResolvePoint(point)
 	if err != nil {
 		return err
 	}
 	if err := fs.CheckMountpoint(point, log); err != nil {
 		return err
-	}
-	if f.trackingURI == "" {
-		f.trackingURI = mlflow.DefaultTrackingURI()
 	}
 	root, closeStores, err := f.tree(log)
 	if err != nil {
@@ -111,33 +102,22 @@ func (f *mountFlags) run(point string) error {
 
 // tree opens the stores and makes the tree that they show.
 func (f *mountFlags) tree(log *slog.Logger) (root *fs.Node, closeStores func(), err error) {
-	tracking, client, err := mlflow.Open(f.trackingURI, os.Getenv, log)
+	s, err := f.open(f.ttl, f.allowOther, log)
 	if err != nil {
 		return nil, nil, err
 	}
-	registry := tracking
-	if f.registryURI != "" && f.registryURI != f.trackingURI {
-		if registry, _, err = mlflow.Open(f.registryURI, os.Getenv, log); err != nil {
-			tracking.Close()
-			return nil, nil, fmt.Errorf("the registry: %w", err)
-		}
-	}
-	closeStores = func() {
-		tracking.Close()
-		registry.Close()
-	}
-	if err := ping(tracking, f.trackingURI, log); err != nil {
-		closeStores()
+	if err := ping(s.tracking, f.trackingURI, log); err != nil {
+		s.close()
 		return nil, nil, err
 	}
-	r := resolve.New(resolve.Options{
-		Tracking: tracking, Registry: registry, Client: client, TTL: f.ttl, Log: log,
-		NoLocal: f.allowOther && client != nil,
-	})
 	// Evicted blocks are collected before they double what was asked for.
 	debug.SetMemoryLimit(int64(f.memory) + int64(f.memory)/4 + 64<<20)
 	c := cache.New(cache.Options{Bytes: int64(f.memory), SpoolDir: f.spoolDir, SpoolBytes: int64(f.spoolSize)})
-	return fs.New(r, c, log), closeStores, nil
+	if root, err = fs.New(s.Resolver, c, log, f.uris...); err != nil {
+		s.close()
+		return nil, nil, usageError{err}
+	}
+	return root, s.close, nil
 }
 
 // pingFor is how long a mount waits for the server's first word. A server

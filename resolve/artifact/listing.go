@@ -1,16 +1,35 @@
 package artifact
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
+	"net/http"
 
 	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
 )
 
-// decodeListing reads the answer to mlflow-artifacts' ListArtifacts: base
-// names, and a file_size that is left out when it is 0. An entry whose size is
-// no number has -1, so that Clean leaves it out.
+// getListing asks for a listing at u.
+func getListing(ctx context.Context, c *mlflow.Client, u string) ([]Entry, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u, nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := c.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	if err := mlflow.CheckStatus(resp); err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	return decodeListing(resp.Body)
+}
+
+// decodeListing reads the answer to ListArtifacts: names or paths, and a
+// file_size that is left out when it is 0. An entry whose size is no number
+// has -1, so that Clean leaves it out.
 func decodeListing(r io.Reader) ([]Entry, error) {
 	var out struct {
 		Files []struct {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -38,20 +37,14 @@ func (l *Local) ID() string { return "file:" + l.dir }
 
 func clean(path string) string { return filepath.Clean("./" + filepath.FromSlash(path)) }
 
-// List reads the directory. One that is not there is empty.
-func (l *Local) List(_ context.Context, dir string) ([]Entry, error) {
+// List reads the directory.
+func (l *Local) List(_ context.Context, dir string) (Tree, error) {
 	root, err := os.OpenRoot(l.dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
 	if err != nil {
 		return nil, err
 	}
 	defer root.Close()
 	d, err := root.Open(clean(dir))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
 	if err != nil {
 		return nil, err
 	}
@@ -69,12 +62,24 @@ func (l *Local) List(_ context.Context, dir string) ([]Entry, error) {
 		case st.IsDir():
 			entries = append(entries, Entry{Name: n, IsDir: true})
 		case st.Mode().IsRegular():
-			entries = append(entries, Entry{Name: n, Size: st.Size()})
+			entries = append(entries, Entry{Name: n, Size: st.Size(), Mtime: st.ModTime()})
 		default:
 			l.log.Warn("an entry of a listing is left out: it is neither a file nor a directory", "directory", filepath.Join(l.dir, clean(dir)), "name", n)
 		}
 	}
-	return entries, nil
+	return Tree{dir: entries}, nil
+}
+
+// OwnPath is the path on this machine of what lies at p in s; an error where s
+// is no directory of this machine.
+func OwnPath(s Store, p string) (string, error) {
+	l, ok := Chosen(s).(*Local)
+	if !ok {
+		return "", errors.ErrUnsupported
+	}
+	own := filepath.Join(l.dir, clean(p))
+	_, err := os.Stat(own)
+	return own, err
 }
 
 // Open opens a file for reading.
@@ -97,7 +102,7 @@ func (l *Local) Open(path string) (*os.File, error) {
 
 // ReadRange reads from the file as it is now; its modification time is the
 // validator.
-func (l *Local) ReadRange(_ context.Context, path string, off, n int64) (*cache.Body, error) {
+func (l *Local) ReadRange(_ context.Context, path string, off, n int64, _ string) (*cache.Body, error) {
 	f, err := l.Open(path)
 	if err != nil {
 		return nil, err

@@ -2,10 +2,8 @@ package artifact
 
 import (
 	"context"
-	"fmt"
 	"net/http"
 	"net/url"
-	"strconv"
 	"strings"
 
 	"github.com/mlflowfs/mlflowfs/cache"
@@ -22,7 +20,10 @@ type Proxy struct {
 	root string // path below it, no slash at either end
 }
 
-var _ Store = (*Proxy)(nil)
+var (
+	_ Store  = (*Proxy)(nil)
+	_ Signer = (*Proxy)(nil)
+)
 
 // ProxyPath is where a tracking server has its artifact API.
 const ProxyPath = "/api/2.0/mlflow-artifacts/artifacts"
@@ -46,118 +47,67 @@ func (p *Proxy) full(path string) string {
 
 // List asks for a directory. The server answers alike for an empty directory,
 // a missing one and a file: with nothing.
-func (p *Proxy) List(ctx context.Context, dir string) ([]Entry, error) {
+func (p *Proxy) List(ctx context.Context, dir string) (Tree, error) {
 	path := p.full(dir)
 	if err := unambiguous(path); err != nil {
 		return nil, err
 	}
-	resp, err := p.get(ctx, p.base+"?"+url.Values{"path": {path}}.Encode(), "")
-	if err != nil {
-		return nil, err
-	}
-	defer resp.Body.Close()
-	return decodeListing(resp.Body)
+	entries, err := getListing(ctx, p.c, p.base+"?"+url.Values{"path": {path}}.Encode())
+	return Tree{dir: entries}, err
 }
 
 // ReadRange asks for a range of a file.
-func (p *Proxy) ReadRange(ctx context.Context, path string, off, n int64) (*cache.Body, error) {
+func (p *Proxy) ReadRange(ctx context.Context, path string, off, n int64, _ string) (*cache.Body, error) {
 	path = p.full(path)
 	if err := unambiguous(path); err != nil {
 		return nil, err
 	}
-	resp, err := p.get(ctx, p.base+"/"+escape(path), fmt.Sprintf("bytes=%d-%d", off, off+n-1))
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, p.base+"/"+escape(path), nil)
 	if err != nil {
 		return nil, err
 	}
-	body, err := rangeBody(resp, off, n)
-	if err != nil {
-		resp.Body.Close()
-	}
-	return body, err
+	return readHTTP(p.c, req, off, n, "")
 }
 
-// get asks for u and returns the answer if it is one of success.
-func (p *Proxy) get(ctx context.Context, u, rng string) (*http.Response, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u, nil)
-	if err != nil {
-		return nil, err
+// Offers asks the server once whether it signs URLs for what is behind its
+// artifact API.
+func (p *Proxy) Offers(ctx context.Context) error { return p.c.OffersPresigned(ctx) }
+
+// Sign asks for a URL for a file.
+func (p *Proxy) Sign(ctx context.Context, path string) (mlflow.SignedURL, error) {
+	path = p.full(path)
+	if err := unambiguous(path); err != nil {
+		return mlflow.SignedURL{}, err
 	}
-	if rng != "" {
-		req.Header.Set("Range", rng)
-	}
-	resp, err := p.c.Do(req)
-	if err != nil {
-		return nil, err
-	}
-	if resp.StatusCode == http.StatusRequestedRangeNotSatisfiable {
-		resp.Body.Close()
-		return nil, fmt.Errorf("%w: it is shorter than it was listed", cache.ErrChanged)
-	}
-	return resp, mlflow.CheckStatus(resp)
+	return p.c.Presign(ctx, escape(path))
 }
 
-// escape encodes every segment of a path.
-func escape(path string) string {
-	parts := strings.Split(path, "/")
-	for i, s := range parts {
-		parts[i] = url.PathEscape(s)
-	}
-	return strings.Join(parts, "/")
+// signedRun signs URLs for a run whose own artifact root is in an object store.
+type signedRun struct {
+	c    *mlflow.Client
+	door Door
 }
 
-// rangeBody holds the answer to a request for n bytes from off against its
-// headers (RFC 9110, 14 and 15.3.7).
-func rangeBody(resp *http.Response, off, n int64) (*cache.Body, error) {
-	body := &cache.Body{ReadCloser: resp.Body, Total: -1}
-	if etag := resp.Header.Get("ETag"); !strings.HasPrefix(etag, "W/") {
-		body.Validator = etag
+var _ Signer = signedRun{}
+
+// NewSignedRun makes a Signer for what is behind door, which is a run's: the
+// server has no API for a logged model's.
+func NewSignedRun(c *mlflow.Client, door Door) Signer { return signedRun{c, door} }
+
+// Offers asks for the URL of a file that nobody has: that it is not there is
+// the answer of a server that could sign.
+func (s signedRun) Offers(ctx context.Context) error {
+	_, err := s.Sign(ctx, ".mlflowfs-is-it-offered")
+	if mlflow.IsMissing(err) {
+		return nil
 	}
-	if resp.StatusCode == http.StatusOK {
-		body.Whole, body.Total = true, resp.ContentLength // -1 where it does not say
-		return body, nil
-	}
-	first, last, total, err := parseContentRange(resp.Header.Get("Content-Range"))
-	if err != nil {
-		return nil, err
-	}
-	body.Total = total
-	if total >= 0 && total < off+n {
-		return body, nil // the cache sees a changed size
-	}
-	if first != off || last != off+n-1 {
-		return nil, fmt.Errorf("the server was asked for bytes %d-%d and answered with %d-%d", off, off+n-1, first, last)
-	}
-	if resp.ContentLength >= 0 && resp.ContentLength != n {
-		return nil, fmt.Errorf("the server promised %d bytes and sends %d", n, resp.ContentLength)
-	}
-	return body, nil
+	return err
 }
 
-// parseContentRange reads "bytes 0-99/1234"; total is -1 for "*".
-func parseContentRange(s string) (first, last, total int64, err error) {
-	bad := fmt.Errorf("the server answered 206 with the Content-Range %q", s)
-	rest, ok := strings.CutPrefix(s, "bytes ")
-	if !ok {
-		return 0, 0, 0, bad
+func (s signedRun) Sign(ctx context.Context, path string) (mlflow.SignedURL, error) {
+	path = strings.Trim(s.door.Dir+"/"+path, "/")
+	if err := unambiguous(path); err != nil {
+		return mlflow.SignedURL{}, err
 	}
-	span, size, ok1 := strings.Cut(rest, "/")
-	from, to, ok2 := strings.Cut(span, "-")
-	if !ok1 || !ok2 {
-		return 0, 0, 0, bad
-	}
-	number := func(s string) int64 {
-		n, perr := strconv.ParseUint(s, 10, 63)
-		if perr != nil {
-			err = bad
-		}
-		return int64(n)
-	}
-	first, last, total = number(from), number(to), -1
-	if size != "*" {
-		total = number(size)
-	}
-	if err == nil && (last < first || (total >= 0 && last >= total)) {
-		err = bad
-	}
-	return first, last, total, err
+	return s.c.PresignRun(ctx, s.door.RunID, path)
 }

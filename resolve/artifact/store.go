@@ -4,10 +4,13 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
+	"path"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/mlflowfs/mlflowfs/cache"
 )
@@ -21,11 +24,16 @@ type Store interface {
 	// List gives the entries of a directory, in any order, unchecked: see
 	// [Clean]. A directory that is not there is empty or fs.ErrNotExist, as
 	// the store can tell.
-	List(ctx context.Context, dir string) ([]Entry, error)
+	List(ctx context.Context, dir string) (Tree, error)
 
-	// ReadRange asks for n bytes of a file from off; see cache.Source.
-	ReadRange(ctx context.Context, path string, off, n int64) (*cache.Body, error)
+	// ReadRange asks for n bytes of a file from off, which must be of the
+	// content that validator names, where it is not empty; see cache.Source.
+	ReadRange(ctx context.Context, path string, off, n int64, validator string) (*cache.Body, error)
 }
+
+// Tree is the answer to a listing: the entries of the directory that was asked
+// for, and of those below it that came with the same answer, by their paths.
+type Tree map[string][]Entry
 
 // Opener is a Store whose files are files of this machine, which need no
 // cache of ours.
@@ -33,11 +41,43 @@ type Opener interface {
 	Open(path string) (*os.File, error)
 }
 
+// Stater is a Store that can be asked for one name alone, without the listing
+// of its directory; fs.ErrNotExist where there is no such file or directory.
+type Stater interface {
+	Stat(ctx context.Context, path string) (Entry, error)
+}
+
+// Stat asks for one name, by the listing of its directory where the store
+// knows no better.
+func Stat(ctx context.Context, s Store, p string) (Entry, error) {
+	if st, ok := s.(Stater); ok {
+		return st.Stat(ctx, p)
+	}
+	dir, name := path.Split(p)
+	dir = strings.TrimSuffix(dir, "/")
+	tree, err := s.List(ctx, dir)
+	if err != nil {
+		return Entry{}, err
+	}
+	for _, e := range tree[dir] {
+		if e.Name == name {
+			return e, nil
+		}
+	}
+	return Entry{}, fmt.Errorf("%s: %w", p, fs.ErrNotExist)
+}
+
 // Entry is one name in a directory.
 type Entry struct {
 	Name  string
 	IsDir bool
 	Size  int64 // bytes; of a file
+
+	// Version is the validator of a file's content, of the kind that
+	// ReadRange's bodies have, where a listing tells it; Mtime is when it was
+	// written, where a listing tells that.
+	Version string
+	Mtime   time.Time
 }
 
 // MaxName is the longest name that the kernel and its users take, in bytes

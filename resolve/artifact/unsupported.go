@@ -20,9 +20,9 @@ func (u Unsupported) err() error { return fmt.Errorf("%s: %w", string(u), errors
 func (u Unsupported) ID() string { return "unsupported:" + string(u) }
 
 // List fails with errors.ErrUnsupported.
-func (u Unsupported) List(context.Context, string) ([]Entry, error) { return nil, u.err() }
+func (u Unsupported) List(context.Context, string) (Tree, error) { return nil, u.err() }
 
 // ReadRange fails with errors.ErrUnsupported.
-func (u Unsupported) ReadRange(context.Context, string, int64, int64) (*cache.Body, error) {
+func (u Unsupported) ReadRange(context.Context, string, int64, int64, string) (*cache.Body, error) {
 	return nil, u.err()
 }

@@ -3,28 +3,31 @@ package mlflow
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/url"
-	"strconv"
 	"strings"
 	"time"
 
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 	"github.com/hashicorp/go-retryablehttp"
+
+	"github.com/mlflowfs/mlflowfs/cache"
 )
 
 // Client sends requests to a tracking server.
 type Client struct {
-	base    *url.URL // without user and password
-	retry   *retryablehttp.Client
-	silence time.Duration
-	log     *slog.Logger
+	base  *url.URL // without user and password
+	retry *retryablehttp.Client
+	set   Settings
+	log   *slog.Logger
+
+	presigned *cache.Memo[struct{}, bool] // see OffersPresigned
 }
 
 // NewClient makes a client for the tracking server at uri, http:// or
@@ -43,51 +46,36 @@ func NewClient(uri string, env Env, log *slog.Logger) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	settings := map[string]float64{
-		"MLFLOW_HTTP_REQUEST_TIMEOUT":        120,
-		"MLFLOW_HTTP_REQUEST_MAX_RETRIES":    6,
-		"MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": 0.5,
-	}
-	for name := range settings {
-		if v := env(name); v != "" {
-			n, err := strconv.ParseFloat(v, 64)
-			if err != nil || n < 0 {
-				return nil, fmt.Errorf("%s is %q: it must be a number, 0 or more", name, v)
-			}
-			settings[name] = n
-		}
-	}
-	seconds := func(name string) time.Duration {
-		return time.Duration(settings[name] * float64(time.Second))
-	}
 	base := &url.URL{Scheme: u.Scheme, Host: u.Host, Path: strings.TrimRight(u.Path, "/")}
-	silence := seconds("MLFLOW_HTTP_REQUEST_TIMEOUT")
-	dialer := &net.Dialer{
-		Timeout: min(silence, 10*time.Second),
-		// A peer that has gone silent altogether is noticed in half a minute,
-		// however long the server may think about an answer.
-		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 10 * time.Second, Interval: 5 * time.Second, Count: 4},
+	return newClient(base, env, log, tlsConf, func(t *http.Transport) http.RoundTripper {
+		auth := &authTransport{next: t, base: base, creds: creds, workspace: env("MLFLOW_WORKSPACE")}
+		if wantsSigV4(env) {
+			auth.sigV4 = &sigV4{signer: v4.NewSigner()}
+		}
+		return auth
+	})
+}
+
+// NewWebClient makes a client for addresses that are not the tracking
+// server's: it has no credentials, and of MLflow's variables it follows those
+// on timeouts and retries.
+func NewWebClient(env Env, log *slog.Logger) (*Client, error) {
+	return newClient(&url.URL{}, env, log, nil, func(t *http.Transport) http.RoundTripper { return t })
+}
+
+func newClient(base *url.URL, env Env, log *slog.Logger, tlsConf *tls.Config, dress func(*http.Transport) http.RoundTripper) (*Client, error) {
+	set, err := ReadSettings(env)
+	if err != nil {
+		return nil, err
 	}
-	transport := &http.Transport{
-		Proxy:               http.ProxyFromEnvironment,
-		DialContext:         quickAck(dialer.DialContext),
-		TLSClientConfig:     tlsConf,
-		TLSHandshakeTimeout: 10 * time.Second,
-		MaxIdleConnsPerHost: 32,
-		ReadBufferSize:      256 << 10,
-		IdleConnTimeout:     60 * time.Second,
-		DisableCompression:  true, // lengths are those of the artifact
-		ForceAttemptHTTP2:   true,
-	}
-	c := &Client{base: base, silence: silence, log: log}
-	auth := &authTransport{next: transport, base: base, creds: creds, workspace: env("MLFLOW_WORKSPACE")}
-	if wantsSigV4(env) {
-		auth.sigV4 = &sigV4{signer: v4.NewSigner()}
-	}
+	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, TLSClientConfig: tlsConf}
+	set.Tune(transport)
+	c := &Client{base: base, set: set, log: log}
+	c.presigned = cache.NewMemo[struct{}](1, nil, func(bool) time.Duration { return 10 * time.Minute })
 	c.retry = &retryablehttp.Client{
-		HTTPClient:   &http.Client{Transport: auth},
-		RetryMax:     int(settings["MLFLOW_HTTP_REQUEST_MAX_RETRIES"]),
-		RetryWaitMin: seconds("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR"),
+		HTTPClient:   &http.Client{Transport: dress(transport), CheckRedirect: keepHeadersHome},
+		RetryMax:     set.Retries,
+		RetryWaitMin: set.Backoff,
 		RetryWaitMax: 30 * time.Second,
 		CheckRetry:   worthRetrying,
 		Backoff:      retryablehttp.DefaultBackoff, // doubles; follows Retry-After
@@ -99,6 +87,24 @@ func NewClient(uri string, env Env, log *slog.Logger) (*Client, error) {
 		return nil
 	}
 	return c, nil
+}
+
+// keepHeadersHome lets a redirect to another host take no header along but
+// what a range needs: a header that a presigned URL came with may hold a key.
+func keepHeadersHome(req *http.Request, via []*http.Request) error {
+	if len(via) >= 10 {
+		return errors.New("stopped after 10 redirects")
+	}
+	if req.URL.Host != via[0].URL.Host || req.URL.Scheme != via[0].URL.Scheme {
+		kept := http.Header{}
+		for _, h := range []string{"Range", "If-Match"} {
+			if v := via[0].Header.Get(h); v != "" {
+				kept.Set(h, v)
+			}
+		}
+		req.Header = kept
+	}
+	return nil
 }
 
 // Base is the tracking server's address, without credentials.
@@ -131,68 +137,46 @@ func worthRetrying(ctx context.Context, resp *http.Response, err error) (bool, e
 // after MLFLOW_HTTP_REQUEST_TIMEOUT, retries included, or no piece of the body
 // for that long, the request ends with an error.
 func (c *Client) Do(req *http.Request) (*http.Response, error) {
-	ctx, cancel := context.WithCancelCause(req.Context())
-	silent := fmt.Errorf("%s %s: no answer for %v", req.Method, req.URL.Host, c.silence)
-	watch := time.AfterFunc(c.silence, func() { cancel(silent) })
-	rreq, err := retryablehttp.FromRequest(req.WithContext(ctx))
+	w := c.set.Watch(req.Context(), req.Method+" "+req.URL.Host)
+	rreq, err := retryablehttp.FromRequest(req.WithContext(w.Context()))
 	if err != nil {
-		watch.Stop()
-		cancel(nil)
-		return nil, err
+		return nil, w.End(err)
 	}
 	resp, err := c.retry.Do(rreq)
-	watch.Stop()
 	if err != nil {
-		if cause := context.Cause(ctx); cause != nil {
-			err = cause
-		}
-		cancel(nil)
+		err = HideQuery(w.End(err))
 		if errors.Is(err, io.EOF) {
 			// An io.EOF means the end of a file to those above.
 			err = fmt.Errorf("%s %s: the server closed the connection without an answer: %w", req.Method, req.URL.EscapedPath(), io.ErrUnexpectedEOF)
 		}
 		return nil, err
 	}
-	resp.Body = &watchedBody{ReadCloser: resp.Body, watch: watch, silence: c.silence, ctx: ctx, cancel: cancel}
+	resp.Body = w.Body(resp.Body)
 	return resp, nil
 }
 
-// watchedBody ends a body that falls silent.
-type watchedBody struct {
-	io.ReadCloser
-	watch   *time.Timer
-	silence time.Duration
-	ctx     context.Context
-	cancel  context.CancelCauseFunc
-}
-
-func (b *watchedBody) Read(p []byte) (int, error) {
-	b.watch.Reset(b.silence)
-	n, err := b.ReadCloser.Read(p)
-	b.watch.Stop()
-	if err != nil && err != io.EOF {
-		if cause := context.Cause(b.ctx); cause != nil {
-			err = cause
-		}
+// HideQuery takes the query out of the address that an error of net/http
+// names: that of a presigned URL is a credential.
+func HideQuery(err error) error {
+	var u *url.Error
+	if errors.As(err, &u) {
+		u.URL = Redact(u.URL)
 	}
-	return n, err
-}
-
-func (b *watchedBody) Close() error {
-	b.watch.Stop()
-	err := b.ReadCloser.Close()
-	b.cancel(context.Canceled)
 	return err
 }
 
-var _ io.ReadCloser = (*watchedBody)(nil)
+// URL is the address of path, in which each segment is encoded, below the
+// tracking server's.
+func (c *Client) URL(path string, query url.Values) *url.URL {
+	u := c.base.JoinPath(path)
+	u.RawQuery = query.Encode()
+	return u
+}
 
 // JSON sends a request to path below the tracking server's address and decodes
 // the answer into out. body nil makes a GET, else a POST of its JSON.
 func (c *Client) JSON(ctx context.Context, path string, query url.Values, body, out any) error {
-	u := *c.base
-	u.Path += path
-	u.RawQuery = query.Encode()
+	u := c.URL(path, query)
 	method, payload := http.MethodGet, []byte(nil)
 	if body != nil {
 		method = http.MethodPost

@@ -41,9 +41,9 @@ func (e *Error) Is(target error) bool {
 
 var _ error = (*Error)(nil)
 
-// noSuchEndpoint tells whether the server does not know what was asked at all
+// NoSuchEndpoint tells whether the server does not know what was asked at all
 // (an older MLflow), as opposed to a thing that is not there.
-func (e *Error) noSuchEndpoint() bool {
+func (e *Error) NoSuchEndpoint() bool {
 	return e.Status == http.StatusNotFound && e.Code == "" || e.Code == "ENDPOINT_NOT_FOUND"
 }
 

@@ -100,12 +100,13 @@ type restVersion struct {
 	Created      Int    `json:"creation_timestamp"`
 	CurrentStage string `json:"current_stage"`
 	Source       string `json:"source"`
+	RunID        string `json:"run_id"`
 	Status       string `json:"status"`
 }
 
 func (v *restVersion) version() Version {
 	return Version{
-		Name: v.Name, Version: v.Version, Stage: v.CurrentStage, Source: v.Source,
+		Name: v.Name, Version: v.Version, Stage: v.CurrentStage, Source: v.Source, RunID: v.RunID,
 		Status: v.Status, Created: millis(int64(v.Created)),
 	}
 }
@@ -252,7 +253,7 @@ func (s *rest) SearchLoggedModels(ctx context.Context, experimentIDs []string, r
 	}
 	err := s.c.JSON(ctx, api+"logged-models/search", nil, body, &out)
 	var e *Error
-	if errors.As(err, &e) && e.noSuchEndpoint() {
+	if errors.As(err, &e) && e.NoSuchEndpoint() {
 		return Page[LoggedModel]{}, nil // MLflow 2
 	}
 	p := page(out.Models, out.Next, (*restLoggedModel).model)

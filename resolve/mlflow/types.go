@@ -69,6 +69,7 @@ type Version struct {
 	Version string // decimal digits
 	Stage   string // None, Staging, Production, Archived
 	Source  string
+	RunID   string // empty where it is of no run, or the store does not tell
 	Status  string // READY when nothing more is written
 	Created time.Time
 }

@@ -1,0 +1,106 @@
+package main
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"github.com/mlflowfs/mlflowfs/resolve"
+	"github.com/mlflowfs/mlflowfs/resolve/artifact"
+	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
+)
+
+// connection is the flags that say where MLflow is and how its artifacts are
+// reached.
+type connection struct {
+	trackingURI string
+	registryURI string
+	access      accessFlag
+	logLevel    string
+}
+
+func (c *connection) bind(fl *pflag.FlagSet, env environment, logLevel string) {
+	c.access = accessFlag(resolve.Auto)
+	fl.StringVar(&c.trackingURI, "tracking-uri", "", "http(s)://host:port, sqlite:///file.db, or a FileStore directory; default ./mlruns where it holds experiments, else sqlite:///mlflow.db")
+	env.bind(fl, "tracking-uri", "MLFLOW_TRACKING_URI")
+	fl.StringVar(&c.registryURI, "registry-uri", "", "where the model registry is, if not at the tracking URI")
+	env.bind(fl, "registry-uri", "MLFLOW_REGISTRY_URI")
+	fl.Var(&c.access, "artifact-access", "auto, or one way to artifacts: direct (with this client's credentials), presigned (URLs that the server signs), server (through the server)")
+	env.bind(fl, "artifact-access", "MLFLOWFS_ARTIFACT_ACCESS")
+	fl.StringVar(&c.logLevel, "log-level", logLevel, "debug, info, warn or error")
+	env.bind(fl, "log-level", "MLFLOWFS_LOG_LEVEL")
+}
+
+// accessFlag is the value of --artifact-access.
+type accessFlag artifact.Access
+
+var _ pflag.Value = (*accessFlag)(nil)
+
+func (a *accessFlag) String() string { return string(*a) }
+func (a *accessFlag) Type() string   { return "access" }
+
+func (a *accessFlag) Set(v string) error {
+	switch x := artifact.Access(v); x {
+	case resolve.Auto, artifact.Direct, artifact.Presigned, artifact.Server:
+		*a = accessFlag(x)
+		return nil
+	}
+	return fmt.Errorf("%q is no way to artifacts: it must be auto, direct, presigned or server", v)
+}
+
+// log makes the log that the flags ask for, on standard error.
+func (c *connection) log() (*slog.Logger, error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(c.logLevel)); err != nil {
+		return nil, usageError{fmt.Errorf("--log-level %q: it must be debug, info, warn or error", c.logLevel)}
+	}
+	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})), nil
+}
+
+// stores are the open stores of a connection.
+type stores struct {
+	*resolve.Resolver
+	tracking, registry mlflow.Store
+	client             *mlflow.Client // nil where the tracking store is no server
+}
+
+func (s *stores) close() {
+	s.tracking.Close()
+	s.registry.Close()
+}
+
+// open opens the stores and makes a resolver of them; noLocal is
+// [resolve.Options.NoLocal] where the tracking store is a server.
+func (c *connection) open(ttl time.Duration, noLocal bool, log *slog.Logger) (*stores, error) {
+	if c.trackingURI == "" {
+		c.trackingURI = mlflow.DefaultTrackingURI()
+	}
+	set, err := mlflow.ReadSettings(os.Getenv)
+	if err != nil {
+		return nil, usageError{err}
+	}
+	web, err := mlflow.NewWebClient(os.Getenv, log)
+	if err != nil {
+		return nil, err
+	}
+	s := &stores{}
+	if s.tracking, s.client, err = mlflow.Open(c.trackingURI, os.Getenv, log); err != nil {
+		return nil, err
+	}
+	s.registry = s.tracking
+	if c.registryURI != "" && c.registryURI != c.trackingURI {
+		if s.registry, _, err = mlflow.Open(c.registryURI, os.Getenv, log); err != nil {
+			s.tracking.Close()
+			return nil, fmt.Errorf("the registry: %w", err)
+		}
+	}
+	s.Resolver = resolve.New(resolve.Options{
+		Tracking: s.tracking, Registry: s.registry, Client: s.client, Web: web,
+		Buckets: buckets(set, os.Getenv), Access: artifact.Access(c.access),
+		TTL: ttl, NoLocal: noLocal && s.client != nil, Log: log,
+	})
+	return s, nil
+}

@@ -1,0 +1,216 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path"
+	"path/filepath"
+	"sync"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/mlflowfs/mlflowfs/cache"
+	"github.com/mlflowfs/mlflowfs/resolve"
+	"github.com/mlflowfs/mlflowfs/resolve/artifact"
+)
+
+func downloadCommand() *cobra.Command {
+	var t target
+	var dst string
+	var quiet bool
+	c := &cobra.Command{
+		Use:   "download [--dst DIR] (URI | --run-id ID [--path P])",
+		Short: "Download an artifact or a directory of them, as mlflow.artifacts.download_artifacts does",
+		Long: `Download prints the local path of what it brought: DIR, or what is named in it.
+Without --dst it makes a new temporary directory, and of an artifact that lies
+on this machine it prints the own path and copies nothing.
+
+Files come in parallel ranges. Each grows under another name and is moved to
+its own when its size is right, and its checksum where the store gives one;
+with the same --dst an interrupted download goes on where it was.`,
+		RunE: func(*cobra.Command, []string) error {
+			return t.find(func(ctx context.Context, s *stores, found resolve.Found, log *slog.Logger) error {
+				return download(ctx, s, found, dst, newProgress(quiet))
+			})
+		},
+	}
+	t.bind(c, true)
+	c.Flags().StringVar(&dst, "dst", "", "the directory to download to; it is made where it is missing")
+	c.Flags().BoolVar(&quiet, "quiet", false, "show no progress")
+	return c
+}
+
+// How much goes on at once: directories that are listed, files that are open,
+// requests for bytes, and of these those for one file.
+const (
+	parallelLists = 8
+	parallelFiles = 32
+	parallelGets  = 24
+	parallelInOne = 8
+)
+
+func download(ctx context.Context, s *stores, found resolve.Found, dst string, p *progress) (err error) {
+	if dst == "" {
+		if own := ownPath(ctx, s, found); own != "" {
+			fmt.Println(own)
+			return nil
+		}
+		if dst, err = os.MkdirTemp("", "mlflowfs-"); err != nil {
+			return err
+		}
+	}
+	if dst, err = filepath.Abs(dst); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(dst, 0o755); err != nil {
+		return fmt.Errorf("the destination must be a directory: %w", err)
+	}
+	root, err := os.OpenRoot(dst)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	if dir := path.Dir(found.Path); found.Path != "" {
+		if err := root.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+	}
+	d := &downloads{s: s, root: root, lists: make(chan struct{}, parallelLists), files: make(chan struct{}, parallelFiles), progress: p}
+	d.one = cache.Downloader{Root: root, Parallel: parallelInOne, Slots: make(chan struct{}, parallelGets), Progress: p.add}
+	var gctx context.Context
+	d.g, gctx = errgroup.WithContext(ctx)
+	p.start()
+	if found.Dir == nil {
+		d.file(gctx, found.Item, found.Path)
+	} else {
+		d.dir(gctx, found.Dir, found.Path)
+	}
+	err = errors.Join(d.g.Wait(), d.failures())
+	p.stop(err)
+	if cause := context.Cause(ctx); err != nil && cause != nil {
+		err = fmt.Errorf("interrupted: the same command with --dst %s goes on from here", dst)
+	}
+	if err != nil {
+		return err
+	}
+	fmt.Println(filepath.Join(dst, filepath.FromSlash(found.Path)))
+	return nil
+}
+
+// ownPath is the path of what lies on this machine and nowhere else.
+func ownPath(ctx context.Context, s *stores, found resolve.Found) string {
+	store, p := found.Store, found.Item.Path
+	if d := found.Dir; d != nil {
+		if len(d.Layers) != 1 || len(d.Mounts) > 0 {
+			return ""
+		}
+		if _, err := s.List(ctx, d); err != nil { // it decides where it lies
+			return ""
+		}
+		store, p = d.Layers[0].Store, d.Layers[0].Dir
+	}
+	own, err := artifact.OwnPath(store, p)
+	if err != nil {
+		return ""
+	}
+	return own
+}
+
+// downloads is all the files of one download.
+type downloads struct {
+	s            *stores
+	root         *os.Root
+	g            *errgroup.Group
+	lists, files chan struct{}
+	one          cache.Downloader
+	progress     *progress
+
+	mu     sync.Mutex // guards failed
+	failed []error    // of single files
+}
+
+// A file that can't be had keeps no other from coming, until they are many.
+const maxFailures = 20
+
+func (d *downloads) fail(name string, err error) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.failed = append(d.failed, fmt.Errorf("%s: %w", name, err))
+	if len(d.failed) < maxFailures {
+		return nil
+	}
+	return errors.New("too many files failed: the rest was left")
+}
+
+// failures are the errors of the files that failed.
+func (d *downloads) failures() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return errors.Join(d.failed...)
+}
+
+// take waits for a place in slots.
+func take(ctx context.Context, slots chan struct{}) bool {
+	select {
+	case slots <- struct{}{}:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func (d *downloads) dir(ctx context.Context, o *resolve.Origin, at string) {
+	d.g.Go(func() error {
+		if !take(ctx, d.lists) {
+			return ctx.Err()
+		}
+		items, err := d.s.List(ctx, o)
+		<-d.lists
+		if err != nil {
+			return err
+		}
+		if at != "" {
+			if err := d.root.Mkdir(at, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
+				return err
+			}
+		}
+		for _, it := range items {
+			if it.Dir == nil {
+				d.progress.more(it.Size)
+			}
+		}
+		for _, it := range items {
+			if name := path.Join(at, it.Name); it.Dir != nil {
+				d.dir(ctx, it.Dir, name)
+			} else if !take(ctx, d.files) {
+				return ctx.Err()
+			} else {
+				d.g.Go(func() error {
+					defer func() { <-d.files }()
+					return d.bring(ctx, it, name)
+				})
+			}
+		}
+		return nil
+	})
+}
+
+func (d *downloads) file(ctx context.Context, it resolve.Item, name string) {
+	d.progress.more(it.Size)
+	d.g.Go(func() error { return d.bring(ctx, it, name) })
+}
+
+func (d *downloads) bring(ctx context.Context, it resolve.Item, name string) error {
+	if it.Store == nil {
+		d.progress.add(it.Size)
+		return d.root.WriteFile(name, []byte(it.Content), 0o644)
+	}
+	if err := d.one.Download(ctx, it.Key(), it, name); err != nil {
+		return d.fail(name, err)
+	}
+	return nil
+}

@@ -1,0 +1,129 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+
+	"cloud.google.com/go/storage"
+	"gocloud.dev/blob"
+	"gocloud.dev/blob/gcsblob"
+	"gocloud.dev/gcp"
+	"golang.org/x/oauth2/google"
+	"google.golang.org/api/googleapi"
+	"google.golang.org/api/option"
+
+	"github.com/mlflowfs/mlflowfs/resolve/artifact"
+	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
+)
+
+// gsDriver opens Google Cloud Storage buckets with the application default
+// credentials (GOOGLE_APPLICATION_CREDENTIALS, gcloud's own, the machine's),
+// or without any where there are none, as MLflow's GCSArtifactRepository does.
+// STORAGE_EMULATOR_HOST is followed.
+type gsDriver struct {
+	set mlflow.Settings
+	env mlflow.Env
+}
+
+const gsScope = "https://www.googleapis.com/auth/devstorage.read_only"
+
+func (d gsDriver) open(ctx context.Context, bucket string) (*artifact.Bucket, error) {
+	var rt http.RoundTripper = storeTransport(d.set)
+	client := gcp.NewAnonymousHTTPClient(rt)
+	if d.env("STORAGE_EMULATOR_HOST") == "" {
+		w, cctx := credentialsWait(ctx, d.set, "Google credentials")
+		creds, err := google.FindDefaultCredentials(cctx, gsScope)
+		switch {
+		case err == nil:
+			client, err = gcp.NewHTTPClient(rt, creds.TokenSource)
+		case d.env("GOOGLE_APPLICATION_CREDENTIALS") != "":
+			err = artifact.NoCredentials(fmt.Sprintf("GOOGLE_APPLICATION_CREDENTIALS leads to no credentials: %v", err))
+		default:
+			err = nil // a public bucket needs none
+		}
+		if w.End(err) != nil {
+			return nil, err
+		}
+	}
+	// Without this client of our own, gocloud would understand an emulator's
+	// address in one of its two forms only.
+	api, err := storage.NewClient(ctx, option.WithHTTPClient(&client.Client))
+	if err != nil {
+		return nil, err
+	}
+	b, err := gcsblob.OpenBucket(ctx, nil, bucket, &gcsblob.Options{Client: api})
+	if err != nil {
+		return nil, err
+	}
+	return &artifact.Bucket{
+		Bucket:   b,
+		Settings: d.set,
+		BeforeList: func(as func(any) bool, prefix string) error {
+			var q *storage.Query
+			if !as(&q) {
+				return errDriver
+			}
+			q.Prefix = prefix
+			return q.SetAttrSelection([]string{"Name", "Size", "Updated", "Generation"})
+		},
+		Object: func(o *blob.ListObject) (key, version string) {
+			var a storage.ObjectAttrs
+			switch {
+			case !o.As(&a):
+				return o.Key, ""
+			case a.Prefix != "":
+				return a.Prefix, ""
+			}
+			return a.Name, generation(a.Generation)
+		},
+		BeforeRead: func(as func(any) bool, key, version string) error {
+			var h **storage.ObjectHandle
+			if !as(&h) {
+				return errDriver
+			}
+			// Stored with gzip, an object is read as it is stored: its size is
+			// that of the listing.
+			o := api.Bucket(bucket).Object(key).ReadCompressed(true)
+			if n, err := strconv.ParseInt(version, 10, 64); err == nil {
+				o = o.Generation(n)
+			}
+			*h = o
+			return nil
+		},
+		Answer: func(r *blob.Reader) artifact.Answer {
+			a := artifact.Answer{Size: r.Size()}
+			var sr *storage.Reader
+			if r.As(&sr) {
+				at := sr.Attrs
+				a.Version = generation(at.Generation)
+				if n := sr.Remain(); at.StartOffset != 0 || n != at.Size {
+					a.ContentRange = fmt.Sprintf("bytes %d-%d/%d", at.StartOffset, at.StartOffset+n-1, at.Size)
+				}
+				if at.CRC32C != 0 {
+					a.CRC32C = &at.CRC32C
+				}
+			}
+			return a
+		},
+		Refusal: func(err error) (status int, code, words string) {
+			var answer *googleapi.Error
+			switch {
+			case errors.As(err, &answer):
+				return answer.Code, "", answer.Message
+			case errors.Is(err, storage.ErrObjectNotExist), errors.Is(err, storage.ErrBucketNotExist):
+				return http.StatusNotFound, "notFound", err.Error()
+			}
+			return 0, "", ""
+		},
+	}, nil
+}
+
+func generation(n int64) string {
+	if n == 0 {
+		return ""
+	}
+	return strconv.FormatInt(n, 10)
+}

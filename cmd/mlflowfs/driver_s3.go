@@ -1,0 +1,168 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
+	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+	"github.com/aws/smithy-go"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
+	"gocloud.dev/blob"
+	"gocloud.dev/blob/s3blob"
+
+	"github.com/mlflowfs/mlflowfs/resolve/artifact"
+	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
+)
+
+// s3Driver opens S3 buckets with AWS's own environment and profiles, and what
+// MLflow's S3ArtifactRepository reads besides: MLFLOW_S3_ENDPOINT_URL,
+// MLFLOW_S3_IGNORE_TLS, MLFLOW_BOTO_CLIENT_ADDRESSING_STYLE.
+type s3Driver struct {
+	set mlflow.Settings
+	env mlflow.Env
+}
+
+const credentialsPatience = 10 * time.Second
+
+func (d s3Driver) open(ctx context.Context, bucket string) (*artifact.Bucket, error) {
+	endpoint := d.env("MLFLOW_S3_ENDPOINT_URL")
+	path := endpoint != ""
+	switch d.env("MLFLOW_BOTO_CLIENT_ADDRESSING_STYLE") {
+	case "path":
+		path = true
+	case "virtual":
+		path = false
+	}
+	return d.bucket(ctx, bucket, endpoint, "", path)
+}
+
+// openHosted opens <bucket>@<host>, as r2:// and b2:// URIs name an S3 service
+// (mlflow.store.artifact.r2_artifact_repo and b2_artifact_repo). region empty
+// is that of a Backblaze host, s3.<region>.backblazeb2.com.
+func (d s3Driver) openHosted(region string, path bool) artifact.OpenBucket {
+	return func(ctx context.Context, place string) (*artifact.Bucket, error) {
+		bucket, host, ok := strings.Cut(place, "@")
+		if !ok || bucket == "" || host == "" {
+			return nil, fmt.Errorf("the URI must name its bucket and its host: <bucket>@<host>, and not %q", place)
+		}
+		region, path := region, path
+		if parts := strings.Split(host, "."); region == "" && len(parts) == 4 {
+			region = parts[1]
+		}
+		if name, _, _ := strings.Cut(host, ":"); strings.Trim(name, "0123456789.") == "" {
+			path = true // no bucket stands before an address in numbers
+		}
+		return d.bucket(ctx, bucket, "https://"+host, region, path)
+	}
+}
+
+func (d s3Driver) bucket(ctx context.Context, bucket, endpoint, region string, pathStyle bool) (*artifact.Bucket, error) {
+	client := awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) {
+		d.set.Tune(t)
+		if truthy(d.env("MLFLOW_S3_IGNORE_TLS")) {
+			t.TLSClientConfig.InsecureSkipVerify = true
+		}
+	})
+	opts := []func(*config.LoadOptions) error{config.WithHTTPClient(client), config.WithRetryMaxAttempts(1 + d.set.Retries)}
+	if region != "" {
+		opts = append(opts, config.WithRegion(region))
+	}
+	w, cctx := credentialsWait(ctx, d.set, "AWS credentials")
+	conf, err := config.LoadDefaultConfig(cctx, opts...)
+	if err == nil && conf.Credentials != nil {
+		_, err = conf.Credentials.Retrieve(cctx)
+		if err != nil {
+			err = artifact.NoCredentials(fmt.Sprintf("no AWS credentials were found (%v): set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE", err))
+		}
+	}
+	if w.End(err) != nil {
+		return nil, err
+	}
+	if conf.Region == "" {
+		conf.Region = "us-east-1" // as boto3
+	}
+	api := s3.NewFromConfig(conf, func(o *s3.Options) {
+		if endpoint != "" {
+			o.BaseEndpoint = aws.String(endpoint)
+		}
+		o.UsePathStyle = pathStyle
+		// Checksums are held against the file where it is whole; a CRC of each
+		// range by the SDK would be a second pass over it.
+		o.ResponseChecksumValidation = aws.ResponseChecksumValidationWhenRequired
+		o.DisableLogOutputChecksumValidationSkipped = true
+	})
+	b, err := s3blob.OpenBucket(ctx, api, bucket, nil)
+	if err != nil {
+		return nil, err
+	}
+	return &artifact.Bucket{
+		Bucket:   b,
+		Settings: d.set,
+		BeforeList: func(as func(any) bool, prefix string) error {
+			var in *s3.ListObjectsV2Input
+			if !as(&in) {
+				return errDriver
+			}
+			if prefix != "" {
+				in.Prefix = aws.String(prefix)
+			}
+			return nil
+		},
+		Object: func(o *blob.ListObject) (key, version string) {
+			var obj types.Object
+			var dir types.CommonPrefix
+			switch {
+			case !o.IsDir && o.As(&obj):
+				return aws.ToString(obj.Key), aws.ToString(obj.ETag)
+			case o.IsDir && o.As(&dir):
+				return aws.ToString(dir.Prefix), ""
+			}
+			return o.Key, ""
+		},
+		BeforeRead: func(as func(any) bool, key, version string) error {
+			var in *s3.GetObjectInput
+			if !as(&in) {
+				return errDriver
+			}
+			in.Key = aws.String(key)
+			if version != "" {
+				in.IfMatch = aws.String(version)
+			}
+			return nil
+		},
+		Answer: func(r *blob.Reader) artifact.Answer {
+			a := artifact.Answer{Size: r.Size()}
+			var out s3.GetObjectOutput
+			if r.As(&out) {
+				a.ContentRange, a.Version = aws.ToString(out.ContentRange), aws.ToString(out.ETag)
+				a.MD5 = artifact.MD5OfETag(a.Version, string(out.ServerSideEncryption), aws.ToString(out.SSECustomerAlgorithm))
+			}
+			return a
+		},
+		Refusal: func(err error) (status int, code, words string) {
+			var answer *smithyhttp.ResponseError
+			if !errors.As(err, &answer) {
+				return 0, "", ""
+			}
+			var said smithy.APIError
+			if errors.As(err, &said) {
+				code, words = said.ErrorCode(), said.ErrorMessage()
+			}
+			if status = answer.HTTPStatusCode(); status == http.StatusNotFound && strings.Contains(code, "User") {
+				status = http.StatusForbidden // versitygw, of an access key that nobody has
+			}
+			return status, code, words
+		},
+	}, nil
+}
+
+// errDriver is a version of gocloud that does not show what it sends.
+var errDriver = errors.New("the object store's driver does not show its request")

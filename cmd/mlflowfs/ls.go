@@ -1,0 +1,158 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path"
+
+	"github.com/spf13/cobra"
+
+	"github.com/mlflowfs/mlflowfs/cache"
+	"github.com/mlflowfs/mlflowfs/resolve"
+	"github.com/mlflowfs/mlflowfs/resolve/artifact"
+)
+
+func lsCommand() *cobra.Command {
+	var t target
+	var l lister
+	c := &cobra.Command{
+		Use:   "ls [-l] [-R] [--json] (URI | --run-id ID [--path P])",
+		Short: "List the artifacts directly under a URI, as mlflow.artifacts.list_artifacts does",
+		Long: `Ls lists what lies directly under a URI: runs:/<run_id>/<path>, any form of
+models:/…, or a storage URI such as s3://bucket/dir. A directory's name ends
+in a slash. Under a file there is nothing. What no store holds, such as the
+registered_model_meta of a download, is not listed.`,
+		RunE: func(*cobra.Command, []string) error { return t.find(l.run) },
+	}
+	t.bind(c, true)
+	c.Flags().BoolVarP(&l.long, "long", "l", false, "sizes in bytes, and times where the store tells them")
+	c.Flags().BoolVarP(&l.recursive, "recursive", "R", false, "what is below its directories, too")
+	c.Flags().BoolVar(&l.json, "json", false, "an array of path, is_dir and file_size, as MLflow's FileInfo has them")
+	return c
+}
+
+// lister is the flags of ls, and its output.
+type lister struct {
+	long, recursive, json bool
+
+	s     *stores
+	out   *bufio.Writer
+	infos []fileInfo
+}
+
+// fileInfo is mlflow.entities.FileInfo.
+type fileInfo struct {
+	Path  string `json:"path"`
+	IsDir bool   `json:"is_dir"`
+	Size  *int64 `json:"file_size,omitempty"`
+}
+
+func (l *lister) run(ctx context.Context, s *stores, found resolve.Found, _ *slog.Logger) error {
+	l.s, l.out, l.infos = s, bufio.NewWriter(os.Stdout), []fileInfo{}
+	if found.Dir != nil {
+		if err := l.dir(ctx, *found.Dir, found.Path, ""); err != nil {
+			return err
+		}
+	}
+	if l.json {
+		enc := json.NewEncoder(l.out)
+		enc.SetEscapeHTML(false)
+		enc.SetIndent("", "  ")
+		if err := enc.Encode(l.infos); err != nil {
+			return err
+		}
+	}
+	return l.out.Flush()
+}
+
+// dir lists o. Paths begin with mlflow as MLflow gives them, and with rel as
+// a person reads them.
+func (l *lister) dir(ctx context.Context, o resolve.Origin, mlflow, rel string) error {
+	o.Meta = ""
+	items, err := l.s.List(ctx, &o)
+	if err != nil {
+		return err
+	}
+	for _, it := range items {
+		p, name := path.Join(mlflow, it.Name), path.Join(rel, it.Name)
+		if l.json {
+			info := fileInfo{Path: p, IsDir: it.Dir != nil}
+			if it.Dir == nil {
+				info.Size = &it.Size
+			}
+			l.infos = append(l.infos, info)
+		} else {
+			l.line(it, name)
+		}
+		if it.Dir != nil && l.recursive {
+			if err := l.dir(ctx, *it.Dir, p, name); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (l *lister) line(it resolve.Item, name string) {
+	size, mtime := fmt.Sprint(it.Size), "-"
+	if it.Dir != nil {
+		size, name = "-", name+"/"
+	}
+	if !it.Mtime.IsZero() {
+		mtime = it.Mtime.Local().Format("2006-01-02 15:04:05")
+	}
+	if l.long {
+		fmt.Fprintf(l.out, "%15s  %-19s  ", size, mtime)
+	}
+	fmt.Fprintln(l.out, name)
+}
+
+func catCommand() *cobra.Command {
+	var t target
+	c := &cobra.Command{
+		Use:   "cat (URI | --run-id ID --path P)",
+		Short: "Write one artifact's bytes to standard output",
+		RunE:  func(*cobra.Command, []string) error { return t.find(cat) },
+	}
+	t.bind(c, true)
+	return c
+}
+
+func cat(ctx context.Context, _ *stores, found resolve.Found, _ *slog.Logger) error {
+	switch {
+	case found.Dir != nil:
+		return errors.New("it is a directory: name a file in it, or use `mlflowfs download`")
+	case found.Store == nil:
+		_, err := io.WriteString(os.Stdout, found.Content)
+		return err
+	}
+	if o, ok := artifact.Chosen(found.Store).(artifact.Opener); ok {
+		f, err := o.Open(found.Item.Path)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		_, err = io.Copy(os.Stdout, f)
+		return err
+	}
+	f := cache.New(cache.Options{Bytes: 128 << 20, Parallel: 8}).Open(found.Key(), found.Item, true)
+	defer f.Close()
+	_, err := io.CopyBuffer(struct{ io.Writer }{os.Stdout}, io.NewSectionReader(inContext{ctx, f}, 0, f.Size()), make([]byte, cache.BlockSize))
+	return err
+}
+
+// inContext is a cached file as an io.ReaderAt.
+type inContext struct {
+	ctx context.Context
+	f   *cache.File
+}
+
+var _ io.ReaderAt = inContext{}
+
+func (r inContext) ReadAt(p []byte, off int64) (int, error) { return r.f.ReadAt(r.ctx, p, off) }

@@ -1,0 +1,278 @@
+package artifact
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"path"
+	"strings"
+	"time"
+
+	"gocloud.dev/blob"
+
+	"github.com/mlflowfs/mlflowfs/cache"
+	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
+)
+
+// Bucket is a bucket of an object store as gocloud.dev/blob opens it, with
+// what gocloud leaves to each store: keys as they are (gocloud escapes some),
+// validators, and the pinning of a read to one of them.
+type Bucket struct {
+	*blob.Bucket
+	Settings mlflow.Settings
+
+	// BeforeList makes a listing ask for the prefix as it is.
+	BeforeList func(as func(any) bool, prefix string) error
+	// Object gives a listed object's own key and its validator.
+	Object func(*blob.ListObject) (key, version string)
+	// BeforeRead makes a read ask for the key as it is and, where version is
+	// not empty, for that content and no other.
+	BeforeRead func(as func(any) bool, key, version string) error
+	// Answer tells what the store says of what is being read.
+	Answer func(*blob.Reader) Answer
+	// Refusal is the store's HTTP status with its code and words, or 0 where
+	// err is not an answer of the store's.
+	Refusal func(err error) (status int, code, words string)
+
+	// ReadRaw reads a key that gocloud can't name; nil where it can name all.
+	ReadRaw func(ctx context.Context, key, version string, off, n int64) (io.ReadCloser, Answer, error)
+}
+
+// OpenBucket opens a bucket of one scheme. place is what stands between // and
+// the next slash of a URI. An error that is a [NoCredentials] says that the
+// client has no credentials for it.
+type OpenBucket func(ctx context.Context, place string) (*Bucket, error)
+
+// Answer is what the headers of an object's bytes say.
+type Answer struct {
+	ContentRange string // as in RFC 9110; empty where the whole object came
+	Size         int64  // bytes, of the object
+	Version      string
+	cache.Sums
+}
+
+// Blob is a directory in an object store.
+type Blob struct {
+	uri  string // as it may be shown
+	root string // key, no slash at either end
+	open func(context.Context) (*Bucket, error)
+}
+
+var (
+	_ Store  = (*Blob)(nil)
+	_ Stater = (*Blob)(nil)
+)
+
+// NewBlob makes a store of the directory root in a bucket, which open gives
+// whenever it is needed. uri is both, as it may be shown.
+func NewBlob(uri, root string, open func(context.Context) (*Bucket, error)) *Blob {
+	return &Blob{strings.TrimRight(uri, "/"), strings.Trim(root, "/"), open}
+}
+
+// ErrNoBucket says that a bucket or container is not there, as opposed to a
+// place in it that nothing was written to. It is an fs.ErrNotExist.
+var ErrNoBucket error = noBucket{}
+
+type noBucket struct{}
+
+func (noBucket) Error() string        { return "no such bucket" }
+func (noBucket) Is(target error) bool { return target == fs.ErrNotExist }
+
+// ID is the directory's URI.
+func (b *Blob) ID() string { return b.uri }
+
+func (b *Blob) key(p string) string { return strings.TrimPrefix(path.Join("/", b.root, p), "/") }
+
+// onePage is how many objects a listing's answer holds, at most.
+const onePage = 1000
+
+// List asks for everything below the directory. What fits in one page is the
+// whole tree; else the directory alone is asked for.
+func (b *Blob) List(ctx context.Context, dir string) (Tree, error) {
+	prefix := b.key(dir)
+	if prefix != "" {
+		prefix += "/"
+	}
+	all, next, err := b.page(ctx, prefix, "", blob.FirstPageToken)
+	if err == nil && len(next) == 0 {
+		return plant(dir, prefix, all), nil
+	}
+	all = nil
+	for token := blob.FirstPageToken; err == nil && len(token) > 0; {
+		var some []object
+		some, token, err = b.page(ctx, prefix, "/", token)
+		all = append(all, some...)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return Tree{dir: plant(dir, prefix, all)[dir]}, nil
+}
+
+// Stat asks for the one name: what begins with a key is listed in order, and
+// first of all the key itself.
+func (b *Blob) Stat(ctx context.Context, file string) (Entry, error) {
+	key := b.key(file)
+	e := Entry{Name: path.Base(file), IsDir: true}
+	if key == "" {
+		return e, nil
+	}
+	for token := blob.FirstPageToken; len(token) > 0; {
+		var some []object
+		var err error
+		if some, token, err = b.page(ctx, key, "/", token); err != nil {
+			return Entry{}, err
+		}
+		for _, o := range some {
+			switch {
+			case o.key == key:
+				return o.entry(e.Name), nil
+			case o.key == key+"/":
+				return e, nil
+			case o.key > key+"/":
+				token = nil
+			}
+		}
+	}
+	return Entry{}, fmt.Errorf("%s/%s: %w", b.uri, file, fs.ErrNotExist)
+}
+
+// object is an object as it is listed, or a common prefix, whose key ends in a
+// slash.
+type object struct {
+	key, version string
+	size         int64
+	mtime        time.Time
+}
+
+func (o *object) entry(name string) Entry {
+	return Entry{Name: name, Size: o.size, Version: o.version, Mtime: o.mtime}
+}
+
+func (b *Blob) page(ctx context.Context, prefix, delimiter string, token []byte) ([]object, []byte, error) {
+	bucket, err := b.open(ctx)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", b.uri, err)
+	}
+	w := bucket.Settings.Watch(ctx, "listing "+b.uri)
+	listed, next, err := bucket.ListPage(w.Context(), token, onePage, &blob.ListOptions{
+		Prefix: prefix, Delimiter: delimiter,
+		BeforeList: func(as func(any) bool) error { return bucket.BeforeList(as, prefix) },
+	})
+	if err := w.End(err); err != nil {
+		return nil, nil, b.fail(bucket, "", err, "")
+	}
+	out := make([]object, len(listed))
+	for i, o := range listed {
+		key, version := bucket.Object(o)
+		out[i] = object{key, version, o.Size, o.ModTime}
+	}
+	return out, next, nil
+}
+
+// plant makes a tree of objects below prefix, which is the key of dir. An
+// object whose key ends in a slash is a directory's marker.
+func plant(dir, prefix string, objects []object) Tree {
+	tree := Tree{dir: nil}
+	seen := map[string]bool{}
+	for i := range objects {
+		o := &objects[i]
+		rel, ok := strings.CutPrefix(o.key, prefix)
+		if !ok || rel == "" {
+			continue
+		}
+		rel, isDir := strings.CutSuffix(rel, "/")
+		at := dir
+		for {
+			name, rest, more := strings.Cut(rel, "/")
+			if !more && !isDir {
+				tree[at] = append(tree[at], o.entry(name))
+				break
+			}
+			below := path.Join(at, name)
+			if BadName(name) != "" {
+				below = at + "/" + name // left out with its name, and leads nowhere
+			}
+			if !seen[below] {
+				seen[below] = true
+				tree[at] = append(tree[at], Entry{Name: name, IsDir: true})
+				tree[below] = append([]Entry{}, tree[below]...)
+			}
+			if !more {
+				break
+			}
+			at, rel = below, rest
+		}
+	}
+	return tree
+}
+
+// ReadRange reads an object, pinned to the validator where there is one.
+func (b *Blob) ReadRange(ctx context.Context, file string, off, n int64, validator string) (*cache.Body, error) {
+	bucket, err := b.open(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", b.uri, err)
+	}
+	w := bucket.Settings.Watch(ctx, "reading "+b.uri)
+	rc, a, err := bucket.read(w.Context(), b.key(file), validator, off, n)
+	if err != nil {
+		return nil, b.fail(bucket, file, w.End(err), validator)
+	}
+	body := &cache.Body{ReadCloser: w.Body(rc), Total: a.Size, Validator: a.Version, Sums: a.Sums}
+	if a.ContentRange == "" {
+		body.Whole = true
+		return body, nil
+	}
+	if err := heldTo(a.ContentRange, off, n); err != nil && a.Size >= off+n { // a changed size is the cache's to see
+		body.Close()
+		return nil, err
+	}
+	return body, nil
+}
+
+func (b *Bucket) read(ctx context.Context, key, version string, off, n int64) (io.ReadCloser, Answer, error) {
+	if b.ReadRaw != nil {
+		return b.ReadRaw(ctx, key, version, off, n)
+	}
+	r, err := b.NewRangeReader(ctx, key, off, n, &blob.ReaderOptions{
+		BeforeRead: func(as func(any) bool) error { return b.BeforeRead(as, key, version) },
+	})
+	if err != nil {
+		return nil, Answer{}, err
+	}
+	return r, b.Answer(r), nil
+}
+
+// fail gives an error of a store the meaning that it has here. file is empty
+// for a listing.
+func (b *Blob) fail(bucket *Bucket, file string, err error, validator string) error {
+	what := strings.TrimRight(b.uri+"/"+file, "/")
+	status, code, words := bucket.Refusal(err)
+	switch {
+	case status == 0:
+		if errors.Is(err, io.EOF) {
+			err = io.ErrUnexpectedEOF // an io.EOF means the end of a file to those above
+		}
+		return fmt.Errorf("%s: %w", what, mlflow.HideQuery(err))
+	case status == http.StatusPreconditionFailed, status == http.StatusRequestedRangeNotSatisfiable,
+		status == http.StatusNotFound && validator != "":
+		return fmt.Errorf("%s: %w: %s %s", what, cache.ErrChanged, code, words)
+	case status == http.StatusNotFound && file == "": // a listing finds no bucket, or nothing
+		return fmt.Errorf("%s: %w: %s %s", what, ErrNoBucket, code, words)
+	}
+	return &mlflow.Error{What: what, Status: status, Code: code, Message: words}
+}
+
+// NoCredentials says why a store can't be asked with credentials of the
+// client's own, and where it looks for them. It is an fs.ErrPermission.
+type NoCredentials string
+
+func (n NoCredentials) Error() string { return string(n) }
+
+// Is matches fs.ErrPermission.
+func (n NoCredentials) Is(target error) bool { return target == fs.ErrPermission }
+
+var _ error = NoCredentials("")

@@ -1,0 +1,287 @@
+package artifact
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/mlflowfs/mlflowfs/cache"
+	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
+)
+
+// Access is a kind of way to an artifact's bytes.
+type Access string
+
+// The ways, in the order in which they are tried.
+const (
+	Direct    Access = "direct"    // with the client's own credentials, or as a local file
+	Presigned Access = "presigned" // with URLs that the tracking server signs
+	Server    Access = "server"    // through the tracking server
+)
+
+// Way is one way to a directory of artifacts.
+type Way struct {
+	Access Access
+	Says   string // what it is, for a person
+	Store  Store
+
+	// Elsewhere says that where nothing is found this way, it may lie on
+	// another machine: an absent directory is no answer.
+	Elsewhere bool
+}
+
+// Verdict is how a way was found to be. Err nil and Chosen false is a way that
+// nobody had to try.
+type Verdict struct {
+	Way
+	Err    error
+	Chosen bool
+	// Stream says that the way brings whole files in one stream; it is known
+	// once a file was read (Read).
+	Stream, Read bool
+}
+
+// Choice is a directory that several ways may lead to. Which one is decided
+// by what answers, in their order, when the directory is first asked for, and
+// remembered: a way is left for the next one where it has no credentials, is
+// refused, is not offered, or can't be reached. Its first read may still show
+// that a way does not hold what its listing promised (a URL signed for a host
+// that only the server reaches), and it is left then, too.
+type Choice struct {
+	Where string // the directory's URI, as it may be shown
+
+	id       string
+	ways     []Way
+	patience time.Duration // for a way that has another behind it
+
+	mu     sync.Mutex // guards what follows
+	errs   []error    // of the ways that were left, in order
+	failed []error    // of the last attempt that found no way at all
+	listed bool       // the way is decided, as far as listing goes
+	proven bool       // and a read has succeeded
+	stream bool
+	trying chan struct{} // closed when the trial that is running ends
+}
+
+var (
+	_ Store  = (*Choice)(nil)
+	_ Stater = (*Choice)(nil)
+)
+
+// NewChoice makes a store of ways, which are not empty, to the directory at
+// where, which id identifies.
+func NewChoice(id, where string, ways []Way) *Choice {
+	return &Choice{Where: where, id: id, ways: ways, patience: 20 * time.Second}
+}
+
+// ID is that of the directory, whatever the way.
+func (c *Choice) ID() string { return c.id }
+
+// Chosen is the store that answers for s: where s is a Choice that is decided,
+// that of its way.
+func Chosen(s Store) Store {
+	if c, ok := s.(*Choice); ok {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.listed {
+			return c.ways[len(c.errs)].Store
+		}
+	}
+	return s
+}
+
+// Verdicts says how each way was found.
+func (c *Choice) Verdicts() []Verdict {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	out := make([]Verdict, len(c.ways))
+	for i, w := range c.ways {
+		out[i] = Verdict{Way: w}
+		switch {
+		case i < len(c.errs):
+			out[i].Err = c.errs[i]
+		case i == len(c.errs) && c.listed:
+			out[i].Chosen, out[i].Stream, out[i].Read = true, c.stream, c.proven
+		case !c.listed && i < len(c.failed):
+			out[i].Err = c.failed[i]
+		}
+	}
+	return out
+}
+
+// List lists by the way that is chosen, or chooses.
+func (c *Choice) List(ctx context.Context, dir string) (tree Tree, err error) {
+	err = c.ask(ctx, func(ctx context.Context, s Store) (bool, error) {
+		tree, err = s.List(ctx, dir)
+		return len(tree[dir]) > 0, err
+	})
+	return tree, err
+}
+
+// Stat asks for one name by the way that is chosen, or chooses.
+func (c *Choice) Stat(ctx context.Context, p string) (e Entry, err error) {
+	err = c.ask(ctx, func(ctx context.Context, s Store) (bool, error) {
+		e, err = Stat(ctx, s, p)
+		return err == nil, err
+	})
+	return e, err
+}
+
+// ask asks the way that is chosen by f, which tells whether it found anything.
+// Where none is chosen, it tries one after another, one caller at a time.
+func (c *Choice) ask(ctx context.Context, f func(context.Context, Store) (bool, error)) error {
+	for {
+		c.mu.Lock()
+		if c.listed {
+			s := c.ways[len(c.errs)].Store
+			c.mu.Unlock()
+			_, err := f(ctx, s)
+			return err
+		}
+		trying := c.trying
+		if trying == nil {
+			c.trying = make(chan struct{})
+			c.mu.Unlock()
+			return c.try(ctx, f)
+		}
+		c.mu.Unlock()
+		select {
+		case <-trying:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+func (c *Choice) try(ctx context.Context, f func(context.Context, Store) (bool, error)) error {
+	var errs []error
+	var err error
+	var found, absent bool
+	for i, w := range c.ways {
+		last := i == len(c.ways)-1
+		tctx, cancel := ctx, context.CancelFunc(func() {})
+		if !last {
+			tctx, cancel = context.WithTimeout(ctx, c.patience)
+		}
+		if ck, ok := w.Store.(checker); ok {
+			err = ck.check(tctx)
+		} else {
+			err = nil
+		}
+		if err == nil {
+			found, err = f(tctx, w.Store)
+		}
+		cancel()
+		if err == nil || !leads(err) && (last || !w.Elsewhere) {
+			break // it answered, be it that nothing is there
+		}
+		absent = absent || !leads(err)
+		if ctx.Err() != nil {
+			errs = nil // the caller went: nothing was found out
+			break
+		}
+		errs = append(errs, err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	close(c.trying)
+	c.trying = nil
+	switch {
+	case len(errs) == len(c.ways):
+		c.failed = errs
+		return c.noWay(errs)
+	case ctx.Err() == nil && (found || !absent):
+		c.errs, c.listed = errs, true // else nothing is anywhere yet
+	}
+	return err
+}
+
+// noWay is the error where each way failed. One that is a refusal or knows
+// nothing of the place hides none of the others' words.
+func (c *Choice) noWay(errs []error) error {
+	if len(errs) == 1 {
+		return errs[0]
+	}
+	var words []string
+	for i, err := range errs {
+		words = append(words, fmt.Sprintf("%s: %v", c.ways[i].Access, err))
+	}
+	return &noWay{strings.Join(words, "; "), errs}
+}
+
+type noWay struct {
+	words string
+	errs  []error
+}
+
+func (n *noWay) Error() string   { return n.words }
+func (n *noWay) Unwrap() []error { return n.errs }
+
+var _ error = (*noWay)(nil)
+
+// checker is a Store that can tell without a listing whether it is offered.
+type checker interface {
+	check(ctx context.Context) error
+}
+
+// leads tells whether err leads on to the next way: there are no credentials,
+// or they are refused; it is not offered, or can't be reached. What says that
+// the place or the content is not there is an answer and does not.
+func leads(err error) bool {
+	var refusal *mlflow.Error
+	if errors.As(err, &refusal) && refusal.NoSuchEndpoint() {
+		return true
+	}
+	return !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, cache.ErrChanged)
+}
+
+// ReadRange reads by the way that is chosen. The first read proves the way.
+func (c *Choice) ReadRange(ctx context.Context, file string, off, n int64, validator string) (*cache.Body, error) {
+	for {
+		c.mu.Lock()
+		at, proven := len(c.errs), c.proven
+		w := c.ways[at]
+		c.mu.Unlock()
+		body, err := c.read(ctx, w, proven || at == len(c.ways)-1, file, off, n, validator)
+		c.mu.Lock()
+		if err == nil {
+			if at == len(c.errs) {
+				c.listed, c.proven, c.stream = true, true, body.Whole
+			}
+			c.mu.Unlock()
+			return body, nil
+		}
+		if ctx.Err() != nil || proven || c.proven || !leads(err) || at == len(c.ways)-1 {
+			if at < len(c.errs) { // somebody else has left this way meanwhile
+				c.mu.Unlock()
+				continue
+			}
+			c.mu.Unlock()
+			return nil, err
+		}
+		if at == len(c.errs) {
+			c.errs = append(c.errs, err)
+		}
+		validator = "" // of another way, another kind
+		c.mu.Unlock()
+	}
+}
+
+// read asks one way. Where there is another behind it, it must begin to answer
+// soon.
+func (c *Choice) read(ctx context.Context, w Way, alone bool, file string, off, n int64, validator string) (*cache.Body, error) {
+	if alone {
+		return w.Store.ReadRange(ctx, file, off, n, validator)
+	}
+	watch := mlflow.Settings{Silence: c.patience}.Watch(ctx, "reading "+file)
+	body, err := w.Store.ReadRange(watch.Context(), file, off, n, validator)
+	if err != nil {
+		return nil, watch.End(err)
+	}
+	body.ReadCloser = watch.Body(body.ReadCloser)
+	return body, nil
+}

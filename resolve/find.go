@@ -1,0 +1,225 @@
+package resolve
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/mlflowfs/mlflowfs/resolve/artifact"
+)
+
+// Found is what a URI leads to: a directory of artifacts (Dir) or a file.
+type Found struct {
+	Item
+
+	// Path is where mlflow.artifacts.download_artifacts puts it below its
+	// destination, and what its list_artifacts puts before each name; empty
+	// for a root.
+	Path string
+
+	// Trail is how it was found, from the URI's name to the last one.
+	Trail []Step
+}
+
+// Step is one name on the way from a URI to a place.
+type Step struct {
+	Kind  string // run, model, version
+	Name  string
+	Leads string // to what, in words or as a URI
+}
+
+// Find goes to where an artifact URI leads: runs:/…, models:/…, or a storage
+// URI, in all the forms that mlflow.artifacts takes, and runs:/<run_id> with
+// nothing behind it for all of a run. What is not there is fs.ErrNotExist.
+func (r *Resolver) Find(ctx context.Context, uri string) (Found, error) {
+	u, found, err := ParseURI(uri)
+	if err != nil {
+		return Found{}, err
+	}
+	if !found {
+		return r.findPlace(ctx, uri)
+	}
+	var f Found
+	o, _, err := r.named(ctx, u, 0, &f.Trail)
+	if err != nil {
+		return Found{}, err
+	}
+	f.Item, err = r.walk(ctx, o, u.Path)
+	if f.Path = u.Path; u.RunID != "" && f.Path != "" {
+		f.Path = path.Base(u.Path)
+	}
+	return f, err
+}
+
+// FindRun is Find for run_id and path as mlflow.artifacts takes them: with no
+// path, the run's own artifacts without its logged models.
+func (r *Resolver) FindRun(ctx context.Context, runID, p string) (Found, error) {
+	p = strings.Trim(p, "/")
+	if p != "" {
+		return r.Find(ctx, URI{RunID: runID, Path: p}.String())
+	}
+	run, err := r.Run(ctx, runID)
+	if err != nil {
+		return Found{}, err
+	}
+	o, err := r.at(ctx, place{run.ArtifactURI, artifact.Door{RunID: run.ID}})
+	o.Mtime, o.Final = run.Mtime(), run.Final()
+	return Found{Item: Item{Dir: &o}, Trail: []Step{{"run", run.ID, shown(run.ArtifactURI)}}}, err
+}
+
+// walk looks a path up, from o on; an empty one is o.
+func (r *Resolver) walk(ctx context.Context, o Origin, p string) (Item, error) {
+	it := Item{Dir: &o}
+	if p == "" {
+		return it, nil
+	}
+	for _, name := range strings.Split(p, "/") {
+		if it.Dir == nil {
+			return Item{}, fmt.Errorf("%s: %s is a file: %w", p, it.Name, fs.ErrNotExist)
+		}
+		next, err := r.Lookup(ctx, it.Dir, name)
+		if err != nil {
+			return Item{}, err
+		}
+		it = next
+	}
+	return it, nil
+}
+
+// At is the directory at a storage URI, of which nothing is known but that.
+func (r *Resolver) At(ctx context.Context, uri string) (Origin, error) {
+	return r.at(ctx, place{uri: uri})
+}
+
+func (r *Resolver) findPlace(ctx context.Context, uri string) (Found, error) {
+	if s := scheme(uri); s == "" || s == "file" {
+		return r.findLocal(ctx, uri)
+	}
+	dir, name := split(uri)
+	if s := scheme(uri); s == "http" || s == "https" {
+		if n, err := url.PathUnescape(name); err == nil {
+			name = n
+		}
+	}
+	root := func(uri string) (Found, error) {
+		o, err := r.At(ctx, uri)
+		o.Final = true
+		return Found{Item: Item{Dir: &o}, Path: name}, err
+	}
+	if name == "" {
+		return root(dir)
+	}
+	s, err := r.store(ctx, place{uri: dir})
+	if err != nil {
+		return Found{}, err
+	}
+	e, err := artifact.Stat(ctx, s, name)
+	if err != nil {
+		return Found{}, err
+	}
+	if e.IsDir {
+		return root(uri)
+	}
+	o := Origin{Final: true}
+	return Found{Item: *o.overlay(nil, Layer{Store: s}, e), Path: name}, nil
+}
+
+// findLocal follows symbolic links in the path that the user gave; below it,
+// the store's rules hold.
+func (r *Resolver) findLocal(ctx context.Context, uri string) (Found, error) {
+	p := uri
+	if scheme(uri) == "file" {
+		u, err := url.Parse(uri)
+		if err != nil || (u.Host != "" && u.Host != "localhost") {
+			return Found{}, fmt.Errorf("%s names a file of another host: %w", shown(uri), errors.ErrUnsupported)
+		}
+		p = cmp.Or(u.Path, u.Opaque)
+	}
+	name := filepath.Base(p)
+	st, err := os.Stat(p)
+	if err != nil {
+		return Found{}, err
+	}
+	if p, err = filepath.EvalSymlinks(p); err != nil {
+		return Found{}, err
+	}
+	if p, err = filepath.Abs(p); err != nil {
+		return Found{}, err
+	}
+	dir := p
+	if !st.IsDir() {
+		dir = filepath.Dir(p)
+	}
+	o, err := r.At(ctx, dir)
+	o.Final = true
+	f := Found{Item: Item{Dir: &o}, Path: name}
+	if err == nil && !st.IsDir() {
+		f.Item, err = r.Lookup(ctx, &o, filepath.Base(p))
+	}
+	return f, err
+}
+
+// Reason is a place in which an artifact lies, and how it is reached.
+type Reason struct {
+	Where    string
+	Verdicts []artifact.Verdict
+	Err      error // it can't be reached
+}
+
+// Explain asks for what f leads to and says where that is and by which ways
+// each place was reached. To learn how files come it reads a byte of a small
+// one, where there is one.
+func (r *Resolver) Explain(ctx context.Context, f Found) []Reason {
+	if f.Dir == nil {
+		if f.Store == nil {
+			return nil
+		}
+		why := Reason{}
+		if f.Size > 0 {
+			why.Err = r.taste(ctx, f.Store, f.Item)
+		}
+		return []Reason{r.reason(f.Store, why)}
+	}
+	var out []Reason
+	for _, l := range f.Dir.Layers {
+		why := Reason{}
+		ls, err := r.list(ctx, l, f.Dir.Final)
+		if err == nil {
+			small := slices.DeleteFunc(slices.Clone(ls.entries), func(e artifact.Entry) bool { return e.IsDir || e.Size < 2 || e.Size > 1<<20 })
+			if len(small) > 0 {
+				e := slices.MinFunc(small, func(a, b artifact.Entry) int { return cmp.Compare(a.Size, b.Size) })
+				err = r.taste(ctx, l.Store, *f.Dir.overlay(nil, l, e))
+			}
+		}
+		why.Err = err
+		out = append(out, r.reason(l.Store, why))
+	}
+	for _, m := range f.Dir.Mounts {
+		out = append(out, r.Explain(ctx, Found{Item: Item{Dir: &m.Origin}})...)
+	}
+	return out
+}
+
+func (r *Resolver) reason(s artifact.Store, why Reason) Reason {
+	if c, ok := s.(*artifact.Choice); ok {
+		why.Where, why.Verdicts = c.Where, c.Verdicts()
+	}
+	return why
+}
+
+// taste reads the first byte of a file.
+func (r *Resolver) taste(ctx context.Context, s artifact.Store, it Item) error {
+	body, err := s.ReadRange(ctx, it.Path, 0, 1, it.Version)
+	if err != nil {
+		return err
+	}
+	return body.Close()
+}

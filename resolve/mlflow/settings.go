@@ -1,0 +1,61 @@
+package mlflow
+
+import (
+	"fmt"
+	"net"
+	"net/http"
+	"strconv"
+	"time"
+)
+
+// Settings is how patient a client is (MLflow's variables of the same names).
+type Settings struct {
+	Silence time.Duration // MLFLOW_HTTP_REQUEST_TIMEOUT, 120 s
+	Retries int           // MLFLOW_HTTP_REQUEST_MAX_RETRIES, 6
+	Backoff time.Duration // before the first retry: MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR, 0.5 s
+}
+
+// ReadSettings reads them; each is a number, 0 or more.
+func ReadSettings(env Env) (Settings, error) {
+	number := func(name string, fallback float64) (float64, error) {
+		v := env(name)
+		if v == "" {
+			return fallback, nil
+		}
+		n, err := strconv.ParseFloat(v, 64)
+		if err != nil || n < 0 {
+			return 0, fmt.Errorf("%s is %q: it must be a number, 0 or more", name, v)
+		}
+		return n, nil
+	}
+	timeout, err := number("MLFLOW_HTTP_REQUEST_TIMEOUT", 120)
+	if err != nil {
+		return Settings{}, err
+	}
+	retries, err := number("MLFLOW_HTTP_REQUEST_MAX_RETRIES", 6)
+	if err != nil {
+		return Settings{}, err
+	}
+	backoff, err := number("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", 0.5)
+	seconds := func(n float64) time.Duration { return time.Duration(n * float64(time.Second)) }
+	return Settings{seconds(timeout), int(retries), seconds(backoff)}, err
+}
+
+// Tune makes a transport fit for artifacts: many connections to one host, as
+// they were sent, and an end to each that has fallen silent.
+func (s Settings) Tune(t *http.Transport) {
+	dialer := &net.Dialer{
+		Timeout: min(s.Silence, 10*time.Second),
+		// A peer that has gone silent altogether is noticed in half a minute,
+		// however long the server may think about an answer.
+		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 10 * time.Second, Interval: 5 * time.Second, Count: 4},
+	}
+	t.DialContext = quickAck(dialer.DialContext)
+	t.TLSHandshakeTimeout = 10 * time.Second
+	t.MaxIdleConns = 256
+	t.MaxIdleConnsPerHost = 64
+	t.ReadBufferSize = 256 << 10
+	t.IdleConnTimeout = 60 * time.Second
+	t.DisableCompression = true // lengths are those of the artifact
+	t.ForceAttemptHTTP2 = true
+}
