@@ -21,9 +21,9 @@ type Found struct {
 	Item
 
 	// Path is where mlflow.artifacts.download_artifacts puts it below its
-	// destination, and what its list_artifacts puts before each name; empty
-	// for a root.
-	Path string
+	// destination; empty for a root. Prefix is what list_artifacts puts before
+	// each name, which is the same but for a run_id with a path.
+	Path, Prefix string
 
 	// Trail is how it was found, from the URI's name to the last one.
 	Trail []Step
@@ -56,6 +56,7 @@ func (r *Resolver) Find(ctx context.Context, uri string) (Found, error) {
 	if f.Path = u.Path; u.RunID != "" && f.Path != "" {
 		f.Path = path.Base(u.Path)
 	}
+	f.Prefix = f.Path
 	return f, err
 }
 
@@ -64,7 +65,9 @@ func (r *Resolver) Find(ctx context.Context, uri string) (Found, error) {
 func (r *Resolver) FindRun(ctx context.Context, runID, p string) (Found, error) {
 	p = strings.Trim(p, "/")
 	if p != "" {
-		return r.Find(ctx, URI{RunID: runID, Path: p}.String())
+		f, err := r.Find(ctx, URI{RunID: runID, Path: p}.String())
+		f.Prefix = p
+		return f, err
 	}
 	run, err := r.Run(ctx, runID)
 	if err != nil {
@@ -112,7 +115,7 @@ func (r *Resolver) findPlace(ctx context.Context, uri string) (Found, error) {
 	root := func(uri string) (Found, error) {
 		o, err := r.At(ctx, uri)
 		o.Final = true
-		return Found{Item: Item{Dir: &o}, Path: name}, err
+		return Found{Item: Item{Dir: &o}, Path: name, Prefix: name}, err
 	}
 	if name == "" {
 		return root(dir)
@@ -129,7 +132,7 @@ func (r *Resolver) findPlace(ctx context.Context, uri string) (Found, error) {
 		return root(uri)
 	}
 	o := Origin{Final: true}
-	return Found{Item: *o.overlay(nil, Layer{Store: s}, e), Path: name}, nil
+	return Found{Item: *o.overlay(nil, Layer{Store: s}, e), Path: name, Prefix: name}, nil
 }
 
 // findLocal follows symbolic links in the path that the user gave; below it,
@@ -160,7 +163,7 @@ func (r *Resolver) findLocal(ctx context.Context, uri string) (Found, error) {
 	}
 	o, err := r.At(ctx, dir)
 	o.Final = true
-	f := Found{Item: Item{Dir: &o}, Path: name}
+	f := Found{Item: Item{Dir: &o}, Path: name, Prefix: name}
 	if err == nil && !st.IsDir() {
 		f.Item, err = r.Lookup(ctx, &o, filepath.Base(p))
 	}

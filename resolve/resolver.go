@@ -315,7 +315,7 @@ func (r *Resolver) versionOrigin(ctx context.Context, name, number string, hops 
 	if trail != nil {
 		*trail = append(*trail, Step{"version", name + " " + number, shown(v.uri)})
 	}
-	o, final, err := r.follow(ctx, v.uri, v.RunID, hops+1, trail)
+	o, final, err := r.follow(ctx, v, hops+1, trail)
 	if err != nil {
 		return Origin{}, err
 	}
@@ -325,14 +325,13 @@ func (r *Resolver) versionOrigin(ctx context.Context, name, number string, hops 
 
 // follow goes to where a version's URI leads, be it a name of MLflow's or a
 // place, and tells whether what is there is final, as far as MLflow says.
-// runID is the run that the version is of, or empty.
-func (r *Resolver) follow(ctx context.Context, uri, runID string, hops int, trail *[]Step) (o Origin, final bool, err error) {
-	u, found, err := ParseURI(uri)
+func (r *Resolver) follow(ctx context.Context, v version, hops int, trail *[]Step) (o Origin, final bool, err error) {
+	u, found, err := ParseURI(v.uri)
 	switch {
 	case err != nil:
 		return Origin{}, false, err
 	case !found:
-		o, err = r.at(ctx, place{uri, r.door(ctx, uri, runID)})
+		o, err = r.at(ctx, place{v.uri, r.door(ctx, v)})
 		return o, true, err
 	}
 	if o, final, err = r.named(ctx, u, hops, trail); err == nil {
@@ -374,23 +373,29 @@ func (r *Resolver) named(ctx context.Context, u URI, hops int, trail *[]Step) (o
 	return o, o.Final, err
 }
 
-// door is the tracking server's door to a storage URI that lies in the run's
-// artifact root. Where the server's own artifact API leads there, none is
-// needed.
-func (r *Resolver) door(ctx context.Context, uri, runID string) artifact.Door {
-	switch s := scheme(uri); {
-	case r.opt.Client == nil, runID == "", s == "mlflow-artifacts", s == "http", s == "https":
+// door is the tracking server's door to where a version's files lie: as a
+// logged model, which its source names, or as a part of its run. Where the
+// server's own artifact API leads there, none is needed.
+func (r *Resolver) door(ctx context.Context, v version) artifact.Door {
+	switch s := scheme(v.uri); {
+	case r.opt.Client == nil, s == "mlflow-artifacts", s == "http", s == "https":
 		return artifact.Door{}
 	}
-	run, err := r.Run(ctx, runID)
+	if u, _, err := ParseURI(v.Source); err == nil && u.ModelID != "" && u.Path == "" {
+		return artifact.Door{ModelID: u.ModelID}
+	}
+	if v.RunID == "" {
+		return artifact.Door{}
+	}
+	run, err := r.Run(ctx, v.RunID)
 	if err != nil {
 		return artifact.Door{} // a run that is gone for good, say
 	}
-	dir, ok := relative(run.ArtifactURI, uri)
+	dir, ok := relative(run.ArtifactURI, v.uri)
 	if !ok {
 		return artifact.Door{}
 	}
-	return artifact.Door{RunID: runID, Dir: dir}
+	return artifact.Door{RunID: v.RunID, Dir: dir}
 }
 
 // number is the version that a models:/ URI with a name means.

@@ -40,9 +40,9 @@ func TestBasicAuth(t *testing.T) {
 
 	point := t.TempDir()
 	mountArgs := []string{"mount", "--tracking-uri", s.url(), point}
-	refuses(t, 1, nil, mountArgs, "refuses the credentials", "MLFLOW_TRACKING_USERNAME")
-	refuses(t, 1, []string{"MLFLOW_TRACKING_USERNAME=admin", "MLFLOW_TRACKING_PASSWORD=s3cret-wrong"}, mountArgs, "refuses the credentials")
-	refuses(t, 1, nil, []string{"mount", "--tracking-uri", strings.Replace(s.url(), "//", "//admin:s3cret-wrong@", 1), point}, "refuses the credentials")
+	refuses(t, 4, nil, mountArgs, "refuses the credentials", "MLFLOW_TRACKING_USERNAME")
+	refuses(t, 4, []string{"MLFLOW_TRACKING_USERNAME=admin", "MLFLOW_TRACKING_PASSWORD=s3cret-wrong"}, mountArgs, "refuses the credentials")
+	refuses(t, 4, nil, []string{"mount", "--tracking-uri", strings.Replace(s.url(), "//", "//admin:s3cret-wrong@", 1), point}, "refuses the credentials")
 
 	home := t.TempDir()
 	if err := os.Mkdir(filepath.Join(home, ".mlflow"), 0o700); err != nil {

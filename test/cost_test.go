@@ -147,7 +147,7 @@ func TestListingsCostOneRequestEach(t *testing.T) {
 				args        []string
 				linesWanted int
 			}{
-				{"ls -l of 300 files", 3, "runs/get logged-models/search", "ls", []string{"-l", m.path("runs", s.Wide, "many")}, 301},
+				{"ls -l of 300 files", 3, "runs/get logged-models/search server-info", "ls", []string{"-l", m.path("runs", s.Wide, "many")}, 301},
 				{"ls -l of the run", 0, "", "ls", []string{"-l", m.path("runs", s.Wide)}, 7},
 				{"find below 12 directories", 13, "", "find", []string{m.path("runs", s.Wide, "deep")}, 14},
 				{"du of the same", 0, "", "du", []string{"-a", m.path("runs", s.Wide, "deep")}, 14},

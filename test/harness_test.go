@@ -30,6 +30,7 @@ func TestMain(m *testing.M) {
 	os.Chmod(work, 0o755) // a created user mounts in it, too
 	code := m.Run()
 	shared.stop()
+	objects.stop()
 	if left := leftovers(); left != "" {
 		fmt.Fprintln(os.Stderr, "FAIL: left behind:", left)
 		code = 1
@@ -91,10 +92,15 @@ func (r release) python(t *testing.T, env []string, stdin string, script string,
 	return out.String()
 }
 
+// noMetadata keeps AWS's SDKs from asking for credentials at an address that
+// only a cloud's machines have.
+const noMetadata = "AWS_EC2_METADATA_DISABLED=true"
+
 func pythonEnv() []string {
 	return []string{
 		"PATH=" + os.Getenv("PATH"), "HOME=" + work, "LANG=C.UTF-8", "PYTHONWARNINGS=ignore", "MLFLOW_HTTP_REQUEST_MAX_RETRIES=2",
 		"MLFLOW_ALLOW_FILE_STORE=true", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR=false", "MLFLOW_DISABLE_TELEMETRY=true", "GIT_PYTHON_REFRESH=quiet",
+		noMetadata,
 	}
 }
 
@@ -110,6 +116,7 @@ type server struct {
 	release release
 	dir     string // mlflow.db and artifacts/
 	port    int
+	dest    string // artifacts destination; s.artifacts() where it is empty
 	args    []string
 	env     []string
 	cmd     *exec.Cmd
@@ -133,6 +140,11 @@ func freePort() (int, error) {
 // newServer starts a server of its own port and directory, and waits until it
 // is healthy.
 func newServer(r release, env []string, args ...string) (*server, error) {
+	return newServerOn(r, "", env, args...)
+}
+
+// newServerOn is newServer with an artifacts destination of its own.
+func newServerOn(r release, dest string, env []string, args ...string) (*server, error) {
 	dir, err := os.MkdirTemp(work, string(r)+"-")
 	if err != nil {
 		return nil, err
@@ -141,7 +153,7 @@ func newServer(r release, env []string, args ...string) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &server{release: r, dir: dir, port: port, args: args, env: env, log: filepath.Join(dir, "log")}
+	s := &server{release: r, dir: dir, port: port, dest: dest, args: args, env: env, log: filepath.Join(dir, "log")}
 	return s, s.start()
 }
 
@@ -151,8 +163,12 @@ func (s *server) start() error {
 		return err
 	}
 	defer log.Close()
+	dest := s.dest
+	if dest == "" {
+		dest = s.artifacts()
+	}
 	s.cmd = exec.Command(s.release.bin("mlflow"), append([]string{"server",
-		"--backend-store-uri", "sqlite:///" + filepath.Join(s.dir, "mlflow.db"), "--artifacts-destination", s.artifacts(),
+		"--backend-store-uri", "sqlite:///" + filepath.Join(s.dir, "mlflow.db"), "--artifacts-destination", dest,
 		"--host", "127.0.0.1", "--port", fmt.Sprint(s.port), "--workers", "1"}, s.args...)...)
 	s.cmd.Dir, s.cmd.Stdout, s.cmd.Stderr = s.dir, log, log
 	s.cmd.Env = append(append(pythonEnv(), "MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false", "PATH="+filepath.Dir(s.release.bin("x"))+":"+os.Getenv("PATH")), s.env...)
@@ -179,22 +195,27 @@ func (s *server) stop() {
 	if s.cmd == nil {
 		return
 	}
-	syscall.Kill(-s.cmd.Process.Pid, syscall.SIGTERM)
+	endGroup(s.cmd)
+	s.cmd = nil
+}
+
+// endGroup ends a command that leads a process group, and the group.
+func endGroup(c *exec.Cmd) {
+	syscall.Kill(-c.Process.Pid, syscall.SIGTERM)
 	done := make(chan struct{})
 	go func() {
-		s.cmd.Wait()
+		c.Wait()
 		close(done)
 	}()
 	select {
 	case <-done:
 	case <-time.After(5 * time.Second):
 	}
-	syscall.Kill(-s.cmd.Process.Pid, syscall.SIGKILL)
+	syscall.Kill(-c.Process.Pid, syscall.SIGKILL)
 	<-done
-	for syscall.Kill(-s.cmd.Process.Pid, 0) == nil { // workers that init has not reaped yet
+	for syscall.Kill(-c.Process.Pid, 0) == nil { // workers that init has not reaped yet
 		time.Sleep(10 * time.Millisecond)
 	}
-	s.cmd = nil
 }
 
 // startServer gives a server for one test.
@@ -241,8 +262,9 @@ type seeded struct {
 // sharedStores are the seeded stores that many tests read; each is made when
 // the first test wants it.
 type sharedStores struct {
-	mu     sync.Mutex // guards the map
-	stores map[string]*sharedStore
+	mu      sync.Mutex // guards what follows
+	stores  map[string]*sharedStore
+	servers []*server // others, to be stopped with them
 }
 
 type sharedStore struct {
@@ -277,6 +299,9 @@ func (x *sharedStores) get(t *testing.T, kind string) *seeded {
 }
 
 func (x *sharedStores) stop() {
+	for _, s := range x.servers {
+		s.stop()
+	}
 	for _, st := range x.stores {
 		if st.s != nil && st.s.server != nil {
 			st.s.server.stop()
@@ -347,7 +372,7 @@ func mlflowfs(t *testing.T, env []string, args ...string) *exec.Cmd {
 		t.Fatal(err)
 	}
 	c := exec.Command(bin, args...)
-	c.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + work, "GORACE=halt_on_error=1"}, env...)
+	c.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + work, "GORACE=halt_on_error=1", noMetadata}, env...)
 	return c
 }
 

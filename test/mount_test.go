@@ -3,6 +3,7 @@ package test
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -57,7 +58,9 @@ func TestRefusals(t *testing.T) {
 	for _, uri := range []string{"ftp://u:s3cret@h", "http://", "http://u:s3cret@[::1", "sqlite://relative", "postgresql://u:s3cret@h/db"} {
 		refuses(t, 1, nil, []string{"mount", "--tracking-uri", uri, empty}, "tracking URI")
 	}
-	refuses(t, 1, nil, []string{"mount", "--tracking-uri", "sqlite:///" + dir + "/none.db", empty}, "none.db")
+	refuses(t, 3, nil, []string{"mount", "--tracking-uri", "sqlite:///" + dir + "/none.db", empty}, "none.db")
+	refuses(t, 2, nil, append(at(empty), "--mount-uris", "s3://bucket,/etc"), "--mount-uris", "/etc", "s3://bucket")
+	refuses(t, 2, nil, append(at(empty), "--artifact-access", "magic"), "magic", "presigned")
 	refuses(t, 2, nil, []string{"mount"}, "MOUNTPOINT")
 	refuses(t, 2, nil, []string{"mount", "--nonsense", empty}, "--nonsense", "--help")
 	refuses(t, 2, nil, []string{"mount", "--cache-memory", "much", empty}, "much", "MiB")
@@ -248,28 +251,52 @@ func TestExperiments(t *testing.T) {
 	}
 }
 
-// A scheme that is not read yet answers EOPNOTSUPP, and the log names it, once.
-func TestUnsupportedScheme(t *testing.T) {
+// Artifacts that nothing here reads answer EOPNOTSUPP, and those that no
+// credentials are there for EACCES, each with a line in the log that names
+// them.
+func TestUnreadableArtifacts(t *testing.T) {
 	s := startServer(t, "mlflow3", nil)
-	run := newRun(t, s.url(), newExperiment(t, s.url(), "cloud", "s3://bucket/key"))
-	m := mountAt(t, s.url(), fast)
-	for range 3 {
-		if _, err := output("ls", m.path("runs", run)); err == nil || !strings.Contains(err.Error(), "not supported") {
+	runs := map[string]string{}
+	for _, uri := range []string{"nfs4://host/key", "s3://bucket/key"} {
+		runs[uri] = newRun(t, s.url(), newExperiment(t, s.url(), uri[:2], uri))
+	}
+	// Straight from the database, no server stands behind the client.
+	m := mountAt(t, "sqlite:///"+filepath.Join(s.dir, "mlflow.db"), fast)
+	for uri, errno := range map[string]string{"nfs4://host/key": "not supported", "s3://bucket/key": "Permission denied"} {
+		for range 3 {
+			if _, err := output("ls", m.path("runs", runs[uri])); err == nil || !strings.Contains(err.Error(), errno) {
+				t.Error(err)
+			}
+		}
+		if _, err := output("cat", m.path("runs", runs[uri], "x")); err == nil || !strings.Contains(err.Error(), errno) {
 			t.Error(err)
 		}
 	}
-	if _, err := output("cat", m.path("runs", run, "x")); err == nil || !strings.Contains(err.Error(), "not supported") {
-		t.Error(err)
-	}
-	if n := strings.Count(m.log.String(), `\"s3\"`); n < 1 || n > 2 {
-		t.Errorf("the log names the scheme %d times:\n%s", n, m.log)
+	for _, what := range []string{`\"nfs4\"`, "no AWS credentials"} {
+		waitFor(t, "the log does not name "+what, 5e9, func() bool { return strings.Contains(m.log.String(), what) })
+		if n := strings.Count(m.log.String(), what); n > 2 {
+			t.Errorf("the log names %s %d times:\n%s", what, n, m.log)
+		}
 	}
 
-	// To all users of the machine a server does not choose local files.
-	run = newRun(t, s.url(), newExperiment(t, s.url(), "local", "/etc"))
-	open := mountAt(t, s.url(), fast, "--allow-other")
-	if _, err := output("ls", open.path("runs", run)); err == nil || !strings.Contains(err.Error(), "not supported") {
-		t.Error("with --allow-other a server shows its choice of local files:", err)
+	// To all users of the machine a server does not choose this machine's
+	// files: it may send them itself.
+	p := proxyTo(t, s.url())
+	dir := t.TempDir()
+	run := newRun(t, s.url(), newExperiment(t, s.url(), "local", dir))
+	file := filepath.Join(dir, run, "artifacts", "f.txt")
+	if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, []byte("by the server"), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	for flag, sent := range map[string]int{"--allow-other": 1, "--allow-other=false": 0} {
+		m := mountAt(t, p.URL, fast, flag)
+		p.reset()
+		if got, err := read(m.path("runs", run, "f.txt")); err != nil || string(got) != "by the server" {
+			t.Error(string(got), err)
+		}
+		if requests, _ := p.reset(); count(requests, "/get-artifact") != sent {
+			t.Errorf("with %s:\n%s", flag, strings.Join(requests, "\n"))
+		}
 	}
 }
 

@@ -19,7 +19,9 @@ type proxy struct {
 
 	mu       sync.Mutex // guards what follows
 	requests []string   // method, path and query, in order
-	bytes    int64      // of bodies of artifacts
+	headers  []http.Header
+	bytes    int64  // of bodies of artifacts
+	counted  string // the beginning of the paths that have artifacts
 	// before may answer a request itself (true); after may change an answer.
 	before func(http.ResponseWriter, *http.Request) bool
 	after  func(*http.Response) error
@@ -33,9 +35,12 @@ func proxyTo(t *testing.T, target string) *proxy {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &proxy{}
+	p := &proxy{counted: artifactsAPI + "/"}
 	rp := &httputil.ReverseProxy{
-		Rewrite:       func(r *httputil.ProxyRequest) { r.SetURL(u) },
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.SetURL(u)
+			r.Out.Host = r.In.Host // which a signature may be of
+		},
 		FlushInterval: -1,
 		Transport:     &http.Transport{DisableCompression: true, MaxIdleConnsPerHost: 16},
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
@@ -43,14 +48,14 @@ func proxyTo(t *testing.T, target string) *proxy {
 		},
 		ModifyResponse: func(resp *http.Response) error {
 			p.mu.Lock()
-			after := p.after
+			after, counted := p.after, p.counted
 			p.mu.Unlock()
 			if after != nil {
 				if err := after(resp); err != nil {
 					return err
 				}
 			}
-			if strings.HasPrefix(resp.Request.URL.Path, artifactsAPI+"/") {
+			if strings.HasPrefix(resp.Request.URL.Path, counted) {
 				resp.Body = &countedBody{resp.Body, p}
 			}
 			return nil
@@ -59,6 +64,7 @@ func proxyTo(t *testing.T, target string) *proxy {
 	p.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		p.mu.Lock()
 		p.requests = append(p.requests, r.Method+" "+r.URL.RequestURI())
+		p.headers = append(p.headers, r.Header.Clone())
 		before := p.before
 		p.mu.Unlock()
 		if before != nil && before(w, r) {
@@ -85,7 +91,7 @@ func (p *proxy) reset() (requests []string, bytes int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	requests, bytes = p.requests, p.bytes
-	p.requests, p.bytes = nil, 0
+	p.requests, p.headers, p.bytes = nil, nil, 0
 	return requests, bytes
 }
 

@@ -1,6 +1,7 @@
 #!/bin/sh
-# Installs what the tests need and is not there: fuse3, and two MLflow
-# releases, each in a virtual environment of its own below .testenv.
+# Installs what the tests need and is not there: fuse3; two MLflow releases,
+# each in a virtual environment of its own below .testenv; and real object
+# stores: versitygw (S3), fake-gcs-server (GCS) and Azurite (Azure).
 set -eu
 cd "$(dirname "$0")/.."
 env=${MLFLOWFS_TESTENV:-$PWD/.testenv}
@@ -11,6 +12,8 @@ command -v fusermount3 >/dev/null || missing="$missing fuse3"
 command -v git >/dev/null || missing="$missing git"
 command -v gcc >/dev/null || missing="$missing gcc libc6-dev" # for go test -race
 command -v ps >/dev/null || missing="$missing procps"
+command -v script >/dev/null || missing="$missing bsdutils"
+command -v npm >/dev/null || missing="$missing nodejs npm"
 python3 -c 'import venv, ensurepip' 2>/dev/null || missing="$missing python3 python3-venv"
 if [ -n "$missing" ]; then
 	if [ "$(id -u)" != 0 ]; then
@@ -35,5 +38,27 @@ install() {
 	"$env/$name/bin/pip" install -q --disable-pip-version-check "$@"
 	echo "$*" >"$env/$name/.wanted"
 }
-install mlflow3 'mlflow==3.17.*' boto3 pillow 'Flask-WTF<2'
-install mlflow2 'mlflow==2.22.*' 'sqlalchemy<2.1' pillow 'Flask-WTF<2'
+stores='boto3 google-cloud-storage azure-storage-blob azure-identity'
+# shellcheck disable=SC2086
+install mlflow3 'mlflow==3.17.*' $stores pillow 'Flask-WTF<2'
+install mlflow2 'mlflow==2.22.*' 'sqlalchemy<2.1' boto3 pillow 'Flask-WTF<2'
+
+# build PACKAGE@VERSION builds a Go program into bin, once.
+build() {
+	wanted=$env/bin/.$(basename "${1%@*}")
+	if [ "$(cat "$wanted" 2>/dev/null)" = "$1" ]; then
+		return
+	fi
+	CGO_ENABLED=0 GOFLAGS= GOBIN=$env/bin go install "$1"
+	echo "$1" >"$wanted"
+}
+build github.com/versity/versitygw/cmd/versitygw@v1.8.0
+build github.com/fsouza/fake-gcs-server@v1.56.1
+
+azurite=azurite@3.35.0
+if [ "$(cat "$env/azurite/.wanted" 2>/dev/null)" != "$azurite" ]; then
+	rm -rf "$env/azurite"
+	mkdir -p "$env/azurite"
+	npm install --prefix "$env/azurite" --no-audit --no-fund --no-save --loglevel error "$azurite"
+	echo "$azurite" >"$env/azurite/.wanted"
+fi

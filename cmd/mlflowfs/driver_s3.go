@@ -14,6 +14,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/aws/smithy-go"
+	"github.com/aws/smithy-go/logging"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 	"gocloud.dev/blob"
 	"gocloud.dev/blob/s3blob"
@@ -71,7 +72,10 @@ func (d s3Driver) bucket(ctx context.Context, bucket, endpoint, region string, p
 			t.TLSClientConfig.InsecureSkipVerify = true
 		}
 	})
-	opts := []func(*config.LoadOptions) error{config.WithHTTPClient(client), config.WithRetryMaxAttempts(1 + d.set.Retries)}
+	opts := []func(*config.LoadOptions) error{
+		config.WithHTTPClient(client), config.WithRetryMaxAttempts(1 + d.set.Retries),
+		config.WithLogger(logging.Nop{}), // what matters of it is in the errors
+	}
 	if region != "" {
 		opts = append(opts, config.WithRegion(region))
 	}

@@ -56,7 +56,7 @@ type fileInfo struct {
 func (l *lister) run(ctx context.Context, s *stores, found resolve.Found, _ *slog.Logger) error {
 	l.s, l.out, l.infos = s, bufio.NewWriter(os.Stdout), []fileInfo{}
 	if found.Dir != nil {
-		if err := l.dir(ctx, *found.Dir, found.Path, ""); err != nil {
+		if err := l.dir(ctx, *found.Dir, found.Prefix, ""); err != nil {
 			return err
 		}
 	}
