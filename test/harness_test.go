@@ -372,7 +372,7 @@ func mlflowfs(t *testing.T, env []string, args ...string) *exec.Cmd {
 		t.Fatal(err)
 	}
 	c := exec.Command(bin, args...)
-	c.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + work, "GORACE=halt_on_error=1", noMetadata}, env...)
+	c.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + work, "GORACE=halt_on_error=1 atexit_sleep_ms=20", noMetadata}, env...)
 	return c
 }
 
