@@ -231,8 +231,6 @@ func (x *download) attempt(ctx context.Context, i int, at *int64, end int64, crc
 		return err
 	}
 	defer body.Close()
-	stop := context.AfterFunc(ctx, func() { body.Close() })
-	defer stop()
 	if err := x.accept(body); err != nil {
 		return err
 	}

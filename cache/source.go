@@ -15,7 +15,7 @@ var ErrChanged = errors.New("content changed at its origin")
 type Source interface {
 	// ReadRange asks for n bytes from offset off, 0 <= off < off+n <= size.
 	// It returns when the origin has answered; the bytes then come through
-	// Body. Retries before the first byte are the source's own affair; a body
+	// Body, until ctx ends. Retries before the first byte are the source's own affair; a body
 	// that breaks off is resumed by the cache with another ReadRange.
 	//
 	// validator, where it is not empty, is what the answer must be of: a
@@ -26,7 +26,7 @@ type Source interface {
 
 // Body is an origin's answer to a ReadRange.
 type Body struct {
-	io.ReadCloser
+	io.ReadCloser // Close may be called beside a Read, and ends it
 
 	// Whole says that the body is the whole file from byte 0, whatever range
 	// was asked for.

@@ -75,7 +75,7 @@ func (r *Resolver) FindRun(ctx context.Context, runID, p string) (Found, error) 
 	}
 	o, err := r.at(ctx, place{run.ArtifactURI, artifact.Door{RunID: run.ID}})
 	o.Mtime, o.Final = run.Mtime(), run.Final()
-	return Found{Item: Item{Dir: &o}, Trail: []Step{{"run", run.ID, shown(run.ArtifactURI)}}}, err
+	return Found{Item: Item{Dir: &o}, Trail: []Step{{"run", run.ID, Shown(run.ArtifactURI)}}}, err
 }
 
 // walk looks a path up, from o on; an empty one is o.
@@ -142,7 +142,7 @@ func (r *Resolver) findLocal(ctx context.Context, uri string) (Found, error) {
 	if scheme(uri) == "file" {
 		u, err := url.Parse(uri)
 		if err != nil || (u.Host != "" && u.Host != "localhost") {
-			return Found{}, fmt.Errorf("%s names a file of another host: %w", shown(uri), errors.ErrUnsupported)
+			return Found{}, fmt.Errorf("%s names a file of another host: %w", Shown(uri), errors.ErrUnsupported)
 		}
 		p = cmp.Or(u.Path, u.Opaque)
 	}

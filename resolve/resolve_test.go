@@ -197,7 +197,7 @@ func TestShown(t *testing.T) {
 		"s3://bucket/a?b#c@d":                            "s3://bucket/a?b#c@d",
 		"wasbs://c@a.blob.core.windows.net/k?sv=1&sig=s": "wasbs://c@a.blob.core.windows.net/k",
 	} {
-		if got := shown(uri); got != want {
+		if got := Shown(uri); got != want {
 			t.Errorf("%s is shown as %s", uri, got)
 		}
 	}

@@ -313,7 +313,7 @@ func (r *Resolver) versionOrigin(ctx context.Context, name, number string, hops 
 		return Origin{}, err
 	}
 	if trail != nil {
-		*trail = append(*trail, Step{"version", name + " " + number, shown(v.uri)})
+		*trail = append(*trail, Step{"version", name + " " + number, Shown(v.uri)})
 	}
 	o, final, err := r.follow(ctx, v, hops+1, trail)
 	if err != nil {
@@ -348,7 +348,7 @@ func (r *Resolver) named(ctx context.Context, u URI, hops int, trail *[]Step) (o
 	}
 	step := func(kind, name, leads string) {
 		if trail != nil {
-			*trail = append(*trail, Step{kind, name, shown(leads)})
+			*trail = append(*trail, Step{kind, name, Shown(leads)})
 		}
 	}
 	switch {

@@ -38,11 +38,11 @@ func (r *Resolver) store(ctx context.Context, p place) (artifact.Store, error) {
 		}
 		switch {
 		case len(allowed) > 0:
-			return artifact.NewChoice(id, shown(p.uri), allowed), nil
+			return artifact.NewChoice(id, Shown(p.uri), allowed), nil
 		case len(ways) > 0:
-			return artifact.Unsupported(fmt.Sprintf("%s has no access of the kind %q, only %s", shown(p.uri), r.opt.Access, names(ways))), nil
+			return artifact.Unsupported(fmt.Sprintf("%s has no access of the kind %q, only %s", Shown(p.uri), r.opt.Access, names(ways))), nil
 		}
-		return nil, fmt.Errorf("no way leads to %s", shown(p.uri))
+		return nil, fmt.Errorf("no way leads to %s", Shown(p.uri))
 	})
 }
 
@@ -54,11 +54,11 @@ func names(ways []artifact.Way) string {
 	return strings.Join(out, " and ")
 }
 
-// shown is a storage URI as it may stand in a log. Of an object store's, the
+// Shown is a storage URI as it may stand in a log. Of an object store's, the
 // key is shown whole, for it may hold anything; what stands before an @ is a
 // container or a bucket, or in an s3:// or gs:// URI, where nothing should be,
 // perhaps a password.
-func shown(uri string) string {
+func Shown(uri string) string {
 	s := scheme(uri)
 	hosted := s == "wasbs" || s == "abfss" || s == "r2" || s == "b2"
 	if !hosted && s != "s3" && s != "gs" {
@@ -164,7 +164,7 @@ func (r *Resolver) bucket(scheme, uri string) []artifact.Way {
 	if !ok || host == "" {
 		return unsupported(artifact.Direct, "a %s URI without a bucket", scheme)
 	}
-	b := artifact.NewBlob(shown(uri), key, func(ctx context.Context) (*artifact.Bucket, error) {
+	b := artifact.NewBlob(Shown(uri), key, func(ctx context.Context) (*artifact.Bucket, error) {
 		return r.buckets.Get(ctx, scheme+"://"+host, func(ctx context.Context) (*artifact.Bucket, error) { return open(ctx, host) })
 	})
 	return []artifact.Way{{Access: artifact.Direct, Says: "the object store itself, with credentials of this client", Store: b}}

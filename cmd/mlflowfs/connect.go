@@ -63,21 +63,23 @@ func (c *connection) log() (*slog.Logger, error) {
 // stores are the open stores of a connection.
 type stores struct {
 	*resolve.Resolver
-	tracking, registry mlflow.Store
+	tracking, registry mlflow.Store   // nil where none was needed
 	client             *mlflow.Client // nil where the tracking store is no server
 }
 
 func (s *stores) close() {
-	s.tracking.Close()
-	s.registry.Close()
+	for _, st := range []mlflow.Store{s.tracking, s.registry} {
+		if st != nil {
+			st.Close()
+		}
+	}
 }
 
 // open opens the stores and makes a resolver of them; noLocal is
-// [resolve.Options.NoLocal] where the tracking store is a server.
-func (c *connection) open(ttl time.Duration, noLocal bool, log *slog.Logger) (*stores, error) {
-	if c.trackingURI == "" {
-		c.trackingURI = mlflow.DefaultTrackingURI()
-	}
+// [resolve.Options.NoLocal] where the tracking store is a server. Where no
+// tracking URI is given, the default store is opened only if it is needed: a
+// storage URI needs none.
+func (c *connection) open(ttl time.Duration, needed, noLocal bool, log *slog.Logger) (*stores, error) {
 	set, err := mlflow.ReadSettings(os.Getenv)
 	if err != nil {
 		return nil, usageError{err}
@@ -87,13 +89,17 @@ func (c *connection) open(ttl time.Duration, noLocal bool, log *slog.Logger) (*s
 		return nil, err
 	}
 	s := &stores{}
-	if s.tracking, s.client, err = mlflow.Open(c.trackingURI, os.Getenv, log); err != nil {
-		return nil, err
+	if c.trackingURI == "" && needed {
+		c.trackingURI = mlflow.DefaultTrackingURI()
 	}
-	s.registry = s.tracking
+	if c.trackingURI != "" {
+		if s.tracking, s.client, err = mlflow.Open(c.trackingURI, os.Getenv, log); err != nil {
+			return nil, err
+		}
+	}
 	if c.registryURI != "" && c.registryURI != c.trackingURI {
 		if s.registry, _, err = mlflow.Open(c.registryURI, os.Getenv, log); err != nil {
-			s.tracking.Close()
+			s.close()
 			return nil, fmt.Errorf("the registry: %w", err)
 		}
 	}

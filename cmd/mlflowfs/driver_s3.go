@@ -55,8 +55,8 @@ func (d s3Driver) openHosted(region string, path bool) artifact.OpenBucket {
 			return nil, fmt.Errorf("the URI must name its bucket and its host: <bucket>@<host>, and not %q", place)
 		}
 		region, path := region, path
-		if parts := strings.Split(host, "."); region == "" && len(parts) == 4 {
-			region = parts[1]
+		if inner, ok := strings.CutSuffix(host, ".backblazeb2.com"); ok && region == "" {
+			region = strings.TrimPrefix(inner, "s3.")
 		}
 		if name, _, _ := strings.Cut(host, ":"); strings.Trim(name, "0123456789.") == "" {
 			path = true // no bucket stands before an address in numbers

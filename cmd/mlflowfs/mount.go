@@ -102,7 +102,7 @@ func (f *mountFlags) run(point string) error {
 
 // tree opens the stores and makes the tree that they show.
 func (f *mountFlags) tree(log *slog.Logger) (root *fs.Node, closeStores func(), err error) {
-	s, err := f.open(f.ttl, f.allowOther, log)
+	s, err := f.open(f.ttl, true, f.allowOther, log)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -44,11 +44,11 @@ func resolveCommand() *cobra.Command {
 
 // resolution is what resolve prints.
 type resolution struct {
-	URI    string        `json:"uri"`
-	Kind   string        `json:"kind"` // file or directory
-	Size   *int64        `json:"file_size,omitempty"`
-	Steps  []step        `json:"steps"`
-	Places []resolution1 `json:"places"`
+	URI    string       `json:"uri"`
+	Kind   string       `json:"kind"` // file or directory
+	Size   *int64       `json:"file_size,omitempty"`
+	Steps  []step       `json:"steps"`
+	Places []placeFound `json:"places"`
 	err    error
 }
 
@@ -58,8 +58,8 @@ type step struct {
 	Leads string `json:"leads_to"`
 }
 
-// resolution1 is one of the places whose union it is.
-type resolution1 struct {
+// placeFound is one of the places whose union it is.
+type placeFound struct {
 	Location string `json:"artifact_location"`
 	Access   string `json:"access"` // of the way that is taken; empty where there is none
 	Reads    string `json:"reads"`  // ranges, stream, or unknown
@@ -74,7 +74,7 @@ type way struct {
 }
 
 func describe(ctx context.Context, s *stores, t *target, found resolve.Found) *resolution {
-	r := &resolution{URI: t.uri, Kind: "directory", Steps: []step{}, Places: []resolution1{}}
+	r := &resolution{URI: resolve.Shown(t.uri), Kind: "directory", Steps: []step{}, Places: []placeFound{}}
 	if t.runID != "" {
 		r.URI = "runs:/" + t.runID
 	}
@@ -85,7 +85,7 @@ func describe(ctx context.Context, s *stores, t *target, found resolve.Found) *r
 		r.Steps = append(r.Steps, step(st))
 	}
 	for _, why := range s.Explain(ctx, found) {
-		p := resolution1{Location: why.Where, Reads: "unknown", Ways: []way{}}
+		p := placeFound{Location: why.Where, Reads: "unknown", Ways: []way{}}
 		if why.Err != nil {
 			p.Error, r.err = why.Err.Error(), why.Err
 		}

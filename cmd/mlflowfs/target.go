@@ -66,7 +66,8 @@ func (t *target) find(f func(ctx context.Context, s *stores, found resolve.Found
 	if err != nil {
 		return err
 	}
-	s, err := t.open(time.Minute, false, log)
+	_, named, _ := resolve.ParseURI(t.uri)
+	s, err := t.open(time.Minute, named || t.runID != "", false, log)
 	if err != nil {
 		return fmt.Errorf("the tracking store: %w", err)
 	}

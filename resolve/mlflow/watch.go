@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"sync"
 	"time"
 )
 
@@ -40,17 +41,25 @@ func (w *Watch) End(err error) error {
 // Body goes on to watch an answer's body until its Close.
 func (w *Watch) Body(b io.ReadCloser) io.ReadCloser {
 	w.timer.Stop()
-	return &watchedBody{b, w}
+	return &watchedBody{body: b, w: w}
 }
 
 type watchedBody struct {
-	io.ReadCloser
 	w *Watch
+
+	mu     sync.Mutex // guards what follows; a Read holds it
+	body   io.ReadCloser
+	closed bool
 }
 
 func (b *watchedBody) Read(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return 0, io.ErrClosedPipe
+	}
 	b.w.timer.Reset(b.w.silence)
-	n, err := b.ReadCloser.Read(p)
+	n, err := b.body.Read(p)
 	b.w.timer.Stop()
 	if err != nil && err != io.EOF {
 		if cause := context.Cause(b.w.ctx); cause != nil {
@@ -60,11 +69,18 @@ func (b *watchedBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// Close may be called by another than the reader: it ends the request, and
+// with it a Read that waits.
 func (b *watchedBody) Close() error {
-	b.w.timer.Stop()
-	err := b.ReadCloser.Close()
 	b.w.cancel(context.Canceled)
-	return err
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return nil
+	}
+	b.closed = true
+	b.w.timer.Stop()
+	return b.body.Close()
 }
 
 var _ io.ReadCloser = (*watchedBody)(nil)

@@ -1,0 +1,466 @@
+package test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// slowBody lets bytes through at a rate, in bytes a second.
+type slowBody struct {
+	io.ReadCloser
+	rate int
+}
+
+func (b slowBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p[:min(len(p), 64<<10)])
+	time.Sleep(time.Duration(n) * time.Second / time.Duration(b.rate))
+	return n, err
+}
+
+// A download that is killed leaves nothing under the final name, and goes on
+// where it was: the store sends no piece twice that was there whole.
+func TestDownloadResumes(t *testing.T) {
+	const size = 200<<20 + 5
+	or, o := originAt(t, "s3"), theObjects(t)
+	file := fileOf(t, size)
+	o.put(t, "s3", "own/resume/big.bin", file)
+	store := s3Proxy(t)
+	viaProxy := join(s3Env(store.Listener.Addr().String()), fast, []string{"MLFLOW_TRACKING_URI=" + or.server.url()})
+	for name, sig := range map[string]syscall.Signal{"killed": syscall.SIGKILL, "interrupted": syscall.SIGINT} {
+		t.Run(name, func(t *testing.T) {
+			dst := t.TempDir()
+			final := filepath.Join(dst, "big.bin")
+			args := []string{"download", "--dst", dst, "s3://" + bucket + "/own/resume/big.bin"}
+			store.faults(nil, func(r *http.Response) error {
+				r.Body = slowBody{r.Body, 8 << 20}
+				return nil
+			})
+			store.reset()
+			c := mlflowfs(t, viaProxy, args...)
+			var errs bytes.Buffer
+			c.Stderr = &errs
+			if err := c.Start(); err != nil {
+				t.Fatal(err)
+			}
+			waitFor(t, "too little comes", 60e9, func() bool {
+				store.mu.Lock()
+				defer store.mu.Unlock()
+				return store.bytes > 150<<20
+			})
+			c.Process.Signal(sig)
+			c.Wait()
+			if _, err := os.Stat(final); !errors.Is(err, os.ErrNotExist) {
+				t.Errorf("half a file has the final name: %v", err)
+			}
+			if sig == syscall.SIGINT && (c.ProcessState.ExitCode() != 1 || !strings.Contains(errs.String(), "goes on from here")) {
+				t.Errorf("exit %d: %s", c.ProcessState.ExitCode(), &errs)
+			}
+			_, before := store.reset()
+			store.faults(nil, nil)
+
+			// A second one at the same time is refused, and spoils nothing.
+			out, err := command(t, viaProxy, args...)
+			if err != nil || strings.TrimSpace(string(out)) != final || sumOf(t, final) != sumOf(t, file) {
+				t.Errorf("%s, %v", out, err)
+			}
+			// What was on its way when it ended comes again: eight pieces of 16 MiB at most.
+			if _, n := store.reset(); n > size-16<<20 || before+n > size+8*16<<20 {
+				t.Errorf("%d bytes came before, %d after, of %d", before, n, int64(size))
+			}
+			if left, _ := os.ReadDir(dst); len(left) != 1 {
+				t.Errorf("left behind: %v", left)
+			}
+		})
+	}
+
+	t.Run("another content meanwhile", func(t *testing.T) {
+		dst := t.TempDir()
+		store.faults(nil, func(r *http.Response) error {
+			r.Body = slowBody{r.Body, 8 << 20}
+			return nil
+		})
+		store.reset()
+		c := mlflowfs(t, viaProxy, "download", "--dst", dst, "s3://"+bucket+"/own/resume/big.bin")
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		waitFor(t, "too little comes", 60e9, func() bool {
+			store.mu.Lock()
+			defer store.mu.Unlock()
+			return store.bytes > 150<<20
+		})
+		c.Process.Kill()
+		c.Wait()
+		store.faults(nil, nil)
+		b, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b[1]++
+		other := filepath.Join(t.TempDir(), "other")
+		if err := os.WriteFile(other, b, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		o.put(t, "s3", "own/resume/big.bin", other)
+		out, err := command(t, viaProxy, "download", "--dst", dst, "s3://"+bucket+"/own/resume/big.bin")
+		if err != nil || sumOf(t, filepath.Join(dst, "big.bin")) != sumOf(t, other) {
+			t.Errorf("%s, %v", out, err)
+		}
+	})
+}
+
+// A byte that is wrong on its way is found by the store's checksum, and
+// nothing gets the final name.
+func TestDownloadChecks(t *testing.T) {
+	o := theObjects(t)
+	store := s3Proxy(t)
+	gcs := proxyTo(t, "http://"+o.gcs)
+	for _, c := range []struct {
+		store string
+		p     *proxy
+		env   []string
+	}{
+		{"s3", store, s3Env(store.Listener.Addr().String())},
+		{"gs", gcs, []string{"STORAGE_EMULATOR_HOST=" + gcs.URL}},
+	} {
+		for _, size := range []int64{1000, 40 << 20} {
+			key := fmt.Sprintf("own/checked/%d.bin", size)
+			file := fileOf(t, size)
+			o.put(t, c.store, key, file)
+			if c.store == "gs" {
+				c.p.Config.Handler = hostRewritten(c.p.Config.Handler, o.gcs)
+			}
+			var bent atomic.Int64
+			c.p.faults(nil, func(r *http.Response) error {
+				if r.Request.Method == http.MethodGet && strings.HasSuffix(r.Request.URL.Path, filepath.Base(key)) && bent.CompareAndSwap(0, 1) {
+					r.Body = &bentBody{r.Body, false}
+				}
+				return nil
+			})
+			dst := t.TempDir()
+			args := []string{"download", "--dst", dst, c.store + "://" + bucket + "/" + key}
+			_, err := command(t, join(c.env, fast), args...)
+			var f *failed
+			if !errors.As(err, &f) || f.code != 1 || !strings.Contains(f.said, "checksum") || bent.Load() != 1 {
+				t.Errorf("%s of %d bytes: %v", c.store, size, err)
+			}
+			if left, _ := os.ReadDir(dst); len(left) > 0 {
+				t.Errorf("left behind: %v", left)
+			}
+			if _, err := command(t, join(c.env, fast), args...); err != nil || sumOf(t, filepath.Join(dst, filepath.Base(key))) != sumOf(t, file) {
+				t.Errorf("%s, again: %v", c.store, err)
+			}
+		}
+	}
+}
+
+// hostRewritten gives a server that looks at it the Host that it expects.
+func hostRewritten(h http.Handler, host string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r.Host = host
+		h.ServeHTTP(w, r)
+	})
+}
+
+// bentBody is a body with one bit changed.
+type bentBody struct {
+	io.ReadCloser
+	done bool
+}
+
+func (b *bentBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if n > 0 && !b.done {
+		p[n/2] ^= 4
+		b.done = true
+	}
+	return n, err
+}
+
+// Progress: a bar with bytes, rate and time left on a terminal; nothing with
+// --quiet, or of what is over soon.
+func TestDownloadProgress(t *testing.T) {
+	or, o := originAt(t, "s3"), theObjects(t)
+	store := s3Proxy(t)
+	file := fileOf(t, 24<<20)
+	o.put(t, "s3", "own/progress/f.bin", file)
+	store.faults(nil, func(r *http.Response) error {
+		r.Body = slowBody{r.Body, 12 << 20}
+		return nil
+	})
+	env := join(s3Env(store.Listener.Addr().String()), []string{"TERM=xterm", "MLFLOW_TRACKING_URI=" + or.server.url()})
+	bin, err := binary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	line := bin + " download --dst " + t.TempDir() + " s3://" + bucket + "/own/progress"
+	c := exec.Command("script", "-qec", "stty rows 24 cols 100; "+line, "/dev/null")
+	c.Env = join(os.Environ(), env)
+	out, err := c.CombinedOutput()
+	for _, want := range []string{"24.0 MiB", "MiB/s", "s"} {
+		if !strings.Contains(string(out), want) {
+			t.Errorf("the bar does not show %q: %v\n%q", want, err, tail(string(out)))
+		}
+	}
+	quiet := exec.Command("script", "-qec", "stty rows 24 cols 100; "+line+" --quiet", "/dev/null")
+	quiet.Env = c.Env
+	if out, err := quiet.CombinedOutput(); err != nil || strings.Contains(string(out), "MiB") {
+		t.Errorf("--quiet shows %q, %v", out, err)
+	}
+	plain := mlflowfs(t, env, strings.Fields(line)[1:]...)
+	var errs bytes.Buffer
+	plain.Stderr = &errs
+	if err := plain.Run(); err != nil || errs.Len() > 0 {
+		t.Errorf("without a terminal: %v %s", err, &errs)
+	}
+}
+
+// A local artifact's own path is printed and nothing copied, and with --dst
+// it is copied.
+func TestDownloadOfLocalArtifacts(t *testing.T) {
+	or := originAt(t, "path")
+	env := []string{"MLFLOW_TRACKING_URI=" + or.server.url(), "TMPDIR=" + t.TempDir()}
+	for arg, want := range map[string]string{
+		"runs:/" + or.Run + "/d/g.txt": or.URI + "/d/g.txt", "runs:/" + or.Run + "/d": or.URI + "/d", or.URI: or.URI, "file://" + or.URI + "/a.txt": or.URI + "/a.txt",
+	} {
+		out, err := command(t, env, "download", arg)
+		if got := strings.TrimSpace(string(out)); got != want || err != nil {
+			t.Errorf("%s: %s, %v", arg, got, err)
+		}
+	}
+	// Of a remote one without --dst a new temporary directory is made.
+	remote := originAt(t, "served")
+	out, err := command(t, append(env, "MLFLOW_TRACKING_URI="+remote.server.url()), "download", "--run-id", remote.Run, "--path", "d/g.txt")
+	if got, rerr := os.ReadFile(strings.TrimSpace(string(out))); err != nil || rerr != nil || len(got) != 1000 {
+		t.Errorf("%s, %v %v", out, err, rerr)
+	}
+}
+
+// What can't be done is said in a sentence, with the exit code that tells why.
+func TestCommandErrors(t *testing.T) {
+	or, o := originAt(t, "s3"), theObjects(t)
+	dst := t.TempDir()
+	file := filepath.Join(dst, "file")
+	if err := os.WriteFile(file, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	server := "MLFLOW_TRACKING_URI=" + or.server.url()
+	all := join(o.env(), fast, []string{server})
+	none := join(fast, []string{server})
+	nowhere, err := freePort()
+	if err != nil {
+		t.Fatal(err)
+	}
+	run := "runs:/" + or.Run
+	for _, c := range []struct {
+		code  int
+		env   []string
+		args  string // with _ for spaces in an argument
+		words []string
+	}{
+		{2, all, "ls", []string{"exactly one"}},
+		{2, all, "download " + run + " --run-id " + or.Run, []string{"exactly one"}},
+		{2, all, "download " + run + " --path x", []string{"--run-id"}},
+		{2, all, "cat a b", []string{"one URI"}},
+		{2, all, "ls --artifact-access magic " + run, []string{"magic", "presigned"}},
+		{2, all, "ls --nonsense " + run, []string{"--nonsense"}},
+		{3, all, "ls s3://nobucket-here/x", []string{"no such bucket"}},
+		{3, all, "ls gs://nobucket-here/x", []string{"no such bucket"}},
+		{3, all, "ls wasbs://nocontainer" + azureHost + "/x", []string{"no such bucket"}},
+		{3, all, "cat s3://" + bucket + "/own/no-key", []string{"own/no-key"}},
+		{3, all, "cat gs://" + bucket + "/own/no-key", []string{"own/no-key"}},
+		{3, all, "cat wasbs://" + bucket + azureHost + "/own/no-key", []string{"own/no-key"}},
+		{3, all, "download --dst " + dst + " s3://" + bucket + "/own/no-key", []string{"own/no-key"}},
+		{3, all, "ls runs:/0123456789abcdef0123456789abcdef", []string{"0123456789abcdef"}},
+		{3, all, "ls --run-id 0123456789abcdef0123456789abcdef", []string{"0123456789abcdef"}},
+		{3, all, "cat " + run + "/no/file", []string{"no"}},
+		{3, all, "cat " + run + "/a.txt/below", []string{"a.txt is a file"}},
+		{3, all, "ls models:/no-model/1", []string{"no-model"}},
+		{3, all, "ls models:/" + or.Model + "/77", []string{"77"}},
+		{3, all, "ls models:/" + or.Model + "@no-alias", []string{"no-alias"}},
+		{3, all, "ls models:/" + or.Model + "/Production", []string{"Production"}},
+		{3, all, "ls models:/m-00000000000000000000000000000000", []string{"m-0000"}},
+		{3, all, "ls /no/such/path", []string{"/no/such/path"}},
+		{1, all, "ls models:/x", []string{"models:/<name>/<version>"}},
+		{1, all, "cat " + run + "/d", []string{"directory", "download"}},
+		{1, all, "download --dst " + file + " " + run, []string{"directory"}},
+		{1, all, "ls nfs4://host/x", []string{"nfs4"}},
+		{1, all, "ls s3:///x", []string{"bucket"}},
+		{1, all, "ls wasbs://container/x", []string{"<account>"}},
+		{1, all, "ls file://elsewhere/x", []string{"another host"}},
+		{1, none, "cat --artifact-access presigned models:/" + or.Model + "/1/MLmodel", []string{"no access", "presigned"}},
+		{4, none, "ls s3://" + bucket + "/own", []string{"AWS_ACCESS_KEY_ID", "AWS_PROFILE"}},
+		{4, join(none, []string{"GOOGLE_APPLICATION_CREDENTIALS=/no/such/file"}), "ls gs://" + bucket + "/own", []string{"GOOGLE_APPLICATION_CREDENTIALS"}},
+		{4, join(all, []string{"AWS_SECRET_ACCESS_KEY=s3cret-wrong"}), "ls s3://" + bucket + "/own", []string{"403"}},
+		{4, join(all, []string{"AWS_ACCESS_KEY_ID=nobody"}), "ls s3://" + bucket + "/own", []string{"403"}},
+		{1, join(none, []string{"AZURE_STORAGE_CONNECTION_STRING=s3cret"}), "ls wasbs://" + bucket + azureHost + "/own", []string{"AZURE_STORAGE_CONNECTION_STRING"}},
+		{1, join(none, []string{"AZURE_STORAGE_ACCESS_KEY=s3cret-no-base64!"}), "ls wasbs://" + bucket + azureHost + "/own", []string{"AZURE_STORAGE_ACCESS_KEY"}},
+		{1, join(none, []string{"AWS_PROFILE=no-profile"}), "ls s3://" + bucket + "/own", []string{"no-profile"}},
+		{1, join(none, s3Env(fmt.Sprintf("127.0.0.1:%d", nowhere))), "ls s3://" + bucket + "/own", []string{"refused"}},
+		{1, join(none, []string{fmt.Sprintf("MLFLOW_TRACKING_URI=http://127.0.0.1:%d", nowhere)}), "ls " + run, []string{"refused"}},
+	} {
+		var args []string
+		for _, a := range strings.Fields(strings.ReplaceAll(c.args, or.Model, "_")) {
+			args = append(args, strings.ReplaceAll(a, "_", or.Model))
+		}
+		out, err := command(t, c.env, args...)
+		var f *failed
+		if !errors.As(err, &f) {
+			t.Errorf("%s: %v, %s", c.args, err, out)
+			continue
+		}
+		for _, w := range c.words {
+			if !strings.Contains(f.said, w) {
+				t.Errorf("%s does not speak of %q: %s", c.args, w, f.said)
+			}
+		}
+		if f.code != c.code || strings.Contains(f.said, "s3cret") || strings.Contains(f.said, azKey) || !strings.HasPrefix(f.said, "mlflowfs: ") || strings.Contains(f.said, "goroutine") {
+			t.Errorf("%s: exit %d, want %d: %s", c.args, f.code, c.code, f.said)
+		}
+	}
+}
+
+// Credentials and settings are found where the stores' own clients find them.
+func TestOwnEnvironments(t *testing.T) {
+	or, o := originAt(t, "s3"), theObjects(t)
+	home := t.TempDir()
+	if err := os.Mkdir(filepath.Join(home, ".aws"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for name, content := range map[string]string{
+		"credentials": fmt.Sprintf("[prod]\naws_access_key_id = %s\naws_secret_access_key = %s\n", s3Key, s3Secret),
+		"config":      "[profile prod]\nregion = us-east-1\nendpoint_url = http://" + o.s3 + "\n",
+	} {
+		if err := os.WriteFile(filepath.Join(home, ".aws", name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	key := []string{"AWS_ACCESS_KEY_ID=" + s3Key, "AWS_SECRET_ACCESS_KEY=" + s3Secret}
+	wasbs := originAt(t, "wasbs").URI
+	for what, c := range map[string]struct {
+		env []string
+		uri string
+	}{
+		"a profile":                     {[]string{"HOME=" + home, "AWS_PROFILE=prod", "MLFLOW_BOTO_CLIENT_ADDRESSING_STYLE=path"}, or.URI},
+		"a profile, MLflow's endpoint":  {[]string{"HOME=" + home, "AWS_PROFILE=prod", "MLFLOW_S3_ENDPOINT_URL=http://" + o.s3}, or.URI},
+		"TLS that is not to be checked": {join(key, []string{"MLFLOW_S3_ENDPOINT_URL=https://" + o.s3tls, "MLFLOW_S3_IGNORE_TLS=true"}), or.URI},
+		"TLS with a certificate":        {join(key, []string{"MLFLOW_S3_ENDPOINT_URL=https://" + o.s3tls, "AWS_CA_BUNDLE=" + o.ca}), or.URI},
+		"b2":                            {join(key, []string{"AWS_CA_BUNDLE=" + o.ca}), "b2://" + bucket + "@" + o.s3tls + "/own/" + or.Run + "/artifacts"},
+		"GCS without a scheme":          {[]string{"STORAGE_EMULATOR_HOST=" + o.gcs}, originAt(t, "gs").URI},
+		"a data lake":                   {o.azureEnv(), strings.NewReplacer("wasbs:", "abfss:", ".blob.", ".dfs.").Replace(wasbs)},
+	} {
+		got, err := command(t, append(c.env, fast...), "cat", c.uri+"/d/e/f.txt")
+		if string(got) != "deep" || err != nil {
+			t.Errorf("%s: %q, %v", what, got, err)
+		}
+	}
+	_, err := command(t, join(key, []string{"MLFLOW_S3_ENDPOINT_URL=https://" + o.s3tls, "MLFLOW_HTTP_REQUEST_MAX_RETRIES=0"}), "ls", or.URI)
+	if err == nil || !strings.Contains(err.Error(), "certificate") {
+		t.Errorf("a certificate that nobody signed was taken: %v", err)
+	}
+}
+
+// Web addresses: MLflow's documentation has http://<host>/mlartifacts for a
+// server's artifacts; others are plain files, read with Range.
+func TestWebAddresses(t *testing.T) {
+	or := originAt(t, "served 2.22")
+	rel := strings.TrimPrefix(or.URI, "mlflow-artifacts:/")
+	host := strings.TrimPrefix(or.server.url(), "http://")
+	elsewhere := "MLFLOW_TRACKING_URI=sqlite:///" + filepath.Join(or.server.dir, "mlflow.db")
+	for _, c := range []struct {
+		uri string
+		env string
+	}{
+		{or.server.url() + "/" + rel + "/d/e/f.txt", elsewhere},
+		{or.server.url() + "/" + rel + "/d/e/f.txt", "MLFLOW_TRACKING_URI=" + or.server.url()},
+		{or.server.url() + artifactsAPI + "/" + rel + "/d/e/f.txt", elsewhere},
+		{"mlflow-artifacts://" + host + "/" + rel + "/d/e/f.txt", "MLFLOW_TRACKING_URI=http://127.0.0.1:9"},
+	} {
+		got, err := command(t, append(fast, c.env), "cat", c.uri)
+		if string(got) != "deep" || err != nil {
+			t.Errorf("%s: %q, %v", c.uri, got, err)
+		}
+		out, err := command(t, append(fast, c.env), "ls", strings.TrimSuffix(c.uri, "/e/f.txt"))
+		if string(out) != "e/\ng.txt\n" || err != nil {
+			t.Errorf("%s: %q, %v", c.uri, out, err)
+		}
+	}
+
+	dir := t.TempDir()
+	file := fileOf(t, 40<<20)
+	if err := os.Rename(file, filepath.Join(dir, "a b.bin")); err != nil {
+		t.Fatal(err)
+	}
+	file = filepath.Join(dir, "a b.bin")
+	var ranged, whole atomic.Int64
+	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Query().Get("sig") != "s3cret" {
+			http.NotFound(w, r)
+			return
+		}
+		if r.Header.Get("Range") != "" {
+			ranged.Add(1)
+		} else {
+			whole.Add(1)
+		}
+		http.FileServer(http.Dir(dir)).ServeHTTP(w, r)
+	}))
+	t.Cleanup(web.Close)
+	dst := t.TempDir()
+	uri := web.URL + "/a%20b.bin?sig=s3cret"
+	out, err := command(t, append(fast, elsewhere), "download", "--dst", dst, uri)
+	if err != nil || strings.TrimSpace(string(out)) != filepath.Join(dst, "a b.bin") || sumOf(t, filepath.Join(dst, "a b.bin")) != sumOf(t, file) {
+		t.Errorf("%s, %v", out, err)
+	}
+	if ranged.Load() < 3 || whole.Load() > 0 {
+		t.Errorf("%d requests with a Range, %d without", ranged.Load(), whole.Load())
+	}
+	if out, err := command(t, append(fast, elsewhere), "resolve", uri); err != nil || strings.Contains(string(out), "s3cret") || !strings.Contains(string(out), "a plain web address: taken") {
+		t.Errorf("%s, %v", out, err)
+	}
+	_, err = command(t, append(fast, elsewhere), "cat", web.URL+"/none?sig=s3cret")
+	var f *failed
+	if !errors.As(err, &f) || f.code != 3 || strings.Contains(f.said, "s3cret") {
+		t.Errorf("a file that is not there: %v", err)
+	}
+}
+
+// uri/ shows the buckets and directories that were named, and no others.
+func TestMountURIs(t *testing.T) {
+	o := theObjects(t)
+	s3, gs, wasbs := originAt(t, "s3"), originAt(t, "gs"), originAt(t, "wasbs")
+	m := mountAt(t, s3.server.url(), append(o.env(), fast...), "--mount-uris", "s3://"+bucket+",gs://"+bucket+"/own/"+gs.Run, "--mount-uris", "wasbs://"+bucket+azureHost)
+	for path, or := range map[string]*origin{
+		"s3/" + bucket + "/own/" + s3.Run:                       s3,
+		"gs/" + bucket + "/own/" + gs.Run:                       gs,
+		"wasbs/" + account + "/" + bucket + "/own/" + wasbs.Run: wasbs,
+	} {
+		differ(t, path, m.path("uri", path, "artifacts"), m.path("runs", or.Run), "--exclude=model")
+	}
+	for dir, want := range map[string]string{"uri": "gs\ns3\nwasbs\n", "uri/gs/" + bucket: "own\n", "uri/gs/" + bucket + "/own": gs.Run + "\n"} {
+		if out, err := output("ls", m.path(dir)); string(out) != want || err != nil {
+			t.Errorf("%s: %s, %v", dir, out, err)
+		}
+	}
+	for _, gone := range []string{"uri/s3/other", "uri/gs/" + bucket + "/own/" + gs.Odd, "uri/s3/" + bucket + "/nothing"} {
+		if _, err := output("ls", m.path(gone)); err == nil || !strings.Contains(err.Error(), "No such file") {
+			t.Errorf("%s: %v", gone, err)
+		}
+	}
+	without := mountAt(t, s3.server.url(), nil)
+	if _, err := output("ls", without.path("uri")); err == nil {
+		t.Error("uri/ is there without --mount-uris")
+	}
+}
