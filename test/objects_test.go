@@ -25,8 +25,9 @@ import (
 )
 
 // objectStores are real object stores, each a process of its own: versitygw
-// (S3, with and without TLS on the same directory), fake-gcs-server, Azurite.
-// They start when the first test wants them. Each has one bucket.
+// (S3, with and without TLS on the same directory), fake-gcs-server, Azurite;
+// and an FTP server, which MLflow reads and we do not. They start when the
+// first test wants them. Each has one bucket.
 type objectStores struct {
 	once  sync.Once
 	err   error
@@ -36,6 +37,7 @@ type objectStores struct {
 	dir            string
 	s3, s3tls      string // host:port
 	gcs, azure     string
+	ftp            string
 	ca             string // file with the certificate of s3tls
 	accountAddress string
 }
@@ -43,9 +45,10 @@ type objectStores struct {
 var objects = &objectStores{log: &logBuffer{}}
 
 const (
-	bucket   = "bkt"
-	s3Key    = "accesskey-of-the-tests"
-	s3Secret = "s3cret-of-the-S3-store"
+	bucket      = "bkt"
+	s3Key       = "accesskey-of-the-tests"
+	s3Secret    = "s3cret-of-the-S3-store"
+	ftpPassword = "s3cret-ftp"
 	// account and its key are those that every Azurite has.
 	account = "devstoreaccount1"
 	azKey   = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
@@ -64,7 +67,7 @@ func (o *objectStores) start() (err error) {
 	if o.dir, err = os.MkdirTemp(work, "objects-"); err != nil {
 		return err
 	}
-	for _, d := range []string{"s3/" + bucket, "gcs", "azure"} {
+	for _, d := range []string{"s3/" + bucket, "gcs", "azure", "ftp"} {
 		if err := os.MkdirAll(filepath.Join(o.dir, d), 0o755); err != nil {
 			return err
 		}
@@ -72,7 +75,7 @@ func (o *objectStores) start() (err error) {
 	if err := o.certify(); err != nil {
 		return err
 	}
-	for _, addr := range []*string{&o.s3, &o.s3tls, &o.gcs, &o.azure} {
+	for _, addr := range []*string{&o.s3, &o.s3tls, &o.gcs, &o.azure, &o.ftp} {
 		port, err := freePort()
 		if err != nil {
 			return err
@@ -81,6 +84,7 @@ func (o *objectStores) start() (err error) {
 	}
 	_, gcsPort, _ := strings.Cut(o.gcs, ":")
 	_, azPort, _ := strings.Cut(o.azure, ":")
+	_, ftpPort, _ := strings.Cut(o.ftp, ":")
 	o.accountAddress = "http://" + o.azure + "/" + account
 	bin := func(name string) string { return filepath.Join(testenv(), "bin", name) }
 	s3 := []string{"-a", s3Key, "-s", s3Secret, "--keep-alive", "-q"}
@@ -92,6 +96,7 @@ func (o *objectStores) start() (err error) {
 			"-filesystem-root", filepath.Join(o.dir, "gcs"), "-external-url", "http://"+o.gcs, "-public-host", o.gcs),
 		exec.Command(filepath.Join(testenv(), "azurite", "node_modules", ".bin", "azurite-blob"), "--silent", "--disableTelemetry", "--skipApiVersionCheck",
 			"--blobHost", "127.0.0.1", "--blobPort", azPort, "--location", filepath.Join(o.dir, "azure")),
+		exec.Command(release("mlflow3").bin("python"), "-m", "pyftpdlib", "-w", "-i", "127.0.0.1", "-p", ftpPort, "-d", filepath.Join(o.dir, "ftp"), "-u", "user", "-P", ftpPassword),
 	} {
 		c.Stdout, c.Stderr = o.log, o.log
 		c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -100,7 +105,7 @@ func (o *objectStores) start() (err error) {
 		}
 		o.procs = append(o.procs, c)
 	}
-	for _, addr := range []string{o.s3, o.s3tls, o.gcs, o.azure} {
+	for _, addr := range []string{o.s3, o.s3tls, o.gcs, o.azure, o.ftp} {
 		for end := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
 			conn, err := net.Dial("tcp", addr)
 			if err == nil {
@@ -231,12 +236,13 @@ func (x *origins) make(o *objectStores) error {
 			"wasbs":  "wasbs://" + bucket + azureHost + "/own",
 			"r2":     "r2://" + bucket + "@" + o.s3tls + "/r2",
 			"path":   x.local,
+			"ftp":    "ftp://user:" + ftpPassword + "@" + o.ftp + "/own",
 			"served": "",
 		},
 		"mlflow2": {"served 2.22": ""},
 	} {
 		wg.Go(func() {
-			s, serr := newServerOn(r, "s3://"+bucket+"/"+string(r), append(o.env(), "MLFLOW_ALLOWED_HOST_ADDRESSED_ARTIFACT_SCHEMES=r2"))
+			s, serr := newServerOn(r, "s3://"+bucket+"/"+string(r), append(o.env(), "MLFLOW_ALLOWED_HOST_ADDRESSED_ARTIFACT_SCHEMES=r2,ftp"))
 			mu.Lock()
 			defer mu.Unlock()
 			shared.servers = append(shared.servers, s)

@@ -73,6 +73,7 @@ func TestOrigins(t *testing.T) {
 		{"r2", "auto", tls, "direct", "ranges"},
 		{"path", "auto", nil, "direct", "ranges"},
 		{"path", "server", nil, "server", "ranges"},
+		{"ftp", "auto", nil, "server", "stream"},
 		{"served", "auto", nil, "presigned", "ranges"},
 		{"served", "server", nil, "server", "stream"},
 		{"served 2.22", "auto", nil, "server", "stream"},
@@ -96,6 +97,12 @@ func TestOrigins(t *testing.T) {
 					continue // a place that no server knows has no way but the direct one
 				}
 				want := theirs[r.key]
+				if c.origin == "ftp" && r.key == "runs:/"+or.Run+"/model" && want.Error != "" {
+					// MLflow's client can't, for a run with nothing of its own there; the
+					// same model by its id it can.
+					differ(t, r.key, m.path(r.mounted), theirs["models:/"+or.ModelID].Path)
+					continue
+				}
 				if want.Error != "" {
 					t.Errorf("%s: mlflow.artifacts fails: %s", r.key, want.Error)
 					continue
@@ -145,6 +152,9 @@ func TestOrigins(t *testing.T) {
 			out, err := command(t, env, append(join([]string{"resolve", "--json"}, flags), "runs:/"+or.Run+"/d")...)
 			if err := json.Unmarshal(out, &why); err != nil || len(why.Places) != 1 {
 				t.Fatal(string(out), err)
+			}
+			if strings.Contains(string(out)+m.log.String(), ftpPassword) {
+				t.Errorf("a password is shown:\n%s%s", out, m.log)
 			}
 			if p := why.Places[0]; p.Access != c.taken || p.Reads != c.reads || err != nil {
 				t.Errorf("resolve: %v\n%s", err, out)

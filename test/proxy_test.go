@@ -1,6 +1,7 @@
 package test
 
 import (
+	"cmp"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -22,6 +23,7 @@ type proxy struct {
 	headers  []http.Header
 	bytes    int64  // of bodies of artifacts
 	counted  string // the beginning of the paths that have artifacts
+	host     string // what the server is told to be; as the client says where it is empty
 	// before may answer a request itself (true); after may change an answer.
 	before func(http.ResponseWriter, *http.Request) bool
 	after  func(*http.Response) error
@@ -39,7 +41,9 @@ func proxyTo(t *testing.T, target string) *proxy {
 	rp := &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.SetURL(u)
-			r.Out.Host = r.In.Host // which a signature may be of
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			r.Out.Host = cmp.Or(p.host, r.In.Host) // which a signature may be of
 		},
 		FlushInterval: -1,
 		Transport:     &http.Transport{DisableCompression: true, MaxIdleConnsPerHost: 16},

@@ -38,7 +38,7 @@ install() {
 	"$env/$name/bin/pip" install -q --disable-pip-version-check "$@"
 	echo "$*" >"$env/$name/.wanted"
 }
-stores='boto3 google-cloud-storage azure-storage-blob azure-identity'
+stores='boto3 google-cloud-storage azure-storage-blob azure-identity pyftpdlib'
 # shellcheck disable=SC2086
 install mlflow3 'mlflow==3.17.*' $stores pillow 'Flask-WTF<2'
 install mlflow2 'mlflow==2.22.*' 'sqlalchemy<2.1' boto3 pillow 'Flask-WTF<2'

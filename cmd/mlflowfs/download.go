@@ -34,7 +34,7 @@ its own when its size is right, and its checksum where the store gives one;
 with the same --dst an interrupted download goes on where it was.`,
 		RunE: func(*cobra.Command, []string) error {
 			return t.find(func(ctx context.Context, s *stores, found resolve.Found, log *slog.Logger) error {
-				return download(ctx, s, found, dst, newProgress(quiet))
+				return download(ctx, s, found, dst, newProgress(os.Stderr, quiet))
 			})
 		},
 	}

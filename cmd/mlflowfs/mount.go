@@ -46,7 +46,9 @@ from MLFLOW_TRACKING_TOKEN, or from ~/.mlflow/credentials. These variables of
 MLflow's work here, too: MLFLOW_TRACKING_INSECURE_TLS,
 MLFLOW_TRACKING_SERVER_CERT_PATH, MLFLOW_TRACKING_CLIENT_CERT_PATH,
 MLFLOW_TRACKING_AWS_SIGV4, MLFLOW_WORKSPACE, MLFLOW_HTTP_REQUEST_TIMEOUT, MLFLOW_HTTP_REQUEST_MAX_RETRIES,
-MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR.`,
+MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR; for artifacts in S3 MLFLOW_S3_ENDPOINT_URL and
+MLFLOW_S3_IGNORE_TLS. Object stores take their own variables (AWS_…, GOOGLE_…,
+AZURE_STORAGE_…); where there are none, the tracking server's access is used.`,
 		Args: exactly(1, "one MOUNTPOINT"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			if err := env.apply(); err != nil {
@@ -109,6 +111,9 @@ func (f *mountFlags) tree(log *slog.Logger) (root *fs.Node, closeStores func(), 
 	if err := ping(s.tracking, f.trackingURI, log); err != nil {
 		s.close()
 		return nil, nil, err
+	}
+	if s.client != nil { // known by the time that it is needed
+		go s.client.OffersPresigned(context.Background())
 	}
 	// Evicted blocks are collected before they double what was asked for.
 	debug.SetMemoryLimit(int64(f.memory) + int64(f.memory)/4 + 64<<20)

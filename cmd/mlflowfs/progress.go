@@ -13,11 +13,13 @@ import (
 	"github.com/vbauerster/mpb/v8/decor"
 )
 
-// progress shows how far a transfer is, on standard error: a bar on a
-// terminal, else a line every ten seconds, or nothing.
+// progress shows how far a transfer is: a bar on a terminal, else a line every
+// ten seconds, or nothing.
 type progress struct {
+	out             *os.File
 	quiet, terminal bool
-	done, total     atomic.Int64 // bytes
+	every           time.Duration // between two lines
+	done, total     atomic.Int64  // bytes
 	began           time.Time
 
 	bars  *mpb.Progress
@@ -26,10 +28,8 @@ type progress struct {
 	wait  sync.WaitGroup
 }
 
-const progressEvery = 10 * time.Second
-
-func newProgress(quiet bool) *progress {
-	return &progress{quiet: quiet, terminal: isatty.IsTerminal(os.Stderr.Fd()), ended: make(chan struct{})}
+func newProgress(out *os.File, quiet bool) *progress {
+	return &progress{out: out, quiet: quiet, terminal: isatty.IsTerminal(out.Fd()), every: 10 * time.Second, ended: make(chan struct{})}
 }
 
 // more says that n more bytes will come.
@@ -53,13 +53,13 @@ func (p *progress) start() {
 	switch {
 	case p.quiet:
 	case p.terminal:
-		p.bars = mpb.New(mpb.WithOutput(os.Stderr), mpb.WithWidth(40))
+		p.bars = mpb.New(mpb.WithOutput(p.out), mpb.WithWidth(40))
 		p.bar = p.bars.New(0, mpb.BarStyle(),
 			mpb.PrependDecorators(decor.CountersKibiByte("% .1f / % .1f")),
 			mpb.AppendDecorators(decor.AverageSpeed(decor.SizeB1024(0), "% .1f"), decor.AverageETA(decor.ET_STYLE_GO, decor.WC{W: 8})))
 	default:
 		p.wait.Go(func() {
-			tick := time.NewTicker(progressEvery)
+			tick := time.NewTicker(p.every)
 			defer tick.Stop()
 			for {
 				select {
@@ -81,7 +81,7 @@ func (p *progress) line() {
 	if rate > 0 {
 		left = (time.Duration(float64(total-done)/rate) * time.Second).String()
 	}
-	fmt.Fprintf(os.Stderr, "mlflowfs: %s of %s, %s/s, %s left\n", humanize.IBytes(uint64(max(done, 0))), humanize.IBytes(uint64(total)), humanize.IBytes(uint64(max(rate, 0))), left)
+	fmt.Fprintf(p.out, "mlflowfs: %s of %s, %s/s, %s left\n", humanize.IBytes(uint64(max(done, 0))), humanize.IBytes(uint64(total)), humanize.IBytes(uint64(max(rate, 0))), left)
 }
 
 func (p *progress) stop(err error) {

@@ -3,9 +3,20 @@
 // in its answers, never a type switch in its users:
 //
 //   - [NewLocal]: a directory of this machine, confined to itself (os.Root).
+//   - [NewBlob]: a directory in an object store, through gocloud.dev/blob. The
+//     drivers are linked elsewhere; a [Bucket] is what one of them opens.
 //   - [NewProxy]: a tracking server's mlflow-artifacts API.
+//   - [NewSigned]: files by URLs that a tracking server signs ([Signer]),
+//     listed by another store.
+//   - [NewServed]: a tracking server's get-artifact doors, to what only it reads.
+//   - [NewWeb]: plain files of the web.
+//   - [NewChoice]: several ways to one directory, decided by what answers.
 //   - [Unsupported]: a scheme that nothing here reads; each question is
 //     answered with errors.ErrUnsupported and the scheme's name.
+//
+// A listing may hold whole trees ([Tree]), and an [Entry] the validator to
+// which reads are pinned. Optional abilities are small interfaces: [Stater],
+// [Opener].
 //
 // Paths are relative to the store's root, with slashes, and "." or "" for the
 // root itself. Names in listings are checked by [Clean]: what could not be a
