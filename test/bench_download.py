@@ -4,7 +4,7 @@
 usage: bench_download.py MLFLOWFS [SIZE_MIB] [ROUNDS]
 
 One large file and 1,000 files of 4 KiB lie in an S3 store (versitygw), as a
-run's own artifacts; behind a tracking server whose artifacts destination is
+run's own artifacts, where all three are given the storage URI; behind a tracking server whose artifacts destination is
 that store; and behind one that has them on its own disk. All of it, and what
 is downloaded, is in memory (/dev/shm), so that no disk is measured. Each row is
 measured in turns and is the median of the rounds. mlflowfs and rclone are
@@ -141,8 +141,9 @@ def main():
                     mlflow.set_tracking_uri(url)
                     for what, path, want in ((f"{mib} MiB", "big.bin", (1, mib << 20)), (f"{FILES} x 4 KiB", "many", (FILES, FILES * 4096))):
                         row, env = f"{what}, {name}", dict(os.environ, MLFLOW_TRACKING_URI=url)
-                        measure(row, "mlflowfs", want, lambda dst: subprocess.run([binary, "download", "--quiet", "--dst", dst, f"runs:/{run}/{path}"], env=env, check=True, stdout=subprocess.DEVNULL))
-                        measure(row, "mlflow", want, lambda dst: download_artifacts(f"runs:/{run}/{path}", dst_path=dst))
+                        named = f"runs:/{run}/{path}" if uri.startswith("mlflow-artifacts:") else f"{uri}/{path}"
+                        measure(row, "mlflowfs", want, lambda dst: subprocess.run([binary, "download", "--quiet", "--dst", dst, named], env=env, check=True, stdout=subprocess.DEVNULL))
+                        measure(row, "mlflow", want, lambda dst: download_artifacts(named, dst_path=dst))
                         if name != "S3, direct":
                             continue
                         for peer, flags in (("rclone", []), ("tuned", ["--transfers", "32", "--checkers", "32"])):

@@ -39,6 +39,11 @@ func TestImportsRunOneWay(t *testing.T) {
 			if strings.Contains(imp, "hanwen/go-fuse") && pkg != "fs" {
 				t.Errorf("%s imports go-fuse", pkg)
 			}
+			for _, driver := range []string{"gocloud.dev/blob/", "github.com/aws/aws-sdk-go-v2/service/", "github.com/Azure/", "cloud.google.com/"} {
+				if strings.HasPrefix(imp, driver) && pkg != "cmd/mlflowfs" && pkg != "test" {
+					t.Errorf("%s links %s, which cmd/mlflowfs alone should", pkg, imp)
+				}
+			}
 		}
 	}
 	// Within fs, go-fuse stays in fuse_*.go.

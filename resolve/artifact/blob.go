@@ -165,6 +165,7 @@ func (b *Blob) page(ctx context.Context, prefix, delimiter string, token []byte)
 	if err := w.End(err); err != nil {
 		return nil, nil, b.fail(bucket, "", err, "")
 	}
+	answered(ctx)
 	out := make([]object, len(listed))
 	for i, o := range listed {
 		key, version := bucket.Object(o)

@@ -165,7 +165,7 @@ func (c *Choice) try(ctx context.Context, f func(context.Context, Store) (bool, 
 		last := i == len(c.ways)-1
 		tctx, cancel := ctx, context.CancelFunc(func() {})
 		if !last {
-			tctx, cancel = context.WithTimeout(ctx, c.patience)
+			tctx, cancel = untilAnswered(ctx, c.patience)
 		}
 		if ck, ok := w.Store.(checker); ok {
 			err = ck.check(tctx)
@@ -198,6 +198,27 @@ func (c *Choice) try(ctx context.Context, f func(context.Context, Store) (bool, 
 		c.errs, c.listed = errs, true // else nothing is anywhere yet
 	}
 	return err
+}
+
+// untilAnswered is ctx, but that it ends after patience unless a first answer
+// has come by then: a listing of many pages may take its time.
+func untilAnswered(ctx context.Context, patience time.Duration) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	timer := time.AfterFunc(patience, func() { cancel(fmt.Errorf("no answer for %v", patience)) })
+	ctx = context.WithValue(ctx, answerKey{}, func() { timer.Stop() })
+	return ctx, func() {
+		timer.Stop()
+		cancel(nil)
+	}
+}
+
+type answerKey struct{}
+
+// answered is called by a store for the first answer of its listing.
+func answered(ctx context.Context) {
+	if f, ok := ctx.Value(answerKey{}).(func()); ok {
+		f()
+	}
 }
 
 // noWay is the error where each way failed. One that is a refusal or knows

@@ -22,6 +22,7 @@ type scripted struct {
 	entries           []Entry
 	silent, silently  bool // no answer to a listing; to a read
 
+	slow         bool // a listing of many pages
 	lists, reads atomic.Int64
 }
 
@@ -32,6 +33,14 @@ func (s *scripted) List(ctx context.Context, dir string) (Tree, error) {
 	if s.silent {
 		<-ctx.Done()
 		return nil, context.Cause(ctx)
+	}
+	if s.slow {
+		answered(ctx)
+		select {
+		case <-time.After(200 * time.Millisecond):
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
 	}
 	return Tree{dir: s.entries}, s.list
 }
@@ -71,6 +80,7 @@ func TestChoice(t *testing.T) {
 		"refused":                        {[]*scripted{{list: refused}, {entries: some}}, "1"},
 		"out of reach":                   {[]*scripted{{list: errors.New("connection refused")}, {entries: some}}, "1"},
 		"silent":                         {[]*scripted{{silent: true}, {entries: some}}, "1"},
+		"slow, and not silent":           {[]*scripted{{slow: true, entries: some}, {entries: some}}, "0"},
 		"not offered":                    {[]*scripted{{offer: errors.ErrUnsupported}, {entries: some}}, "1"},
 		"no such API":                    {[]*scripted{{list: &mlflow.Error{Status: 404}}, {entries: some}}, "1"},
 		"no such bucket is an answer":    {[]*scripted{{list: ErrNoBucket}, {entries: some}}, "no such bucket"},

@@ -24,6 +24,7 @@ func getListing(ctx context.Context, c *mlflow.Client, u string) ([]Entry, error
 		return nil, err
 	}
 	defer resp.Body.Close()
+	answered(ctx)
 	return decodeListing(resp.Body)
 }
 
