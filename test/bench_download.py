@@ -87,7 +87,7 @@ def checked(dst, want):
 
 def main():
     binary = os.path.abspath(sys.argv[1])
-    mib, rounds = int((sys.argv[2:3] or [1024])[0]), int((sys.argv[3:4] or [3])[0])
+    mib, rounds = int((sys.argv[2:3] or [1024])[0]), int((sys.argv[3:4] or [4])[0])
     rclone = os.path.join(BIN, "rclone")
     work = tempfile.mkdtemp(prefix="mlflowfs-bench-", dir="/dev/shm")
     os.makedirs(work + "/s3/bkt")
@@ -136,19 +136,24 @@ def main():
                 finally:
                     shutil.rmtree(dst)
 
-            for _ in range(rounds):
+            for turn in range(rounds):
                 for name, (url, run, uri) in places.items():
                     mlflow.set_tracking_uri(url)
                     for what, path, want in ((f"{mib} MiB", "big.bin", (1, mib << 20)), (f"{FILES} x 4 KiB", "many", (FILES, FILES * 4096))):
                         row, env = f"{what}, {name}", dict(os.environ, MLFLOW_TRACKING_URI=url)
                         named = f"runs:/{run}/{path}" if uri.startswith("mlflow-artifacts:") else f"{uri}/{path}"
-                        measure(row, "mlflowfs", want, lambda dst: subprocess.run([binary, "download", "--quiet", "--dst", dst, named], env=env, check=True, stdout=subprocess.DEVNULL))
-                        measure(row, "mlflow", want, lambda dst: download_artifacts(named, dst_path=dst))
-                        if name != "S3, direct":
-                            continue
-                        for peer, flags in (("rclone", []), ("tuned", ["--transfers", "32", "--checkers", "32"])):
-                            remote = "R:" + uri.removeprefix("s3://") + "/" + path
-                            measure(row, peer, want, lambda dst: subprocess.run([rclone, "copy", *flags, remote, dst], check=True))
+                        peers = {
+                            "mlflowfs": lambda dst: subprocess.run([binary, "download", "--quiet", "--dst", dst, named], env=env, check=True, stdout=subprocess.DEVNULL),
+                            "mlflow": lambda dst: download_artifacts(named, dst_path=dst),
+                        }
+                        if name == "S3, direct":
+                            remote = "R:" + named.removeprefix("s3://")
+                            peers["rclone"] = lambda dst: subprocess.run([rclone, "copy", remote, dst], check=True)
+                            peers["tuned"] = lambda dst: subprocess.run([rclone, "copy", "--transfers", "32", "--checkers", "32", remote, dst], check=True)
+                        # Each begins once: what is read first finds nothing warm.
+                        names = list(peers)
+                        for peer in names[turn % len(names):] + names[:turn % len(names)]:
+                            measure(row, peer, want, peers[peer])
     finally:
         shutil.rmtree(work, ignore_errors=True)
 

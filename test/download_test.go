@@ -289,6 +289,9 @@ func TestCommandErrors(t *testing.T) {
 		{1, all, "ls nfs4://host/x", []string{"nfs4"}},
 		{1, all, "ls s3:///x", []string{"bucket"}},
 		{1, all, "ls wasbs://container/x", []string{"<account>"}},
+		{1, all, "ls wasbs://container@account.evil.example/x", []string{"account.evil.example", "blob.core.windows.net"}},
+		{1, all, "ls r2://bucket@evil.example/x", []string{"evil.example", "r2.cloudflarestorage.com", "MLFLOW_S3_ENDPOINT_URL"}},
+		{1, all, "ls b2://bucket@backblazeb2.com.evil.example/x", []string{"evil.example", "backblazeb2.com"}},
 		{1, all, "ls file://elsewhere/x", []string{"another host"}},
 		{1, none, "cat --artifact-access presigned models:/" + or.Model + "/1/MLmodel", []string{"no access", "presigned"}},
 		{4, none, "ls s3://" + bucket + "/own", []string{"AWS_ACCESS_KEY_ID", "AWS_PROFILE"}},
@@ -347,7 +350,7 @@ func TestOwnEnvironments(t *testing.T) {
 		"a profile, MLflow's endpoint":  {[]string{"HOME=" + home, "AWS_PROFILE=prod", "MLFLOW_S3_ENDPOINT_URL=http://" + o.s3}, or.URI},
 		"TLS that is not to be checked": {join(key, []string{"MLFLOW_S3_ENDPOINT_URL=https://" + o.s3tls, "MLFLOW_S3_IGNORE_TLS=true"}), or.URI},
 		"TLS with a certificate":        {join(key, []string{"MLFLOW_S3_ENDPOINT_URL=https://" + o.s3tls, "AWS_CA_BUNDLE=" + o.ca}), or.URI},
-		"b2":                            {join(key, []string{"AWS_CA_BUNDLE=" + o.ca}), "b2://" + bucket + "@" + o.s3tls + "/own/" + or.Run + "/artifacts"},
+		"b2":                            {join(key, []string{"AWS_CA_BUNDLE=" + o.ca, "MLFLOW_S3_ENDPOINT_URL=https://" + o.s3tls}), "b2://" + bucket + "@" + o.s3tls + "/own/" + or.Run + "/artifacts"},
 		"GCS without a scheme":          {[]string{"STORAGE_EMULATOR_HOST=" + o.gcs}, originAt(t, "gs").URI},
 		"a data lake":                   {o.azureEnv(), strings.NewReplacer("wasbs:", "abfss:", ".blob.", ".dfs.").Replace(wasbs)},
 	} {

@@ -57,7 +57,7 @@ func (o *origin) rows() []row {
 func TestOrigins(t *testing.T) {
 	o := theObjects(t)
 	gs := []string{"STORAGE_EMULATOR_HOST=http://" + o.gcs}
-	tls := append(s3Env(o.s3), "AWS_CA_BUNDLE="+o.ca)
+	tls := append(s3Env(o.s3), "AWS_CA_BUNDLE="+o.ca, "MLFLOW_S3_ENDPOINT_URL=https://"+o.s3tls)
 	for _, c := range []struct {
 		origin, access string
 		env            []string

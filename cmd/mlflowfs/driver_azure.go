@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
@@ -31,6 +32,10 @@ type azureDriver struct {
 	env mlflow.Env
 }
 
+// azureClouds are the clouds that MLflow knows. A tracking server may have
+// chosen the URI, so that no other host may be asked.
+var azureClouds = []string{"blob.core.windows.net", "blob.core.chinacloudapi.cn", "blob.core.usgovcloudapi.net"}
+
 // open takes <container>@<account>.<blob or dfs>.core.windows.net, or of
 // another of Azure's clouds.
 func (d azureDriver) open(ctx context.Context, place string) (*artifact.Bucket, error) {
@@ -40,6 +45,9 @@ func (d azureDriver) open(ctx context.Context, place string) (*artifact.Bucket, 
 		return nil, fmt.Errorf("the URI must name its container and its account: <container>@<account>.blob.core.windows.net, and not %q", place)
 	}
 	suffix = strings.Replace(suffix, "dfs.", "blob.", 1)
+	if !slices.Contains(azureClouds, suffix) {
+		return nil, fmt.Errorf("the host %s is not of Azure's clouds (%s), and credentials are sent to no other", host, strings.Join(azureClouds, ", "))
+	}
 	client, err := d.client(ctx, name, account, "https://"+account+"."+suffix+"/"+name)
 	if err != nil {
 		return nil, err

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 
@@ -46,20 +47,25 @@ func (d s3Driver) open(ctx context.Context, bucket string) (*artifact.Bucket, er
 }
 
 // openHosted opens <bucket>@<host>, as r2:// and b2:// URIs name an S3 service
-// (mlflow.store.artifact.r2_artifact_repo and b2_artifact_repo). region empty
-// is that of a Backblaze host, s3.<region>.backblazeb2.com.
-func (d s3Driver) openHosted(region string, path bool) artifact.OpenBucket {
+// (mlflow.store.artifact.r2_artifact_repo and b2_artifact_repo). A tracking
+// server may have chosen the URI, and a session token goes to its host: that
+// must be one of the service's domain, or the one that the user's own
+// environment names.
+func (d s3Driver) openHosted(domain string, path bool) artifact.OpenBucket {
 	return func(ctx context.Context, place string) (*artifact.Bucket, error) {
 		bucket, host, ok := strings.Cut(place, "@")
 		if !ok || bucket == "" || host == "" {
-			return nil, fmt.Errorf("the URI must name its bucket and its host: <bucket>@<host>, and not %q", place)
+			return nil, fmt.Errorf("the URI must name its bucket and its host: <bucket>@<host>%s, and not %q", domain, place)
 		}
-		region, path := region, path
-		if inner, ok := strings.CutSuffix(host, ".backblazeb2.com"); ok && region == "" {
-			region = strings.TrimPrefix(inner, "s3.")
-		}
-		if name, _, _ := strings.Cut(host, ":"); strings.Trim(name, "0123456789.") == "" {
-			path = true // no bucket stands before an address in numbers
+		region := "us-east-1" // which R2 takes for its one region
+		if inner, ok := strings.CutSuffix(host, domain); !ok {
+			own, err := url.Parse(d.env("MLFLOW_S3_ENDPOINT_URL"))
+			if err != nil || own.Scheme != "https" || own.Host != host {
+				return nil, fmt.Errorf("the host %s is not in the domain %s, and credentials are sent to no other; if it is yours, set MLFLOW_S3_ENDPOINT_URL=https://%s", host, strings.TrimPrefix(domain, "."), host)
+			}
+			path = true
+		} else if of, ok := strings.CutPrefix(inner, "s3."); ok {
+			region = of // s3.<region>.backblazeb2.com
 		}
 		return d.bucket(ctx, bucket, "https://"+host, region, path)
 	}

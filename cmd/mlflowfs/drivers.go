@@ -18,8 +18,8 @@ func buckets(set mlflow.Settings, env mlflow.Env) map[string]artifact.OpenBucket
 	azure := azureDriver{set, env}
 	return map[string]artifact.OpenBucket{
 		"s3":    s3.open,
-		"r2":    s3.openHosted("us-east-1", false), // which R2 takes for its one region,
-		"b2":    s3.openHosted("", true),
+		"r2":    s3.openHosted(".r2.cloudflarestorage.com", false),
+		"b2":    s3.openHosted(".backblazeb2.com", true),
 		"gs":    gsDriver{set, env}.open,
 		"wasbs": azure.open,
 		"abfss": azure.open,

@@ -193,17 +193,20 @@ func plant(dir, prefix string, objects []object) Tree {
 				tree[at] = append(tree[at], o.entry(name))
 				break
 			}
-			below := path.Join(at, name)
-			if BadName(name) != "" {
-				below = at + "/" + name // left out with its name, and leads nowhere
+			below := at + "/" + name
+			if at == "" {
+				below = name
 			}
+			bad := BadName(name) != ""
 			if !seen[below] {
 				seen[below] = true
 				tree[at] = append(tree[at], Entry{Name: name, IsDir: true})
-				tree[below] = append([]Entry{}, tree[below]...)
+				if !bad {
+					tree[below] = append([]Entry{}, tree[below]...)
+				}
 			}
-			if !more {
-				break
+			if bad || !more {
+				break // a bad name is left out, with all that is below it
 			}
 			at, rel = below, rest
 		}

@@ -132,6 +132,7 @@ func TestBlobListOfManyPages(t *testing.T) {
 
 // Whatever the keys are, no entry is made that leads out of its directory.
 func FuzzPlant(f *testing.F) {
+	f.Add("root//0/0\nroot/0/1")
 	f.Add("root/a/b\nroot/../x\nroot//\nroot/./y\nroot/a")
 	var log bytes.Buffer
 	f.Fuzz(func(t *testing.T, keys string) {
@@ -141,8 +142,13 @@ func FuzzPlant(f *testing.F) {
 		}
 		tree := plant("top", "root/", objects)
 		for dir, entries := range tree {
-			if path.Clean(dir) == dir && dir != "top" && !strings.HasPrefix(dir, "top/") {
+			if path.Clean(dir) != dir || dir != "top" && !strings.HasPrefix(dir, "top/") {
 				t.Errorf("%q leads to %q", keys, dir)
+			}
+			for _, e := range entries {
+				if key := "root" + strings.TrimPrefix(dir, "top") + "/" + e.Name; !strings.Contains("\n"+keys, "\n"+key) {
+					t.Errorf("%q: an entry %s of %s is invented", keys, e.Name, dir)
+				}
 			}
 			for _, e := range Clean(logTo(&log), dir, entries) {
 				if below, ok := tree[dir+"/"+e.Name]; e.IsDir && (!ok || below == nil) {

@@ -277,14 +277,11 @@ func (c *Choice) ReadRange(ctx context.Context, file string, off, n int64, valid
 			return body, nil
 		}
 		if ctx.Err() != nil || proven || c.proven || !leads(err) || at == len(c.ways)-1 {
-			if at < len(c.errs) { // somebody else has left this way meanwhile
+			if at == len(c.errs) { // else somebody else has left this way meanwhile
 				c.mu.Unlock()
-				continue
+				return nil, err
 			}
-			c.mu.Unlock()
-			return nil, err
-		}
-		if at == len(c.errs) {
+		} else if at == len(c.errs) {
 			c.errs = append(c.errs, err)
 		}
 		validator = "" // of another way, another kind
