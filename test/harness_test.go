@@ -116,7 +116,8 @@ type server struct {
 	release release
 	dir     string // mlflow.db and artifacts/
 	port    int
-	dest    string // artifacts destination; s.artifacts() where it is empty
+	dest    string   // artifacts destination; s.artifacts() where it is empty
+	wrap    []string // a command before the server's own
 	args    []string
 	env     []string
 	cmd     *exec.Cmd
@@ -145,6 +146,11 @@ func newServer(r release, env []string, args ...string) (*server, error) {
 
 // newServerOn is newServer with an artifacts destination of its own.
 func newServerOn(r release, dest string, env []string, args ...string) (*server, error) {
+	return newServerIn(nil, r, dest, env, args...)
+}
+
+// newServerIn is newServerOn with a command that starts it.
+func newServerIn(wrap []string, r release, dest string, env []string, args ...string) (*server, error) {
 	dir, err := os.MkdirTemp(work, string(r)+"-")
 	if err != nil {
 		return nil, err
@@ -153,7 +159,7 @@ func newServerOn(r release, dest string, env []string, args ...string) (*server,
 	if err != nil {
 		return nil, err
 	}
-	s := &server{release: r, dir: dir, port: port, dest: dest, args: args, env: env, log: filepath.Join(dir, "log")}
+	s := &server{release: r, dir: dir, port: port, dest: dest, wrap: wrap, args: args, env: env, log: filepath.Join(dir, "log")}
 	return s, s.start()
 }
 
@@ -167,9 +173,10 @@ func (s *server) start() error {
 	if dest == "" {
 		dest = s.artifacts()
 	}
-	s.cmd = exec.Command(s.release.bin("mlflow"), append([]string{"server",
+	words := append(s.wrap, append([]string{s.release.bin("mlflow"), "server",
 		"--backend-store-uri", "sqlite:///" + filepath.Join(s.dir, "mlflow.db"), "--artifacts-destination", dest,
 		"--host", "127.0.0.1", "--port", fmt.Sprint(s.port), "--workers", "1"}, s.args...)...)
+	s.cmd = exec.Command(words[0], words[1:]...)
 	s.cmd.Dir, s.cmd.Stdout, s.cmd.Stderr = s.dir, log, log
 	s.cmd.Env = append(append(pythonEnv(), "MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false", "PATH="+filepath.Dir(s.release.bin("x"))+":"+os.Getenv("PATH")), s.env...)
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

@@ -2,7 +2,10 @@ package test
 
 import (
 	"bytes"
+	"errors"
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -53,6 +56,55 @@ func TestRegistryElsewhere(t *testing.T) {
 	if got, err := read(m.path("models/echo@champion/MLmodel")); err != nil || !bytes.Contains(got, []byte("model_id: m-")) {
 		t.Error(string(got), err)
 	}
+}
+
+// A path that a tracking server names may be one of the server's own machine:
+// here it has a mount namespace of its own. It is read through the server, and
+// as soon as this machine has that directory, there.
+func TestPathOfAnotherMachine(t *testing.T) {
+	if os.Getuid() != 0 {
+		return // only root can make a mount namespace
+	}
+	elsewhere := t.TempDir()
+	s, err := newServerIn([]string{"unshare", "-m", "sh", "-c", `mount -t tmpfs none "$0" && exec "$@"`, elsewhere}, "mlflow3", "", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.stop)
+	experiment := newExperiment(t, s.url(), "elsewhere", elsewhere)
+	there, none := newRun(t, s.url(), experiment), newRun(t, s.url(), experiment)
+	inside := exec.Command("nsenter", "-t", fmt.Sprint(s.cmd.Process.Pid), "-m", "sh", "-c", `mkdir -p "$0/d" && head -c 3000000 /dev/zero >"$0/d/f" && echo here >"$0/g"`, filepath.Join(elsewhere, there, "artifacts"))
+	if out, err := inside.CombinedOutput(); err != nil {
+		t.Fatal(err, string(out))
+	}
+	m := mountAt(t, s.url(), fast, "--metadata-ttl", "200ms")
+	if got, err := read(m.path("runs", there, "d/f")); err != nil || !bytes.Equal(got, make([]byte, 3000000)) {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+	env := append(fast, "MLFLOW_TRACKING_URI="+s.url())
+	out, err := command(t, env, "resolve", "runs:/"+there)
+	if want := "sends it on: taken"; err != nil || !strings.Contains(string(out), want) || !strings.Contains(string(out), "any range") {
+		t.Errorf("%s, %v", out, err)
+	}
+	dst := t.TempDir()
+	if out, err := command(t, env, "download", "--dst", dst, "runs:/"+there); err != nil {
+		t.Error(string(out), err)
+	}
+	if got, err := os.ReadFile(filepath.Join(dst, "g")); string(got) != "here\n" || err != nil {
+		t.Error(string(got), err)
+	}
+	// What is nowhere yet is looked for in both places.
+	if out, err := output("ls", m.path("runs", none)); err != nil || len(out) > 0 {
+		t.Error(string(out), err)
+	}
+	local := filepath.Join(elsewhere, none, "artifacts", "f")
+	if err := errors.Join(os.MkdirAll(filepath.Dir(local), 0o755), os.WriteFile(local, []byte("local"), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "the directory that came here is not seen", 5e9, func() bool {
+		got, err := read(m.path("runs", none, "f"))
+		return err == nil && string(got) == "local"
+	})
 }
 
 // Root needs no fusermount3.

@@ -138,8 +138,8 @@ func (d azureDriver) client(ctx context.Context, name, account, address string) 
 	}
 	cred, err := azidentity.NewDefaultAzureCredential(&azidentity.DefaultAzureCredentialOptions{ClientOptions: opts.ClientOptions})
 	if err == nil {
-		w, cctx := credentialsWait(ctx, d.set, "Azure credentials")
-		_, err = cred.GetToken(cctx, policy.TokenRequestOptions{Scopes: []string{"https://storage.azure.com/.default"}})
+		w := credentialsWatch(ctx, d.set, "Azure credentials")
+		_, err = cred.GetToken(w.Context(), policy.TokenRequestOptions{Scopes: []string{"https://storage.azure.com/.default"}})
 		err = w.End(err)
 	}
 	if err != nil {

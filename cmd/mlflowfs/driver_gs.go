@@ -34,8 +34,8 @@ func (d gsDriver) open(ctx context.Context, bucket string) (*artifact.Bucket, er
 	var rt http.RoundTripper = storeTransport(d.set)
 	client := gcp.NewAnonymousHTTPClient(rt)
 	if d.env("STORAGE_EMULATOR_HOST") == "" {
-		w, cctx := credentialsWait(ctx, d.set, "Google credentials")
-		creds, err := google.FindDefaultCredentials(cctx, gsScope)
+		// ctx stays with the credentials, to renew them: it must not end.
+		creds, err := google.FindDefaultCredentials(context.WithoutCancel(ctx), gsScope)
 		switch {
 		case err == nil:
 			client, err = gcp.NewHTTPClient(rt, creds.TokenSource)
@@ -44,7 +44,7 @@ func (d gsDriver) open(ctx context.Context, bucket string) (*artifact.Bucket, er
 		default:
 			err = nil // a public bucket needs none
 		}
-		if w.End(err) != nil {
+		if err != nil {
 			return nil, err
 		}
 	}

@@ -6,8 +6,9 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"regexp"
 	"strings"
-	"time"
+	"sync/atomic"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
@@ -31,8 +32,6 @@ type s3Driver struct {
 	set mlflow.Settings
 	env mlflow.Env
 }
-
-const credentialsPatience = 10 * time.Second
 
 func (d s3Driver) open(ctx context.Context, bucket string) (*artifact.Bucket, error) {
 	endpoint := d.env("MLFLOW_S3_ENDPOINT_URL")
@@ -71,7 +70,7 @@ func (d s3Driver) openHosted(domain string, path bool) artifact.OpenBucket {
 	}
 }
 
-func (d s3Driver) bucket(ctx context.Context, bucket, endpoint, region string, pathStyle bool) (*artifact.Bucket, error) {
+func (d s3Driver) bucket(ctx context.Context, bucket, endpoint, inRegion string, pathStyle bool) (*artifact.Bucket, error) {
 	client := awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) {
 		d.set.Tune(t)
 		if truthy(d.env("MLFLOW_S3_IGNORE_TLS")) {
@@ -82,13 +81,13 @@ func (d s3Driver) bucket(ctx context.Context, bucket, endpoint, region string, p
 		config.WithHTTPClient(client), config.WithRetryMaxAttempts(1 + d.set.Retries),
 		config.WithLogger(logging.Nop{}), // what matters of it is in the errors
 	}
-	if region != "" {
-		opts = append(opts, config.WithRegion(region))
+	if inRegion != "" {
+		opts = append(opts, config.WithRegion(inRegion))
 	}
-	w, cctx := credentialsWait(ctx, d.set, "AWS credentials")
-	conf, err := config.LoadDefaultConfig(cctx, opts...)
+	w := credentialsWatch(ctx, d.set, "AWS credentials")
+	conf, err := config.LoadDefaultConfig(w.Context(), opts...)
 	if err == nil && conf.Credentials != nil {
-		_, err = conf.Credentials.Retrieve(cctx)
+		_, err = conf.Credentials.Retrieve(w.Context())
 		if err != nil {
 			err = artifact.NoCredentials(fmt.Sprintf("no AWS credentials were found (%v): set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE", err))
 		}
@@ -113,12 +112,14 @@ func (d s3Driver) bucket(ctx context.Context, bucket, endpoint, region string, p
 	if err != nil {
 		return nil, err
 	}
+	var region homeRegion
 	return &artifact.Bucket{
 		Bucket:   b,
 		Settings: d.set,
+		Again:    region.learn,
 		BeforeList: func(as func(any) bool, prefix string) error {
 			var in *s3.ListObjectsV2Input
-			if !as(&in) {
+			if !as(&in) || !region.apply(as) {
 				return errDriver
 			}
 			if prefix != "" {
@@ -139,7 +140,7 @@ func (d s3Driver) bucket(ctx context.Context, bucket, endpoint, region string, p
 		},
 		BeforeRead: func(as func(any) bool, key, version string) error {
 			var in *s3.GetObjectInput
-			if !as(&in) {
+			if !as(&in) || !region.apply(as) {
 				return errDriver
 			}
 			in.Key = aws.String(key)
@@ -172,6 +173,46 @@ func (d s3Driver) bucket(ctx context.Context, bucket, endpoint, region string, p
 			return status, code, words
 		},
 	}, nil
+}
+
+// homeRegion is the region that a bucket lies in, where it is another than the
+// configured one: S3 says so, and boto3's clients follow it.
+type homeRegion struct{ name atomic.Value }
+
+var expecting = regexp.MustCompile(`expecting ['"]([a-z0-9-]+)['"]`)
+
+// learn tells whether err says which region to ask in.
+func (r *homeRegion) learn(err error) bool {
+	var answer *smithyhttp.ResponseError
+	var said smithy.APIError
+	if !errors.As(err, &answer) || !errors.As(err, &said) {
+		return false
+	}
+	if status := answer.HTTPStatusCode(); status != http.StatusMovedPermanently && said.ErrorCode() != "AuthorizationHeaderMalformed" {
+		return false
+	}
+	name := answer.Response.Header.Get("X-Amz-Bucket-Region")
+	if m := expecting.FindStringSubmatch(said.ErrorMessage()); name == "" && m != nil {
+		name = m[1]
+	}
+	if name != "" {
+		r.name.Store(name)
+	}
+	return name != ""
+}
+
+// apply puts the region into a request.
+func (r *homeRegion) apply(as func(any) bool) bool {
+	name, ok := r.name.Load().(string)
+	if !ok {
+		return true
+	}
+	var opts *[]func(*s3.Options)
+	if !as(&opts) {
+		return false
+	}
+	*opts = append(*opts, func(o *s3.Options) { o.Region = name })
+	return true
 }
 
 // errDriver is a version of gocloud that does not show what it sends.

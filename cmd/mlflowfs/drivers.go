@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/mlflowfs/mlflowfs/resolve/artifact"
 	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
@@ -39,10 +40,11 @@ func truthy(s string) bool {
 	return s == "true" || s == "1"
 }
 
-// credentialsWait bounds the search for credentials: the last place where the
-// SDKs look is a metadata service that only cloud machines have.
-func credentialsWait(ctx context.Context, set mlflow.Settings, what string) (*mlflow.Watch, context.Context) {
+// credentialsPatience bounds the search for credentials: the last place where
+// the SDKs look is a metadata service that only cloud machines have.
+const credentialsPatience = 10 * time.Second
+
+func credentialsWatch(ctx context.Context, set mlflow.Settings, what string) *mlflow.Watch {
 	set.Silence = min(set.Silence, credentialsPatience)
-	w := set.Watch(ctx, what)
-	return w, w.Context()
+	return set.Watch(ctx, what)
 }

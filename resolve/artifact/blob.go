@@ -37,6 +37,10 @@ type Bucket struct {
 	// err is not an answer of the store's.
 	Refusal func(err error) (status int, code, words string)
 
+	// Again tells whether err has taught something with which the store may be
+	// asked once more; nil where nothing can.
+	Again func(err error) bool
+
 	// ReadRaw reads a key that gocloud can't name; nil where it can name all.
 	ReadRaw func(ctx context.Context, key, version string, off, n int64) (io.ReadCloser, Answer, error)
 }
@@ -158,9 +162,14 @@ func (b *Blob) page(ctx context.Context, prefix, delimiter string, token []byte)
 		return nil, nil, fmt.Errorf("%s: %w", b.uri, err)
 	}
 	w := bucket.Settings.Watch(ctx, "listing "+b.uri)
-	listed, next, err := bucket.ListPage(w.Context(), token, onePage, &blob.ListOptions{
-		Prefix: prefix, Delimiter: delimiter,
-		BeforeList: func(as func(any) bool) error { return bucket.BeforeList(as, prefix) },
+	var listed []*blob.ListObject
+	var next []byte
+	err = bucket.twice(func() (err error) {
+		listed, next, err = bucket.ListPage(w.Context(), token, onePage, &blob.ListOptions{
+			Prefix: prefix, Delimiter: delimiter,
+			BeforeList: func(as func(any) bool) error { return bucket.BeforeList(as, prefix) },
+		})
+		return err
 	})
 	if err := w.End(err); err != nil {
 		return nil, nil, b.fail(bucket, "", err, "")
@@ -221,7 +230,12 @@ func (b *Blob) ReadRange(ctx context.Context, file string, off, n int64, validat
 		return nil, fmt.Errorf("%s: %w", b.uri, err)
 	}
 	w := bucket.Settings.Watch(ctx, "reading "+b.uri)
-	rc, a, err := bucket.read(w.Context(), b.key(file), validator, off, n)
+	var rc io.ReadCloser
+	var a Answer
+	err = bucket.twice(func() (err error) {
+		rc, a, err = bucket.read(w.Context(), b.key(file), validator, off, n)
+		return err
+	})
 	if err != nil {
 		return nil, b.fail(bucket, file, w.End(err), validator)
 	}
@@ -235,6 +249,15 @@ func (b *Blob) ReadRange(ctx context.Context, file string, off, n int64, validat
 		return nil, err
 	}
 	return body, nil
+}
+
+// twice asks once, and again where the first answer says how.
+func (b *Bucket) twice(ask func() error) error {
+	err := ask()
+	if err != nil && b.Again != nil && b.Again(err) {
+		err = ask()
+	}
+	return err
 }
 
 func (b *Bucket) read(ctx context.Context, key, version string, off, n int64) (io.ReadCloser, Answer, error) {
