@@ -127,7 +127,10 @@ func TestDownloadChecks(t *testing.T) {
 	o := theObjects(t)
 	store := s3Proxy(t)
 	gcs := proxyTo(t, "http://"+o.gcs)
+	gcs.mu.Lock()
 	gcs.host = o.gcs // which it looks at
+	gcs.mu.Unlock()
+	azure := proxyTo(t, "http://"+o.azure)
 	for _, c := range []struct {
 		store string
 		p     *proxy
@@ -135,7 +138,12 @@ func TestDownloadChecks(t *testing.T) {
 	}{
 		{"s3", store, s3Env(store.Listener.Addr().String())},
 		{"gs", gcs, []string{"STORAGE_EMULATOR_HOST=" + gcs.URL}},
+		{"wasbs", azure, []string{strings.ReplaceAll(o.azureEnv()[0], "http://"+o.azure, azure.URL)}},
 	} {
+		place := c.store + "://" + bucket
+		if c.store == "wasbs" {
+			place += azureHost
+		}
 		for _, size := range []int64{1000, 40 << 20} {
 			key := fmt.Sprintf("own/checked/%d.bin", size)
 			file := fileOf(t, size)
@@ -148,7 +156,7 @@ func TestDownloadChecks(t *testing.T) {
 				return nil
 			})
 			dst := t.TempDir()
-			args := []string{"download", "--dst", dst, c.store + "://" + bucket + "/" + key}
+			args := []string{"download", "--dst", dst, place + "/" + key}
 			_, err := command(t, join(c.env, fast), args...)
 			var f *failed
 			if !errors.As(err, &f) || f.code != 1 || !strings.Contains(f.said, "checksum") || bent.Load() != 1 {
@@ -360,6 +368,14 @@ func TestOwnEnvironments(t *testing.T) {
 			t.Errorf("%s: %q, %v", what, got, err)
 		}
 	}
+	// A session's token is sent to the store.
+	store := s3Proxy(t)
+	command(t, join(s3Env(store.Listener.Addr().String()), []string{"AWS_SESSION_TOKEN=s3cret-session"}), "ls", or.URI)
+	store.mu.Lock()
+	if len(store.headers) == 0 || store.headers[0].Get("X-Amz-Security-Token") != "s3cret-session" {
+		t.Errorf("the session's token is not sent: %v", store.headers)
+	}
+	store.mu.Unlock()
 	// Straight from the database, the run's own store is read all the same.
 	db := "MLFLOW_TRACKING_URI=sqlite:///" + filepath.Join(or.server.dir, "mlflow.db")
 	if got, err := command(t, join(s3Env(o.s3), fast, []string{db}), "cat", "runs:/"+or.Run+"/d/e/f.txt"); string(got) != "deep" || err != nil {

@@ -68,6 +68,8 @@ func finished(t *testing.T, server, run string) string {
 // s3Proxy stands before the S3 store and counts what is read of its objects.
 func s3Proxy(t *testing.T) *proxy {
 	p := proxyTo(t, "http://"+theObjects(t).s3)
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.counted = "/" + bucket + "/"
 	return p
 }
