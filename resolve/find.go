@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"github.com/mlflowfs/mlflowfs/resolve/artifact"
+	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
 )
 
 // Found is what a URI leads to: a directory of artifacts (Dir) or a file.
@@ -64,7 +65,7 @@ func (r *Resolver) Find(ctx context.Context, uri string) (Found, error) {
 // path, the run's own artifacts without its logged models.
 func (r *Resolver) FindRun(ctx context.Context, runID, p string) (Found, error) {
 	p = strings.Trim(p, "/")
-	if p != "" {
+	if p != "" && mlflow.ValidRunID(runID) {
 		f, err := r.Find(ctx, URI{RunID: runID, Path: p}.String())
 		f.Prefix = p
 		return f, err

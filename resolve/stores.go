@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"net/url"
-	"path/filepath"
 	"strings"
 
 	"github.com/mlflowfs/mlflowfs/resolve/artifact"
@@ -245,17 +244,14 @@ func relative(outer, inner string) (string, bool) {
 	return strings.Trim(rest, "/"), true
 }
 
-// split cuts a storage URI into its directory and its last name; no name is
-// the root of a store.
+// split cuts a storage URI with a scheme into its directory and its last name;
+// no name is the root of a store. The query of a web address stays with the
+// directory.
 func split(uri string) (dir, name string) {
-	if s := scheme(uri); s == "" {
-		return filepath.Split(uri)
-	}
 	query := ""
 	if s := scheme(uri); s == "http" || s == "https" {
-		uri, query, _ = strings.Cut(uri, "?")
-		if query != "" {
-			query = "?" + query
+		if i := strings.IndexByte(uri, '?'); i >= 0 {
+			uri, query = uri[:i], uri[i:]
 		}
 	}
 	uri = strings.TrimRight(uri, "/")

@@ -283,6 +283,7 @@ func TestCommandErrors(t *testing.T) {
 		{3, all, "download --dst " + dst + " s3://" + bucket + "/own/no-key", []string{"own/no-key"}},
 		{3, all, "ls runs:/0123456789abcdef0123456789abcdef", []string{"0123456789abcdef"}},
 		{3, all, "ls --run-id 0123456789abcdef0123456789abcdef", []string{"0123456789abcdef"}},
+		{3, all, "cat --run-id " + or.Run + "/d --path g.txt", []string{or.Run + "/d"}},
 		{3, all, "cat " + run + "/no/file", []string{"no"}},
 		{3, all, "cat " + run + "/a.txt/below", []string{"a.txt is a file"}},
 		{3, all, "ls models:/no-model/1", []string{"no-model"}},

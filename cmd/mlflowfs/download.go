@@ -38,7 +38,7 @@ with the same --dst an interrupted download goes on where it was.`,
 			})
 		},
 	}
-	t.bind(c, true)
+	t.bind(c)
 	c.Flags().StringVar(&dst, "dst", "", "the directory to download to; it is made where it is missing")
 	c.Flags().BoolVar(&quiet, "quiet", false, "show no progress")
 	return c

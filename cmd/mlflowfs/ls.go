@@ -30,7 +30,7 @@ in a slash. Under a file there is nothing. What no store holds, such as the
 registered_model_meta of a download, is not listed.`,
 		RunE: func(*cobra.Command, []string) error { return t.find(l.run) },
 	}
-	t.bind(c, true)
+	t.bind(c)
 	c.Flags().BoolVarP(&l.long, "long", "l", false, "sizes in bytes, and times where the store tells them")
 	c.Flags().BoolVarP(&l.recursive, "recursive", "R", false, "what is below its directories, too")
 	c.Flags().BoolVar(&l.json, "json", false, "an array of path, is_dir and file_size, as MLflow's FileInfo has them")
@@ -120,7 +120,7 @@ func catCommand() *cobra.Command {
 		Short: "Write one artifact's bytes to standard output",
 		RunE:  func(*cobra.Command, []string) error { return t.find(cat) },
 	}
-	t.bind(c, true)
+	t.bind(c)
 	return c
 }
 

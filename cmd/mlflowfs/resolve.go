@@ -37,7 +37,7 @@ func resolveCommand() *cobra.Command {
 			})
 		},
 	}
-	t.bind(c, true)
+	t.bind(c)
 	c.Flags().BoolVar(&asJSON, "json", false, "as JSON")
 	return c
 }

@@ -22,28 +22,21 @@ type target struct {
 	runID string
 	path  string
 	env   environment
-
-	byRun bool // --run-id is a way to name it
 	uri   string
 }
 
 // bind gives c the flags and the argument of a target.
-func (t *target) bind(c *cobra.Command, byRun bool) {
-	t.env, t.byRun = environment{}, byRun
+func (t *target) bind(c *cobra.Command) {
+	t.env = environment{}
 	t.connection.bind(c.Flags(), t.env, "warn")
-	if byRun {
-		c.Flags().StringVar(&t.runID, "run-id", "", "the run, in the place of a URI")
-		c.Flags().StringVar(&t.path, "path", "", "with --run-id: the path in the run's artifacts; all of them without it")
-	}
+	c.Flags().StringVar(&t.runID, "run-id", "", "the run, in the place of a URI")
+	c.Flags().StringVar(&t.path, "path", "", "with --run-id: the path in the run's artifacts; all of them without it")
 	c.Args = func(c *cobra.Command, args []string) error {
 		switch {
 		case len(args) > 1:
 			return usageError{fmt.Errorf("%s takes one URI: `%s`", c.Name(), c.UseLine())}
 		case (len(args) == 1) == (t.runID != ""):
-			if byRun {
-				return usageError{fmt.Errorf("%s takes exactly one of a URI and --run-id: `%s`", c.Name(), c.UseLine())}
-			}
-			return usageError{fmt.Errorf("%s takes one URI: `%s`", c.Name(), c.UseLine())}
+			return usageError{fmt.Errorf("%s takes exactly one of a URI and --run-id: `%s`", c.Name(), c.UseLine())}
 		case len(args) == 1 && t.path != "":
 			return usageError{errors.New("--path goes with --run-id: a URI holds its path itself")}
 		case len(args) == 1 && args[0] == "":
