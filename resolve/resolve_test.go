@@ -170,6 +170,40 @@ func TestWays(t *testing.T) {
 	}
 }
 
+// That there are no credentials for a bucket is found out once, for all the
+// places in it; another failure is not remembered.
+func TestNoCredentialsAreRemembered(t *testing.T) {
+	r := resolver(t, "")
+	asked := 0
+	fail := error(artifact.NoCredentials("none"))
+	r.opt.Buckets["gs"] = func(context.Context, string) (*artifact.Bucket, error) {
+		asked++
+		return nil, fail
+	}
+	try := func(uri string) {
+		t.Helper()
+		s, err := r.store(t.Context(), place{uri: uri})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.List(t.Context(), ""); !errors.Is(err, fail) {
+			t.Error(err)
+		}
+	}
+	for _, key := range []string{"a", "b", "c"} {
+		try("gs://bucket/" + key)
+	}
+	if asked != 1 {
+		t.Errorf("it was tried %d times", asked)
+	}
+	fail = errors.New("broken")
+	try("gs://other/a")
+	try("gs://other/b")
+	if asked != 3 {
+		t.Errorf("a failure of another kind was tried %d times", asked-1)
+	}
+}
+
 func TestSplit(t *testing.T) {
 	for uri, want := range map[string][2]string{
 		"s3://b":                   {"s3://b", ""},

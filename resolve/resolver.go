@@ -49,7 +49,7 @@ type Resolver struct {
 	log *slog.Logger
 
 	stores      *cache.Memo[place, artifact.Store]
-	buckets     *cache.Memo[string, *artifact.Bucket]
+	buckets     *cache.Memo[string, opened]
 	listings    *cache.Memo[string, listing]
 	runs        *cache.Memo[string, *mlflow.Run]
 	runModels   *cache.Memo[string, []mlflow.LoggedModel]
@@ -88,10 +88,15 @@ func New(opt Options) *Resolver {
 		return opt.TTL
 	}
 	return &Resolver{
-		opt:     opt,
-		log:     opt.Log,
-		stores:  cache.NewMemo[place](10_000, nil, func(artifact.Store) time.Duration { return lasting }),
-		buckets: cache.NewMemo[string](1_000, nil, func(*artifact.Bucket) time.Duration { return lasting }),
+		opt:    opt,
+		log:    opt.Log,
+		stores: cache.NewMemo[place](10_000, nil, func(artifact.Store) time.Duration { return lasting }),
+		buckets: cache.NewMemo[string](1_000, nil, func(o opened) time.Duration {
+			if o.err != nil {
+				return time.Minute
+			}
+			return lasting
+		}),
 		listings: cache.NewMemo[string](500_000,
 			func(l listing) int64 { return int64(len(l.entries)) + 8 },
 			func(l listing) time.Duration { return final(l.final) }),

@@ -3,6 +3,7 @@ package resolve
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"net/url"
 	"strings"
@@ -164,9 +165,23 @@ func (r *Resolver) bucket(scheme, uri string) []artifact.Way {
 		return unsupported(artifact.Direct, "a %s URI without a bucket", scheme)
 	}
 	b := artifact.NewBlob(Shown(uri), key, func(ctx context.Context) (*artifact.Bucket, error) {
-		return r.buckets.Get(ctx, scheme+"://"+host, func(ctx context.Context) (*artifact.Bucket, error) { return open(ctx, host) })
+		o, err := r.buckets.Get(ctx, scheme+"://"+host, func(ctx context.Context) (opened, error) {
+			b, err := open(ctx, host)
+			if none := artifact.NoCredentials(""); errors.As(err, &none) {
+				return opened{nil, err}, nil
+			}
+			return opened{b, nil}, err
+		})
+		return o.bucket, errors.Join(err, o.err)
 	})
 	return []artifact.Way{{Access: artifact.Direct, Says: "the object store itself, with credentials of this client", Store: b}}
+}
+
+// opened is a bucket, or that there are no credentials for it, which takes
+// seconds to find out and is remembered for a while, too.
+type opened struct {
+	bucket *artifact.Bucket
+	err    error
 }
 
 // proxied follows mlflow.store.artifact.mlflow_artifacts_repo.resolve_uri:
