@@ -141,7 +141,7 @@ func cat(ctx context.Context, _ *stores, found resolve.Found, _ *slog.Logger) er
 		_, err = io.Copy(os.Stdout, f)
 		return err
 	}
-	f := cache.New(cache.Options{Bytes: 128 << 20, Parallel: 8}).Open(found.Key(), found.Item, true)
+	f := newCache(cache.Options{Bytes: 128 << 20, Parallel: 8}).Open(found.Key(), found.Item, true)
 	defer f.Close()
 	_, err := io.CopyBuffer(struct{ io.Writer }{os.Stdout}, io.NewSectionReader(inContext{ctx, f}, 0, f.Size()), make([]byte, cache.BlockSize))
 	return err

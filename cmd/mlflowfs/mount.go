@@ -115,14 +115,19 @@ func (f *mountFlags) tree(log *slog.Logger) (root *fs.Node, closeStores func(), 
 	if s.client != nil { // known by the time that it is needed
 		go s.client.OffersPresigned(context.Background())
 	}
-	// Evicted blocks are collected before they double what was asked for.
-	debug.SetMemoryLimit(int64(f.memory) + int64(f.memory)/4 + 64<<20)
-	c := cache.New(cache.Options{Bytes: int64(f.memory), SpoolDir: f.spoolDir, SpoolBytes: int64(f.spoolSize)})
+	c := newCache(cache.Options{Bytes: int64(f.memory), SpoolDir: f.spoolDir, SpoolBytes: int64(f.spoolSize)})
 	if root, err = fs.New(s.Resolver, c, log, f.uris...); err != nil {
 		s.close()
 		return nil, nil, usageError{err}
 	}
 	return root, s.close, nil
+}
+
+// newCache makes the process's cache, and has evicted blocks collected before
+// they double what was asked for.
+func newCache(opt cache.Options) *cache.Cache {
+	debug.SetMemoryLimit(opt.Bytes + opt.Bytes/4 + 64<<20)
+	return cache.New(opt)
 }
 
 // pingFor is how long a mount waits for the server's first word. A server
