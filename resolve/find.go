@@ -139,13 +139,9 @@ func (r *Resolver) findPlace(ctx context.Context, uri string) (Found, error) {
 // findLocal follows symbolic links in the path that the user gave; below it,
 // the store's rules hold.
 func (r *Resolver) findLocal(ctx context.Context, uri string) (Found, error) {
-	p := uri
-	if scheme(uri) == "file" {
-		u, err := url.Parse(uri)
-		if err != nil || (u.Host != "" && u.Host != "localhost") {
-			return Found{}, fmt.Errorf("%s names a file of another host: %w", Shown(uri), errors.ErrUnsupported)
-		}
-		p = cmp.Or(u.Path, u.Opaque)
+	p, ok := localPath(uri)
+	if !ok {
+		return Found{}, fmt.Errorf("%s names a file of another host: %w", Shown(uri), errors.ErrUnsupported)
 	}
 	name := filepath.Base(p)
 	st, err := os.Stat(p)

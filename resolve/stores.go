@@ -113,21 +113,29 @@ func (r *Resolver) ways(p place) (id string, ways []artifact.Way, err error) {
 	return ways[len(ways)-1].Store.ID(), ways, nil
 }
 
+// localPath is the path that a file:// URI, or a URI without a scheme, names on
+// this machine; false where it names another's.
+func localPath(uri string) (string, bool) {
+	if scheme(uri) == "" {
+		return uri, true
+	}
+	u, err := url.Parse(uri)
+	if err != nil || (u.Host != "" && u.Host != "localhost") {
+		return "", false
+	}
+	return cmp.Or(u.Path, u.Opaque), true
+}
+
 // local is a directory of this machine. Where a tracking server names it, it
 // may be one of the server's machine instead.
 func (r *Resolver) local(p place) ([]artifact.Way, error) {
-	path := p.uri
-	if scheme(p.uri) == "file" {
-		u, err := url.Parse(p.uri)
-		if err != nil || (u.Host != "" && u.Host != "localhost") {
-			return append(unsupported(artifact.Direct, "artifacts at a file:// URI of another host"), r.served(p, true)...), nil
-		}
-		path = cmp.Or(u.Path, u.Opaque)
-	}
 	served := r.served(p, true)
-	if r.opt.NoLocal && p.door != (artifact.Door{}) {
-		why := "artifacts at a path of this machine, which a tracking server names, while --allow-other shows them to every user"
-		return append(unsupported(artifact.Direct, "%s", why), served...), nil
+	path, ok := localPath(p.uri)
+	switch {
+	case !ok:
+		return append(unsupported(artifact.Direct, "artifacts at a file:// URI of another host"), served...), nil
+	case r.opt.NoLocal && p.door != (artifact.Door{}):
+		return append(unsupported(artifact.Direct, "artifacts at a path of this machine, which a tracking server names, while --allow-other shows them to every user"), served...), nil
 	}
 	l, err := artifact.NewLocal(path, r.log)
 	if err != nil {

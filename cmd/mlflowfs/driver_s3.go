@@ -73,7 +73,7 @@ func (d s3Driver) openHosted(domain string, path bool) artifact.OpenBucket {
 func (d s3Driver) bucket(ctx context.Context, bucket, endpoint, inRegion string, pathStyle bool) (*artifact.Bucket, error) {
 	client := awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) {
 		d.set.Tune(t)
-		if truthy(d.env("MLFLOW_S3_IGNORE_TLS")) {
+		if mlflow.Truthy(d.env("MLFLOW_S3_IGNORE_TLS")) {
 			t.TLSClientConfig.InsecureSkipVerify = true
 		}
 	})

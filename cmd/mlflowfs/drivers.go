@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/mlflowfs/mlflowfs/resolve/artifact"
@@ -32,12 +31,6 @@ func storeTransport(set mlflow.Settings) *http.Transport {
 	t := &http.Transport{Proxy: http.ProxyFromEnvironment, TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12}}
 	set.Tune(t)
 	return t
-}
-
-// truthy reads a variable as MLflow reads a boolean.
-func truthy(s string) bool {
-	s = strings.ToLower(s)
-	return s == "true" || s == "1"
 }
 
 // credentialsPatience bounds the search for credentials: the last place where

@@ -49,7 +49,7 @@ func NewClient(uri string, env Env, log *slog.Logger) (*Client, error) {
 	base := &url.URL{Scheme: u.Scheme, Host: u.Host, Path: strings.TrimRight(u.Path, "/")}
 	return newClient(base, env, log, tlsConf, func(t *http.Transport) http.RoundTripper {
 		auth := &authTransport{next: t, base: base, creds: creds, workspace: env("MLFLOW_WORKSPACE")}
-		if wantsSigV4(env) {
+		if Truthy(env("MLFLOW_TRACKING_AWS_SIGV4")) {
 			auth.sigV4 = &sigV4{signer: v4.NewSigner()}
 		}
 		return auth

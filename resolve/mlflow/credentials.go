@@ -9,7 +9,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"gopkg.in/ini.v1"
 )
@@ -108,8 +107,7 @@ var _ http.RoundTripper = (*authTransport)(nil)
 // file with certificate and key).
 func tlsConfig(env Env) (*tls.Config, error) {
 	c := &tls.Config{MinVersion: tls.VersionTLS12}
-	insecure := strings.ToLower(env("MLFLOW_TRACKING_INSECURE_TLS"))
-	c.InsecureSkipVerify = insecure == "true" || insecure == "1"
+	c.InsecureSkipVerify = Truthy(env("MLFLOW_TRACKING_INSECURE_TLS"))
 	if path := env("MLFLOW_TRACKING_SERVER_CERT_PATH"); path != "" {
 		if c.InsecureSkipVerify {
 			return nil, errors.New("MLFLOW_TRACKING_INSECURE_TLS and MLFLOW_TRACKING_SERVER_CERT_PATH exclude each other: set one of them")

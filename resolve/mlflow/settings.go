@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -58,4 +59,11 @@ func (s Settings) Tune(t *http.Transport) {
 	t.IdleConnTimeout = 60 * time.Second
 	t.DisableCompression = true // lengths are those of the artifact
 	t.ForceAttemptHTTP2 = true
+}
+
+// Truthy reads a variable as MLflow reads a boolean
+// (mlflow.environment_variables._BooleanEnvironmentVariable).
+func Truthy(s string) bool {
+	s = strings.ToLower(s)
+	return s == "true" || s == "1"
 }

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"strings"
 	"sync"
 	"time"
 
@@ -34,12 +33,6 @@ func (e *signError) Error() string { return "MLFLOW_TRACKING_AWS_SIGV4: " + e.er
 func (e *signError) Unwrap() error { return e.err }
 
 var _ error = (*signError)(nil)
-
-// wantsSigV4 reads the variable as MLflow reads a boolean.
-func wantsSigV4(env Env) bool {
-	v := strings.ToLower(env("MLFLOW_TRACKING_AWS_SIGV4"))
-	return v == "true" || v == "1"
-}
 
 // load reads AWS's environment and profiles, when the first request is signed.
 func (s *sigV4) load(ctx context.Context) (aws.Config, error) {
