@@ -138,7 +138,7 @@ func TestDownloadOfBrokenAnswers(t *testing.T) {
 // it was changed on the disk, or is of another content.
 func TestDownloadGoesOn(t *testing.T) {
 	data := noise(4*pieceSize + 9)
-	key := Key{"x", int64(len(data)), ""}
+	key := Key{"https://host/x?sig=s3cret", int64(len(data)), ""}
 	errGone := errors.New("gone")
 	begun := func(d *Downloader) {
 		t.Helper()
@@ -170,6 +170,9 @@ func TestDownloadGoesOn(t *testing.T) {
 			names := left(t, dir)
 			if len(names) != 1 || !strings.HasPrefix(names[0], ".mlflowfs-") {
 				t.Fatal(names)
+			}
+			if part, err := os.ReadFile(filepath.Join(dir, names[0])); err != nil || bytes.Contains(part, []byte("s3cret")) {
+				t.Errorf("the partial file holds what its location does: %v", err)
 			}
 			c.meanwhile(filepath.Join(dir, names[0]))
 			came.Store(0)

@@ -2,9 +2,11 @@ package cache
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"hash/crc32"
 	"io"
 	"os"
@@ -21,9 +23,13 @@ type journal struct {
 }
 
 type journalHead struct {
-	Location  string
+	Location  string // its SHA-256: a location may hold a credential
 	Size      int64
 	Validator string
+}
+
+func (k Key) locationSum() string {
+	return fmt.Sprintf("%x", sha256.Sum256([]byte(k.Location)))
 }
 
 const (
@@ -43,7 +49,7 @@ func openJournal(f *os.File, key Key, pieces int) (*journal, error) {
 		return j, err
 	}
 	var head journalHead
-	if json.Unmarshal(bytes.TrimRight(b, "\x00"), &head) == nil && head.Location == key.Location && head.Size == key.Size {
+	if json.Unmarshal(bytes.TrimRight(b, "\x00"), &head) == nil && head.Location == key.locationSum() && head.Size == key.Size {
 		j.validator = head.Validator
 	}
 	return j, nil
@@ -52,7 +58,7 @@ func openJournal(f *os.File, key Key, pieces int) (*journal, error) {
 // begin empties the file and names the content that will be collected. A
 // content without a validator is collected, and not resumed.
 func (j *journal) begin(validator string) error {
-	head, err := json.Marshal(journalHead{j.key.Location, j.key.Size, validator})
+	head, err := json.Marshal(journalHead{j.key.locationSum(), j.key.Size, validator})
 	if err != nil || len(head) > journalHeadSize {
 		return errors.Join(err, j.f.Truncate(0))
 	}
