@@ -133,6 +133,13 @@ func TestStorage(t *testing.T) {
 	if err != nil || len(ways) != 2 || !strings.HasPrefix(ways[0].Store.ID(), "unsupported:") || ways[1].Access != artifact.Server {
 		t.Error("a local path is served in spite of NoLocal", ways, err)
 	}
+	// Nor where the server has no door to it: a version may name any path.
+	for _, uri := range []string{"/etc", "file:///etc"} {
+		_, ways, err = r.ways(place{uri: uri})
+		if err != nil || len(ways) != 1 || !strings.HasPrefix(ways[0].Store.ID(), "unsupported:") {
+			t.Error("a local path without a door is read in spite of NoLocal", ways, err)
+		}
+	}
 }
 
 // What the ways to a place are, and in which order.

@@ -134,7 +134,7 @@ func (r *Resolver) local(p place) ([]artifact.Way, error) {
 	switch {
 	case !ok:
 		return append(unsupported(artifact.Direct, "artifacts at a file:// URI of another host"), served...), nil
-	case r.opt.NoLocal && p.door != (artifact.Door{}):
+	case r.opt.NoLocal:
 		return append(unsupported(artifact.Direct, "artifacts at a path of this machine, which a tracking server names, while --allow-other shows them to every user"), served...), nil
 	}
 	l, err := artifact.NewLocal(path, r.log)
