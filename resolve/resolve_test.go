@@ -42,7 +42,7 @@ func TestParseURI(t *testing.T) {
 			t.Errorf("%s: %v %v %s", s, found, err, d)
 		}
 	}
-	for _, s := range []string{"runs:", "runs:/", "runs:/../x", "runs://host/abc", "models:/", "models:/echo", "models:/echo@", "models:/@a", "models:/ /1"} {
+	for _, s := range []string{"runs:", "runs:/", "runs:/../x", "runs://host/abc", "models:/", "models:/echo", "models:/echo@", "models:/@a", "models:/ /1", "models:/a@b//1"} {
 		if u, found, err := ParseURI(s); err == nil || !found {
 			t.Errorf("%s was taken as %+v", s, u)
 		}
@@ -55,7 +55,7 @@ func TestParseURI(t *testing.T) {
 }
 
 func FuzzParseURI(f *testing.F) {
-	for _, s := range []string{"runs:/a/b", "models:/a@b/c", "models:/a/1/x", "models:/a/latest", "models:/m-00000000000000000000000000000000/x"} {
+	for _, s := range []string{"runs:/a/b", "models:/a@b/c", "models:/a/1/x", "models:/a/latest", "models:/m-00000000000000000000000000000000/x", "models:/0@0//0"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {

@@ -49,7 +49,7 @@ func ParseURI(s string) (u URI, found bool, err error) {
 		return bad("models:/<name>/<version>, models:/<name>/<stage>, models:/<name>@<alias> or models:/<model_id>")
 	case mlflow.ValidLoggedModelID(first):
 		return URI{ModelID: first, Path: strings.Trim(path, "/")}, true, nil
-	case at > 0 && at < len(first)-1 && !isVersion(path):
+	case at > 0 && at < len(first)-1 && !isVersion(strings.Trim(path, "/")):
 		return URI{Name: first[:at], Alias: first[at+1:], Path: strings.Trim(path, "/")}, true, nil
 	}
 	which, path, _ := strings.Cut(path, "/")
