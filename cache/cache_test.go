@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -76,10 +77,44 @@ func noise(n int) []byte {
 	return b
 }
 
+const mib = 1 << 20
+
+// withDisk has small give every cache a disk tier, too.
+var withDisk bool
+
 func small(t *testing.T, opt Options) *Cache {
 	t.Helper()
-	opt.SpoolDir = t.TempDir()
+	opt.TempDir = t.TempDir()
+	opt.Log = slog.New(slog.NewTextHandler(t.Output(), nil))
+	if withDisk {
+		opt.Disk = diskAt(t, t.TempDir(), 10<<30)
+	}
 	return New(opt)
+}
+
+func diskAt(t *testing.T, dir string, bound int64) *Disk {
+	t.Helper()
+	d, err := OpenDisk(dir, bound, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { d.Close() })
+	return d
+}
+
+// What holds for memory alone holds with a disk tier below it.
+func TestWithDisk(t *testing.T) {
+	withDisk = true
+	defer func() { withDisk = false }()
+	for name, f := range map[string]func(*testing.T){
+		"ManyReadersOneFetch": TestManyReadersOneFetch, "RandomReads": TestRandomReads, "SmallReadMovesLittle": TestSmallReadMovesLittle,
+		"InterruptedReaderLetsGo": TestInterruptedReaderLetsGo, "BodyThatBreaksOffIsResumed": TestBodyThatBreaksOffIsResumed,
+		"ShortBodyIsNeverTheFile": TestShortBodyIsNeverTheFile, "ChangedContent": TestChangedContent, "ErrorIsNotKept": TestErrorIsNotKept,
+		"PanicOfASourceIsAnError": TestPanicOfASourceIsAnError, "RangesThatStop": TestRangesThatStop, "ForgottenWhileWaiting": TestForgottenWhileWaiting,
+		"ContentThatMayChange": TestContentThatMayChangeGoesWithItsLastHandle,
+	} {
+		t.Run(name, f)
+	}
 }
 
 // readAll reads the file in the kernel's pieces.
@@ -102,7 +137,7 @@ func shapes(data []byte) map[string]*origin {
 }
 
 func TestManyReadersOneFetch(t *testing.T) {
-	for _, size := range []int{1, BlockSize, 3*BlockSize + 7, 40*BlockSize + 1} {
+	for _, size := range []int{1, BlockSize, mib, 3*mib + 7, 40*mib + 1} {
 		for name, o := range shapes(noise(size)) {
 			t.Run(fmt.Sprint(name, " ", size), func(t *testing.T) {
 				c := small(t, Options{})
@@ -129,18 +164,18 @@ func TestManyReadersOneFetch(t *testing.T) {
 }
 
 func TestRandomReads(t *testing.T) {
-	const size = 50*BlockSize + 123
+	const size = 50*mib + 123
 	for name, o := range shapes(noise(size)) {
 		t.Run(name, func(t *testing.T) {
 			// The cache holds a fifth of the file, so that blocks come and go.
-			c := small(t, Options{Bytes: 10 * BlockSize})
+			c := small(t, Options{Memory: 10 * mib})
 			var wg sync.WaitGroup
 			for seed := range uint64(8) {
 				wg.Go(func() {
 					r := rand.New(rand.NewPCG(seed, 1))
 					f := c.Open(Key{"x", size, ""}, o, true)
 					defer f.Close()
-					buf := make([]byte, 3*BlockSize)
+					buf := make([]byte, 3*mib)
 					for range 30 {
 						p := buf[:1+r.IntN(len(buf)-1)]
 						off := r.Int64N(size + 10)
@@ -156,7 +191,7 @@ func TestRandomReads(t *testing.T) {
 				})
 			}
 			wg.Wait()
-			if c.Held() > 10*BlockSize {
+			if c.Held() > 10*mib {
 				t.Errorf("%d bytes are held", c.Held())
 			}
 			if o.whole && o.asked.Load() != 1 {
@@ -167,20 +202,20 @@ func TestRandomReads(t *testing.T) {
 }
 
 func TestSmallReadMovesLittle(t *testing.T) {
-	o := &origin{data: make([]byte, 300*BlockSize)}
+	o := &origin{data: make([]byte, 300*mib)}
 	f := small(t, Options{}).Open(Key{"x", int64(len(o.data)), ""}, o, true)
 	defer f.Close()
 	if _, err := f.ReadAt(context.Background(), make([]byte, 1024), 0); err != nil {
 		t.Fatal(err)
 	}
 	time.Sleep(50 * time.Millisecond)
-	if got := o.sent.Load(); got > 2*BlockSize {
+	if got := o.sent.Load(); got > BlockSize {
 		t.Errorf("1 KiB moved %d bytes", got)
 	}
 }
 
 func TestInterruptedReaderLetsGo(t *testing.T) {
-	for name, o := range shapes(noise(20 * BlockSize)) {
+	for name, o := range shapes(noise(20 * mib)) {
 		t.Run(name, func(t *testing.T) {
 			o.wait = make(chan struct{})
 			f := small(t, Options{}).Open(Key{"x", int64(len(o.data)), ""}, o, true)
@@ -188,7 +223,7 @@ func TestInterruptedReaderLetsGo(t *testing.T) {
 			gone := errors.New("gone")
 			ctx, cancel := context.WithCancelCause(context.Background())
 			time.AfterFunc(20*time.Millisecond, func() { cancel(gone) })
-			if _, err := f.ReadAt(ctx, make([]byte, 10), 5*BlockSize); !errors.Is(err, gone) {
+			if _, err := f.ReadAt(ctx, make([]byte, 10), 5*mib); !errors.Is(err, gone) {
 				t.Fatalf("the reader got %v", err)
 			}
 			close(o.wait) // the fetch went on without it
@@ -203,12 +238,12 @@ func TestInterruptedReaderLetsGo(t *testing.T) {
 }
 
 func TestBodyThatBreaksOffIsResumed(t *testing.T) {
-	for name, o := range shapes(noise(24 * BlockSize)) {
+	for name, o := range shapes(noise(24 * mib)) {
 		t.Run(name, func(t *testing.T) {
 			var n atomic.Int64
 			o.cut = func(want int) int { // the first answers break off, later and later
 				if i := n.Add(1); i <= 3 {
-					return min(want, int(i)*BlockSize*3/2)
+					return min(want, int(i)*mib*3/2)
 				}
 				return want
 			}
@@ -222,7 +257,7 @@ func TestBodyThatBreaksOffIsResumed(t *testing.T) {
 }
 
 func TestShortBodyIsNeverTheFile(t *testing.T) {
-	for _, size := range []int{BlockSize / 2, 20 * BlockSize} {
+	for _, size := range []int{mib / 2, 20 * mib} {
 		for name, o := range shapes(noise(size)) {
 			t.Run(fmt.Sprint(name, " ", size), func(t *testing.T) {
 				o.cut = func(n int) int { return n / 2 }
@@ -240,7 +275,7 @@ func TestShortBodyIsNeverTheFile(t *testing.T) {
 }
 
 func TestChangedContent(t *testing.T) {
-	data := noise(20 * BlockSize)
+	data := noise(20 * mib)
 	var n atomic.Int64
 	for name, o := range map[string]*origin{
 		"size":                  {data: data, total: 5},
@@ -255,7 +290,7 @@ func TestChangedContent(t *testing.T) {
 				first := o.cut
 				o.cut = func(n int) int {
 					if o.asked.Load() > 1 {
-						o.data = noise(20 * BlockSize)
+						o.data = noise(20 * mib)
 						o.data[0]++
 					}
 					return first(n)
@@ -265,7 +300,7 @@ func TestChangedContent(t *testing.T) {
 			f := c.Open(Key{"x", int64(len(o.data)), ""}, o, true)
 			var err error
 			for i := range int64(3) { // two answers, at least
-				if _, e := f.ReadAt(context.Background(), make([]byte, 10), min(i*9*BlockSize, f.Size()-10)); e != nil {
+				if _, e := f.ReadAt(context.Background(), make([]byte, 10), min(i*9*mib, f.Size()-10)); e != nil {
 					err = e
 				}
 			}
@@ -282,9 +317,9 @@ func TestChangedContent(t *testing.T) {
 			held := func() bool {
 				c.mu.Lock()
 				defer c.mu.Unlock()
-				return len(c.contents) != 0 || c.held != 0 || c.spools.Len() != 0
+				return len(c.contents) != 0 || c.held != 0 || files(t, c) != 0
 			}
-			for end := time.Now().Add(3 * time.Second); held(); time.Sleep(time.Millisecond) { // a spool's filler drops it
+			for end := time.Now().Add(3 * time.Second); held(); time.Sleep(time.Millisecond) { // a stream drops it itself
 				if time.Now().After(end) {
 					t.Fatal("the changed content is still held")
 				}
@@ -316,7 +351,7 @@ func TestPanicOfASourceIsAnError(t *testing.T) {
 }
 
 func TestContentThatMayChangeGoesWithItsLastHandle(t *testing.T) {
-	o := &origin{data: noise(3 * BlockSize)}
+	o := &origin{data: noise(3 * mib)}
 	c := small(t, Options{})
 	key := Key{"x", int64(len(o.data)), ""}
 	a, b := c.Open(key, o, false), c.Open(key, o, false)
@@ -335,7 +370,7 @@ func TestContentThatMayChangeGoesWithItsLastHandle(t *testing.T) {
 
 // A content that is forgotten while its first answer is awaited asks no more.
 func TestForgottenWhileWaiting(t *testing.T) {
-	for name, o := range shapes(noise(20 * BlockSize)) {
+	for name, o := range shapes(noise(20 * mib)) {
 		o.wait = make(chan struct{})
 		c := small(t, Options{})
 		f := c.Open(Key{"x", int64(len(o.data)), ""}, o, false)
@@ -347,8 +382,8 @@ func TestForgottenWhileWaiting(t *testing.T) {
 		f.Close()
 		close(o.wait)
 		time.Sleep(100 * time.Millisecond)
-		if n := o.asked.Load(); n != 1 || c.Held() != 0 || c.spools.Len() != 0 {
-			t.Errorf("%s: %d requests, %d bytes, %d spools", name, n, c.Held(), c.spools.Len())
+		if n := o.asked.Load(); n != 1 || c.Held() != 0 || files(t, c) != 0 {
+			t.Errorf("%s: %d requests, %d bytes, %d files", name, n, c.Held(), files(t, c))
 		}
 	}
 }
@@ -356,7 +391,7 @@ func TestForgottenWhileWaiting(t *testing.T) {
 // An origin that stops to honour ranges in mid-file sends bodies that come
 // whole to several fetches at once.
 func TestRangesThatStop(t *testing.T) {
-	o := &origin{data: noise(60*BlockSize + 5)}
+	o := &origin{data: noise(60*mib + 5)}
 	var n atomic.Int64
 	c := small(t, Options{})
 	src := sourceFuncAt(func(off, size int64) (*Body, error) {
@@ -368,9 +403,7 @@ func TestRangesThatStop(t *testing.T) {
 		t.Error("wrong bytes")
 	}
 	f.Close()
-	if c.spools.Len() > 1 || c.spooled > int64(len(o.data)) {
-		t.Errorf("%d spools, %d bytes", c.spools.Len(), c.spooled)
-	}
+	c.Wait()
 }
 
 type sourceFuncAt func(off, n int64) (*Body, error)
@@ -379,30 +412,39 @@ func (f sourceFuncAt) ReadRange(_ context.Context, off, n int64, _ string) (*Bod
 	return f(off, n)
 }
 
-func TestSpools(t *testing.T) {
+// files is how many contents the disk tier of c has.
+func files(t *testing.T, c *Cache) int {
+	if c.opt.Disk == nil {
+		return 0
+	}
+	found, _, err := c.opt.Disk.scan()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(found)
+}
+
+func TestStreamInATemporaryFile(t *testing.T) {
 	dir := t.TempDir()
-	data := noise(20 * BlockSize)
-	c := New(Options{SpoolDir: dir, SpoolBytes: 2 * int64(len(data)), Linger: 50 * time.Millisecond})
+	data := noise(20 * mib)
+	c := New(Options{TempDir: dir, Memory: 2 * mib, Linger: 50 * time.Millisecond})
 	open := func(name string, o *origin) *File { return c.Open(Key{name, int64(len(data)), ""}, o, true) }
-	for i := range 5 {
+	for i := range 2 {
 		o := &origin{data: data, whole: true}
 		f := open(fmt.Sprint(i), o)
 		readAll(t, f)
 		f.Close()
-		f = open(fmt.Sprint(i), o) // kept after its last Close
+		f = open(fmt.Sprint(i), o) // kept for a while after its last Close
 		readAll(t, f)
 		f.Close()
 		if o.asked.Load() != 1 {
-			t.Errorf("a spooled file was asked for %d times", o.asked.Load())
+			t.Errorf("a stream was asked for %d times", o.asked.Load())
 		}
-	}
-	if c.spools.Len() > 2 {
-		t.Errorf("%d spools are kept within the room of two", c.spools.Len())
 	}
 	left, _ := filepath.Glob(filepath.Join(dir, "*"))
 	hidden, _ := filepath.Glob(filepath.Join(dir, ".*"))
 	if len(left)+len(hidden) > 0 {
-		t.Error("a spool has a name on the disk")
+		t.Error("a stream's file has a name on the disk")
 	}
 
 	// A stream whose readers went is given up after a while.
@@ -413,7 +455,7 @@ func TestSpools(t *testing.T) {
 		slow.asked.Add(1)
 		return &Body{ReadCloser: pr, Whole: true, Total: -1}, nil
 	})
-	go pw.Write(data[:BlockSize])
+	go pw.Write(data[:mib])
 	if _, err := f.ReadAt(context.Background(), make([]byte, 10), 0); err != nil {
 		t.Fatal(err)
 	}
@@ -438,9 +480,9 @@ type sourceFunc func() (*Body, error)
 
 func (f sourceFunc) ReadRange(context.Context, int64, int64, string) (*Body, error) { return f() }
 
-func TestNoRoomForASpool(t *testing.T) {
-	o := &origin{data: noise(20 * BlockSize), whole: true}
-	c := New(Options{SpoolDir: filepath.Join(t.TempDir(), "missing")})
+func TestNoRoomForAStream(t *testing.T) {
+	o := &origin{data: noise(20 * mib), whole: true}
+	c := New(Options{TempDir: filepath.Join(t.TempDir(), "missing")})
 	f := c.Open(Key{"x", int64(len(o.data)), ""}, o, true)
 	defer f.Close()
 	if _, err := f.ReadAt(context.Background(), make([]byte, 10), 0); !errors.Is(err, os.ErrNotExist) {

@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
+	"sync"
 	"time"
 )
 
@@ -16,283 +16,431 @@ type content struct {
 	key Key
 	src Source
 
+	files sync.Mutex // held while files of disk are opened or closed; before c.mu
+
 	keep     bool
 	refs     int // open handles
 	resident int // blocks in the LRU
 	flights  map[int64]*flight
-	fetches  int // running now
+	storing  map[int64]*block // landed, and on their way to the disk; held by their fetch
+	fetches  int              // running now, or waiting at the gate
 
 	// Until one answer has shown that the origin honours ranges, and for ever
 	// where it does not, one fetch at a time may ask: busy is closed when it
 	// has what it asked for.
 	ranged bool
 	busy   chan struct{}
+	stream context.CancelFunc // set while a whole body comes in: it brings every block
 
-	spool     *spool
-	linger    *time.Timer
+	disk      *entry // its files are closed while nobody has the content open
+	noDisk    bool   // its disk failed, or has no room
 	validator string
 	err       error // the content changed: nothing more is served
 	gone      bool  // out of the cache: what still comes is not kept
+	linger    *time.Timer
+
+	plan plan
+	unit int64 // blocks of one request ahead
+
+	fresh bitset // blocks that came unasked, and that nobody has read
+	wake  func() // told of fresh blocks
 }
 
-// flight is one block on its way. data and err are set before done is closed.
+// flight is one block on its way. b and err are set before done is closed.
 type flight struct {
-	index int64
-	done  chan struct{}
-	data  []byte
-	err   error
+	index   int64
+	fetch   *fetch // nil: a stream brings it
+	waiting int
+	done    chan struct{}
+	b       *block // held once for each who waits
+	err     error
 }
-
-// errSpooled ends a flight whose bytes come through the spool instead.
-var errSpooled = errors.New("spooled")
-
-const (
-	wholeFetch   = 4 * BlockSize  // a file up to this size is fetched in one request
-	wholeInBlock = 16 * BlockSize // an unasked-for whole body up to this size goes into blocks
-	fetchBlocks  = 16             // blocks in one request ahead of the reader
-	maxTries     = 4              // attempts in a row that bring nothing
-)
 
 func (ct *content) lastBlock() int64 { return (ct.key.Size - 1) / BlockSize }
 
-func (ct *content) blockLen(i int64) int64 { return min(BlockSize, ct.key.Size-i*BlockSize) }
+func (ct *content) blockLen(i int64) int64 { return blockLen(ct.key.Size, i) }
 
-// block waits for block i. Blocks up to last are wanted too and asked for
-// together with it. It returns the spool instead where there is one.
-func (ct *content) block(ctx context.Context, i, last int64) ([]byte, *spool, error) {
-	for {
-		data, sp, fl, err := ct.look(i, last)
-		if fl == nil {
-			return data, sp, err
-		}
-		select {
-		case <-fl.done:
-		case <-ctx.Done():
-			return nil, nil, context.Cause(ctx)
-		}
-		if !errors.Is(fl.err, errSpooled) {
-			return fl.data, nil, fl.err
-		}
+// onDisk tells whether block i is in the disk tier. c.mu is held.
+func (ct *content) onDisk(i int64) bool { return ct.disk != nil && ct.disk.have.has(i) }
+
+// inMemory gives block i if it is in memory, or nil. c.mu is held.
+func (ct *content) inMemory(i int64) *block {
+	if b, ok := ct.c.blocks.Get(blockKey{ct, i}); ok {
+		return b
 	}
+	return ct.storing[i]
 }
 
-func (ct *content) look(i, last int64) ([]byte, *spool, *flight, error) {
-	ct.c.mu.Lock()
-	defer ct.c.mu.Unlock()
-	if ct.err != nil {
-		return nil, nil, nil, ct.err
-	}
-	if ct.spool != nil {
-		ct.c.spools.Get(ct) // used now
-		return nil, ct.spool, nil, nil
-	}
-	if data, ok := ct.c.blocks.Get(blockKey{ct, i}); ok {
-		return data, nil, nil, nil
-	}
-	if ct.flights[i] == nil {
-		if ct.key.Size <= wholeFetch {
-			ct.fetch(0, ct.lastBlock())
-		} else {
-			ct.fetch(i, last)
-		}
-	}
-	return nil, nil, ct.flights[i], nil
-}
-
-// ahead starts fetches of what is missing in the window of blocks that begins
-// at first, as far as the content's share of parallel fetches allows.
-func (ct *content) ahead(first, window int64) {
-	ct.c.mu.Lock()
-	defer ct.c.mu.Unlock()
-	if ct.err != nil || ct.spool != nil || !ct.ranged {
-		return
-	}
-	window = min(window, ct.c.opt.Bytes/BlockSize/4)
-	end := min(first+window-1, ct.lastBlock())
-	unit := min(max(window/2, 1), fetchBlocks)
-	for i := first; i <= end && ct.fetches < ct.c.opt.Parallel; i++ {
-		if !ct.missing(i) {
-			continue
-		}
-		if i != first && end-i+1 < unit && end != ct.lastBlock() {
-			return // wait until a whole request's worth is missing
-		}
-		ct.fetch(i, min(i+unit-1, end))
-	}
+// away tells whether block i is neither in memory nor on disk. c.mu is held.
+func (ct *content) away(i int64) bool {
+	return !ct.onDisk(i) && !ct.c.blocks.Contains(blockKey{ct, i}) && ct.storing[i] == nil
 }
 
 // missing tells whether block i is neither here nor on its way. c.mu is held.
-func (ct *content) missing(i int64) bool {
-	return ct.flights[i] == nil && !ct.c.blocks.Contains(blockKey{ct, i})
+func (ct *content) missing(i int64) bool { return ct.flights[i] == nil && ct.away(i) }
+
+// place is where a block was found: one of the first three is set.
+type place struct {
+	b    *block // the caller holds it
+	fl   *flight
+	disk *os.File
+	to   int64 // disk: the block behind the last that can be read with this one
+	// disk: the block must be held against its sum first.
+	unverified bool
+	sum        uint32
 }
 
-// fetch starts one fetch for the missing blocks that begin at first and end,
-// at the latest, at last. c.mu is held.
-func (ct *content) fetch(first, last int64) {
-	var mine []*flight
-	for i := first; i <= last; i++ {
-		if !ct.missing(i) {
-			if len(mine) > 0 {
-				break
-			}
-			continue
-		}
-		fl := &flight{index: i, done: make(chan struct{})}
-		ct.flights[i] = fl
-		mine = append(mine, fl)
+// look finds block i, and has it fetched where it is nowhere. Blocks up to
+// last are wanted, too. urgent says that a program waits for it.
+func (ct *content) look(i, last int64, urgent bool) (p place, err error) {
+	ct.c.mu.Lock()
+	defer ct.c.mu.Unlock()
+	if ct.err != nil {
+		return place{}, ct.err
 	}
-	if len(mine) == 0 {
-		return
+	ct.fresh.clear(i)
+	if b := ct.inMemory(i); b != nil {
+		b.refs++
+		return place{b: b}, nil
 	}
-	ct.fetches++
-	go func() {
-		err := guard(func() error { return ct.run(mine) })
-		ct.c.mu.Lock()
-		defer ct.c.mu.Unlock()
-		ct.fetches--
-		if errors.Is(err, ErrChanged) {
-			ct.changed(err)
+	if ct.onDisk(i) && ct.disk.data != nil {
+		p := place{disk: ct.disk.data, to: i + 1, unverified: !ct.disk.good.has(i), sum: ct.disk.sums[i]}
+		for !p.unverified && p.to <= last && ct.disk.good.has(p.to) {
+			ct.fresh.clear(p.to)
+			p.to++
 		}
-		for _, fl := range mine {
-			if ct.flights[fl.index] == fl { // the block may have left and be on its way anew
-				ct.land(fl.index, nil, err)
-			}
+		return p, nil
+	}
+	if ct.flights[i] == nil {
+		if ct.stream != nil {
+			ct.flights[i] = &flight{index: i, done: make(chan struct{})}
+		} else {
+			ct.demand(i, last, urgent)
 		}
-		ct.forgetIfIdle()
-	}()
+	}
+	fl := ct.flights[i]
+	fl.waiting++
+	if urgent && fl.fetch != nil && !fl.fetch.urgent {
+		fl.fetch.urgent = true
+		ct.c.gate.hurry(fl.fetch.ticket)
+	}
+	return place{fl: fl}, nil
 }
 
-// land ends the flight of block i, if there is one, and keeps its data. c.mu
+// wait waits for a flight's block, which the caller then holds.
+func (ct *content) wait(ctx context.Context, fl *flight) (*block, error) {
+	select {
+	case <-fl.done:
+		return fl.b, fl.err
+	case <-ctx.Done():
+	}
+	ct.c.mu.Lock()
+	defer ct.c.mu.Unlock()
+	select {
+	case <-fl.done: // it came all the same
+		if fl.b != nil {
+			ct.c.release(fl.b)
+		}
+	default:
+		fl.waiting--
+	}
+	return nil, context.Cause(ctx)
+}
+
+// land ends the flight of block i, if there is one, and keeps its block. c.mu
 // is held.
-func (ct *content) land(i int64, data []byte, err error) {
-	if data != nil && !ct.gone {
-		ct.c.add(ct, i, data)
-	}
-	if fl := ct.flights[i]; fl != nil {
+func (ct *content) land(i int64, b *block, err error) {
+	fl := ct.flights[i]
+	if fl != nil {
 		delete(ct.flights, i)
-		fl.data, fl.err = data, err
+		fl.err = err
+		if b != nil {
+			fl.b = b
+			b.refs += fl.waiting
+		}
 		close(fl.done)
 	}
+	if b == nil || ct.gone {
+		return
+	}
+	ct.c.add(ct, i, b)
+	if ct.wake != nil && (fl == nil || fl.waiting == 0) {
+		ct.fresh.set(i)
+		ct.wake()
+	}
 }
 
-// run brings the blocks of one fetch, resuming where an answer breaks off.
-func (ct *content) run(mine []*flight) error {
-	for try := 0; ; {
-		mine = ct.pending(mine)
-		if len(mine) == 0 {
+// read puts bytes of block i, and of those behind it up to last where they lie
+// ready, into p, which begins at offset off in block i. It returns how many.
+func (ct *content) read(ctx context.Context, p []byte, off, last int64, urgent bool) (int, error) {
+	i := off / BlockSize
+	for {
+		at, err := ct.look(i, last, urgent)
+		if err != nil {
+			return 0, err
+		}
+		switch {
+		case at.fl != nil:
+			at.b, err = ct.wait(ctx, at.fl)
+			if err != nil && !errors.Is(err, errElsewhere) {
+				return 0, err
+			}
+		case at.disk != nil && at.unverified:
+			at.b, err = ct.verify(i, at)
+		case at.disk != nil:
+			n := min(int64(len(p)), at.to*BlockSize-off)
+			_, err = at.disk.ReadAt(p[:n], off)
+			if err == nil {
+				return int(n), nil
+			}
+			ct.failed(i, at.disk, err)
+		}
+		if err != nil {
+			continue // it is looked for anew, and not in that place
+		}
+		n := copy(p, at.b.data[off-i*BlockSize:])
+		ct.c.releaseUnlocked(at.b)
+		return n, nil
+	}
+}
+
+// verify reads a block of the disk that this process has not held against its
+// checksum, and keeps it in memory.
+func (ct *content) verify(i int64, at place) (*block, error) {
+	b := ct.c.buffer(ct.blockLen(i))
+	err := (&entry{data: at.disk}).read(i, b.data, at.sum)
+	if err != nil {
+		ct.c.releaseUnlocked(b)
+		ct.failed(i, at.disk, err)
+		return nil, err
+	}
+	ct.c.mu.Lock()
+	defer ct.c.mu.Unlock()
+	if ct.disk != nil && ct.disk.data == at.disk && ct.disk.have.has(i) && ct.disk.sums[i] == at.sum {
+		ct.disk.good.set(i)
+	}
+	if !ct.gone {
+		ct.c.add(ct, i, b)
+	}
+	return b, nil
+}
+
+// failed takes a block that could not be read from the disk tier as one that
+// is not there. The reader asks again.
+func (ct *content) failed(i int64, f *os.File, err error) {
+	ct.c.mu.Lock()
+	defer ct.c.mu.Unlock()
+	if ct.disk == nil || ct.disk.data != f || !ct.disk.have.has(i) {
+		return // it was closed meanwhile
+	}
+	ct.disk.forget(i)
+	ct.c.damaged++
+	ct.c.opt.Log.Warn("a block of the disk cache can't be used, and is fetched again", "err", err)
+}
+
+// store writes a block to the disk tier, where there is one and room in it.
+// must says that it has to succeed: nothing else keeps the block.
+func (ct *content) store(i int64, data []byte, sum uint32, must bool) error {
+	e := ct.entry()
+	if e == nil {
+		return nil
+	}
+	err := e.write(i, data, sum, must)
+	ct.c.mu.Lock()
+	defer ct.c.mu.Unlock()
+	switch {
+	case err == nil:
+		e.wrote(i, sum)
+	case must || ct.gone:
+		return err
+	default:
+		ct.without(err)
+	}
+	return nil
+}
+
+// without goes on with no disk tier for this content. c.mu is held.
+func (ct *content) without(err error) {
+	ct.noDisk = true
+	if !errors.Is(err, errNoRoom) {
+		ct.c.opt.Log.Warn("the disk cache can't be used; going on without it for this file", "err", err)
+	}
+}
+
+// attach opens what the disk tier has of the content.
+func (ct *content) attach() {
+	d := ct.c.opt.Disk
+	if d == nil || !ct.keep || ct.key.Size == 0 {
+		return
+	}
+	ct.files.Lock()
+	defer ct.files.Unlock()
+	ct.c.mu.Lock()
+	old := ct.disk
+	skip := ct.gone || (old != nil && old.data != nil)
+	ct.c.mu.Unlock()
+	if skip {
+		return
+	}
+	e, err := d.open(ct.key, d.name(ct.key))
+	if e != nil {
+		e.knows(old)
+	}
+	ct.c.mu.Lock()
+	defer ct.c.mu.Unlock()
+	ct.disk, ct.noDisk = e, false
+	if err != nil {
+		ct.without(err)
+	}
+	if e != nil && ct.validator == "" {
+		ct.validator = e.validator
+	}
+}
+
+// entry is the content's place in the disk tier, which is made where it is
+// missing; nil where it can have none.
+func (ct *content) entry() *entry {
+	ct.files.Lock()
+	defer ct.files.Unlock()
+	ct.c.mu.Lock()
+	e, validator := ct.disk, ct.validator
+	none := ct.gone || ct.noDisk || !ct.keep || ct.c.opt.Disk == nil
+	ct.c.mu.Unlock()
+	if e != nil && e.data != nil {
+		if none && e.d != nil {
 			return nil
 		}
-		before := len(mine)
-		err := ct.attempt(mine)
-		if err == nil {
-			continue
-		}
-		if len(ct.pending(mine)) < before {
-			try = 0
-		}
-		if try++; permanent(err) || try >= maxTries {
-			return err
-		}
-		time.Sleep(backoff(try))
+		return e
 	}
-}
-
-// pending is the part of mine that has not landed.
-func (ct *content) pending(mine []*flight) []*flight {
+	if none {
+		return nil
+	}
+	if validator == ct.key.Version {
+		validator = "" // it is in the name
+	}
+	d := ct.c.opt.Disk
+	e, err := d.create(ct.key, d.name(ct.key), validator)
 	ct.c.mu.Lock()
 	defer ct.c.mu.Unlock()
-	for len(mine) > 0 && ct.flights[mine[0].index] != mine[0] {
-		mine = mine[1:]
-	}
-	return mine
-}
-
-// permanent tells whether asking again can't help: the source has retried
-// what is worth retrying before it answered, and a body that broke off is the
-// only thing left to the cache.
-func permanent(err error) bool {
-	var broken *brokenBody
-	return !errors.As(err, &broken)
-}
-
-// brokenBody is a body that ended before its promised length.
-type brokenBody struct{ err error }
-
-func (b *brokenBody) Error() string { return fmt.Sprintf("the answer broke off: %v", b.err) }
-func (b *brokenBody) Unwrap() error { return b.err }
-
-func backoff(try int) time.Duration { return 100 * time.Millisecond << try }
-
-// attempt asks the origin once for the blocks of mine, which are consecutive.
-func (ct *content) attempt(mine []*flight) error {
-	release, sp := ct.enter()
-	defer release()
-	if sp != nil {
-		ct.landSpooled()
-		return nil
-	}
-	if mine = ct.pending(mine); len(mine) == 0 {
-		return nil
-	}
-	first, last := mine[0].index, mine[len(mine)-1].index
-	off := first * BlockSize
-	n := last*BlockSize + ct.blockLen(last) - off
-	body, err := ct.src.ReadRange(context.Background(), off, n, ct.expected())
 	if err != nil {
-		return err
+		ct.without(err)
+		return nil
 	}
-	if err := ct.check(body); err != nil {
-		body.Close()
-		return err
-	}
-	switch {
-	case !body.Whole:
-		ct.c.mu.Lock()
-		ct.ranged = true
-		ct.c.mu.Unlock()
-		release()
-		defer body.Close()
-		return ct.readBlocks(body, first, last)
-	case ct.key.Size <= wholeInBlock:
-		defer body.Close()
-		return ct.readBlocks(body, 0, ct.lastBlock())
-	default:
-		return ct.startSpool(body)
-	}
+	ct.disk = e
+	return e
 }
 
-// enter waits until this fetch may ask the origin. release lets the next one
-// in and may be called twice.
-func (ct *content) enter() (release func(), sp *spool) {
-	ct.c.mu.Lock()
-	defer ct.c.mu.Unlock()
-	for !ct.ranged && ct.spool == nil && ct.busy != nil {
-		busy := ct.busy
-		ct.c.mu.Unlock()
-		<-busy
-		ct.c.mu.Lock()
-	}
-	if ct.ranged || ct.spool != nil {
-		return func() {}, ct.spool
-	}
-	busy := make(chan struct{})
-	ct.busy = busy
-	return func() {
-		ct.c.mu.Lock()
-		defer ct.c.mu.Unlock()
-		if ct.busy == busy {
-			ct.busy = nil
-			close(busy)
+// settle closes the content's files when nobody uses them, and forgets what
+// has nothing to remember. It is called when the last user may have gone.
+func (ct *content) settle() {
+	ct.files.Lock()
+	defer ct.files.Unlock()
+	c := ct.c
+	c.mu.Lock()
+	var files [2]*os.File
+	if ct.refs == 0 && ct.fetches == 0 && ct.stream == nil && ct.linger == nil {
+		e := ct.disk
+		switch {
+		case ct.gone:
+		case !ct.keep || ct.err != nil || (e != nil && e.d == nil):
+			ct.drop()
+		case ct.resident == 0 && e == nil:
+			delete(c.contents, ct.key)
+		default:
+			c.idle.Add(ct, struct{}{})
+			for c.idle.Len() > maxIdle {
+				old, _, _ := c.idle.GetOldest()
+				old.drop()
+			}
 		}
-	}, nil
+		if e != nil {
+			files = e.detach()
+		}
+	}
+	c.mu.Unlock()
+	for _, f := range files {
+		if f != nil {
+			f.Close()
+		}
+	}
 }
 
-// expected is the validator that an answer must have; empty while none is
-// known.
-func (ct *content) expected() string {
+// changed ends the content: its handles get err from now on, and the next Open
+// of its key begins anew. What is on disk goes first, so that no new handle
+// finds it.
+func (ct *content) changed(err error) {
+	ct.files.Lock()
+	defer ct.files.Unlock()
+	if d := ct.c.opt.Disk; d != nil && ct.keep {
+		d.Evict(ct.key) // what can't be removed has a validator that is no more
+	}
 	ct.c.mu.Lock()
 	defer ct.c.mu.Unlock()
-	return ct.validator
+	ct.err = err
+	ct.drop()
+}
+
+// drop takes the content and all it holds in memory out of the cache. c.mu is
+// held.
+func (ct *content) drop() {
+	ct.gone = true
+	ct.c.idle.Remove(ct)
+	if ct.c.contents[ct.key] == ct {
+		delete(ct.c.contents, ct.key)
+	}
+	if ct.stream != nil {
+		ct.stream()
+	}
+	if ct.resident > 0 {
+		for i := int64(0); i <= ct.lastBlock(); i++ {
+			ct.c.blocks.Remove(blockKey{ct, i})
+		}
+	}
+}
+
+// state returns why the content is of no more use, or nil.
+func (ct *content) state() error {
+	ct.c.mu.Lock()
+	defer ct.c.mu.Unlock()
+	return ct.err
+}
+
+// closed is called by a handle that goes.
+func (ct *content) closed() {
+	c := ct.c
+	c.mu.Lock()
+	ct.refs--
+	last := ct.refs == 0
+	if last {
+		c.open--
+		ct.wake, ct.fresh = nil, nil
+		switch {
+		case !ct.keep || ct.err != nil:
+			if !ct.gone {
+				ct.drop()
+			}
+		case ct.stream != nil || ct.plan.filling || (ct.disk != nil && ct.disk.d == nil):
+			ct.linger = time.AfterFunc(c.opt.Linger, ct.abandon)
+		}
+	}
+	c.mu.Unlock()
+	if last {
+		ct.settle()
+	}
+}
+
+// abandon ends what goes on for a content that nobody has opened again.
+func (ct *content) abandon() {
+	ct.c.mu.Lock()
+	if ct.refs == 0 {
+		ct.linger = nil
+		ct.plan.filling = false
+		if ct.stream != nil {
+			ct.drop()
+		}
+	}
+	ct.c.mu.Unlock()
+	ct.settle()
 }
 
 // check holds an answer against the size of the key and against the validator
@@ -315,91 +463,3 @@ func (ct *content) check(b *Body) error {
 	}
 	return ct.err
 }
-
-// readBlocks reads blocks first to last from body, in order. The last block
-// of a whole body is given out when the body has ended where it should.
-func (ct *content) readBlocks(body *Body, first, last int64) error {
-	for i := first; i <= last; i++ {
-		data := make([]byte, ct.blockLen(i))
-		if _, err := io.ReadFull(body, data); err != nil {
-			return &brokenBody{err}
-		}
-		if i == last && body.Whole {
-			if err := atEnd(body); err != nil {
-				return err
-			}
-		}
-		ct.c.mu.Lock()
-		ct.land(i, data, nil)
-		ct.c.mu.Unlock()
-	}
-	return nil
-}
-
-// atEnd holds a whole body against the promise that it ends here.
-func atEnd(body io.Reader) error {
-	var one [1]byte
-	switch n, err := io.ReadFull(body, one[:]); {
-	case n > 0:
-		return fmt.Errorf("%w: it is longer than it was listed", ErrChanged)
-	case err != io.EOF:
-		return &brokenBody{err}
-	}
-	return nil
-}
-
-// changed ends the content: its handles get err from now on, and the next Open
-// of its key begins anew. c.mu is held.
-func (ct *content) changed(err error) {
-	ct.err = err
-	ct.drop()
-}
-
-// drop takes the content and all it holds out of the cache. c.mu is held.
-func (ct *content) drop() {
-	ct.gone = true
-	if ct.c.contents[ct.key] == ct {
-		delete(ct.c.contents, ct.key)
-	}
-	ct.dropSpool()
-	if ct.resident > 0 {
-		for i := int64(0); i <= ct.lastBlock(); i++ {
-			ct.c.blocks.Remove(blockKey{ct, i})
-		}
-	}
-}
-
-// forgetIfIdle takes a content that holds nothing out of the cache. c.mu is
-// held.
-func (ct *content) forgetIfIdle() {
-	if ct.refs == 0 && ct.resident == 0 && len(ct.flights) == 0 && ct.spool == nil && ct.c.contents[ct.key] == ct {
-		delete(ct.c.contents, ct.key)
-	}
-}
-
-// closed is called by a handle that goes.
-func (ct *content) closed() {
-	ct.c.mu.Lock()
-	defer ct.c.mu.Unlock()
-	ct.refs--
-	if ct.refs > 0 {
-		return
-	}
-	if !ct.keep || ct.err != nil {
-		ct.drop()
-		return
-	}
-	if ct.spool != nil && !ct.spool.complete() {
-		ct.linger = time.AfterFunc(ct.c.opt.Linger, func() {
-			ct.c.mu.Lock()
-			defer ct.c.mu.Unlock()
-			if ct.refs == 0 && ct.spool != nil && !ct.spool.complete() {
-				ct.drop()
-			}
-		})
-	}
-	ct.c.trimSpools()
-	ct.forgetIfIdle()
-}
-
-var _ error = (*brokenBody)(nil)

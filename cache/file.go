@@ -2,7 +2,6 @@ package cache
 
 import (
 	"context"
-	"errors"
 	"io"
 	"os"
 	"sync"
@@ -13,6 +12,11 @@ type File struct {
 	ct   *content
 	once sync.Once
 
+	// Set before the first read: Whole says that a file of this kind is read
+	// whole once it is touched, as a model's weights are; Later, that no program
+	// waits for what this handle reads, and those of which one does go first.
+	Whole, Later bool
+
 	mu     sync.Mutex // guards what follows; taken before none
 	next   int64      // the block that a sequential reader asks for next, -1 at first
 	window int64      // blocks to have ahead of the reader
@@ -20,10 +24,7 @@ type File struct {
 
 // Reads of one process come a little out of order through the kernel: a step
 // back of up to slack blocks is still a sequential read.
-const (
-	slack     = 2
-	maxWindow = 64
-)
+const slack = 16
 
 // Size returns the content's size in bytes.
 func (f *File) Size() int64 { return f.ct.key.Size }
@@ -44,8 +45,17 @@ func (f *File) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 	if want == 0 {
 		return 0, nil
 	}
-	if err := f.fill(ctx, p[:want], off); err != nil {
-		return 0, err
+	first, last := off/BlockSize, (off+int64(want)-1)/BlockSize
+	window, jumped := f.follow(first, last)
+	for done := 0; done < want; {
+		n, err := f.ct.read(ctx, p[done:want], off+int64(done), last, !f.Later)
+		if err != nil {
+			return 0, err
+		}
+		if done == 0 { // by now the origin has shown what it can
+			f.ct.ahead(first, last, window, jumped, f.Whole)
+		}
+		done += n
 	}
 	if want < len(p) {
 		return want, io.EOF
@@ -53,54 +63,99 @@ func (f *File) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 	return want, nil
 }
 
-func (f *File) fill(ctx context.Context, p []byte, off int64) error {
-	first, last := off/BlockSize, (off+int64(len(p))-1)/BlockSize
-	window := f.plan(first, last)
-	for i := first; i <= last; i++ {
-		b, sp, err := f.ct.block(ctx, i, last)
-		if sp != nil {
-			err := sp.ReadAt(ctx, p, off)
-			if errors.Is(err, os.ErrClosed) { // the spool was given up
-				if err = f.ct.state(); err == nil {
-					return f.fill(ctx, p, off) // and the content was not: begin anew
-				}
-			}
-			return err
-		}
-		if err != nil {
-			return err
-		}
-		if i == first && window > 0 {
-			f.ct.ahead(last+1, window)
-		}
-		n := copy(p, b[off-i*BlockSize:])
-		p, off = p[n:], off+int64(n)
+// follow notes a read of blocks first to last and returns how many blocks
+// after them are worth having, and whether it followed on none. The window
+// opens with the second block read in order, doubles with each further one,
+// and closes at a jump; a jump within it is none.
+func (f *File) follow(first, last int64) (window int64, jumped bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch n := last - first + 1; {
+	case f.next < 0 && first == 0: // a beginning: of what, the next read tells
+		f.next = last + 1
+	case f.next < 0, first > f.next+f.window, first < f.next-slack:
+		f.window = 0
+		f.next = last + 1
+		return 0, true
+	case last >= f.next:
+		f.window = min(max(2*f.window, 2*n, 4), maxWindow)
+		f.next = last + 1
+	}
+	return f.window, false
+}
+
+// Backing gives the file that holds the whole content, every block of which
+// was written by this process or held against its checksum; nil while there is
+// none. It stays as it is, and open until Close.
+func (f *File) Backing() *os.File {
+	f.ct.c.mu.Lock()
+	defer f.ct.c.mu.Unlock()
+	if e := f.ct.disk; f.ct.err == nil && e != nil && e.d != nil && e.data != nil && e.whole() {
+		return e.data
 	}
 	return nil
 }
 
-// state returns why the content is of no more use, or nil.
-func (ct *content) state() error {
-	ct.c.mu.Lock()
-	defer ct.c.mu.Unlock()
-	return ct.err
+// Wake has w called when blocks have come that nobody has asked for yet; see
+// [File.Fresh]. w must not wait, nor call the File. One handle of a content is
+// served, the last that asked.
+func (f *File) Wake(w func()) {
+	f.ct.c.mu.Lock()
+	defer f.ct.c.mu.Unlock()
+	f.ct.wake = w
 }
 
-// plan notes a read of blocks first to last and returns how many blocks after
-// them are worth having. The window opens with the second block read in
-// order, doubles with each further one, and closes at a jump.
-func (f *File) plan(first, last int64) int64 {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	switch {
-	case f.next < 0 || first > f.next || first < f.next-slack:
-		f.window = 0
-		f.next = last + 1
-	case last >= f.next:
-		f.window = min(max(2*f.window, 4), maxWindow)
-		f.next = last + 1
+// Fresh gives bytes that have come and that nobody has asked for yet: as many
+// blocks that follow each other as p holds. Each is given once; n is 0 where
+// there is none.
+func (f *File) Fresh(p []byte) (n int, off int64) {
+	ct := f.ct
+	ct.c.mu.Lock()
+	near := int64(0)
+	if f.mu.TryLock() {
+		near = max(f.next, 0)
+		f.mu.Unlock()
 	}
-	return f.window
+	i := ct.fresh.next(near)
+	if i < 0 {
+		i = ct.fresh.next(0)
+	}
+	last := i
+	if i >= 0 {
+		for last+1-i < int64(len(p)/BlockSize) && ct.fresh.has(last+1) {
+			last++
+		}
+		for j := i; j <= last; j++ {
+			ct.fresh.clear(j)
+		}
+	}
+	ct.c.mu.Unlock()
+	if i < 0 {
+		return 0, 0
+	}
+	off = i * BlockSize
+	want := int(min((last+1)*BlockSize, f.Size()) - off)
+	for n < want {
+		m, ok := ct.readHere(p[n:want], off+int64(n), last)
+		if !ok {
+			break
+		}
+		n += m
+	}
+	return n, off
+}
+
+// readHere is content.read of what is here and right.
+func (ct *content) readHere(p []byte, off, last int64) (int, bool) {
+	i := off / BlockSize
+	ct.c.mu.Lock()
+	here := ct.err == nil && (ct.inMemory(i) != nil || (ct.onDisk(i) && ct.disk.good.has(i)))
+	ct.c.mu.Unlock()
+	if !here {
+		return 0, false
+	}
+	n, err := ct.read(context.Background(), p, off, last, false)
+	return n, err == nil
 }
 
 // Close lets go of the content. What was fetched stays in the cache as long

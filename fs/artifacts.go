@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 	"sync/atomic"
 
@@ -18,6 +19,10 @@ import (
 type artifactsDir struct {
 	t *tree
 	o *resolve.Origin
+
+	// inModel says that it is a model's, or one below: a file of it that is
+	// touched will be read whole.
+	inModel bool
 }
 
 var _ Dir = artifactsDir{}
@@ -27,6 +32,10 @@ func (d artifactsDir) Lookup(ctx context.Context, name string) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
+	if !d.inModel { // the listing that has just been looked into tells
+		m, err := d.t.r.Lookup(ctx, d.o, resolve.ModelFile)
+		d.inModel = err == nil && m.Dir == nil
+	}
 	return d.node(it), nil
 }
 
@@ -35,6 +44,7 @@ func (d artifactsDir) List(ctx context.Context) (Listing, error) {
 	if err != nil {
 		return nil, err
 	}
+	d.inModel = d.inModel || slices.ContainsFunc(items, func(it resolve.Item) bool { return it.Name == resolve.ModelFile && it.Dir == nil })
 	return &itemListing{d, items}, nil
 }
 
@@ -43,7 +53,7 @@ func (d artifactsDir) List(ctx context.Context) (Listing, error) {
 func (t *tree) artifacts(origin func(context.Context) (resolve.Origin, error)) Dir {
 	return lazyDir(func(ctx context.Context) (Dir, error) {
 		o, err := origin(ctx)
-		return artifactsDir{t, &o}, err
+		return artifactsDir{t: t, o: &o}, err
 	})
 }
 
@@ -68,18 +78,18 @@ func (d artifactsDir) node(it resolve.Item) *Node {
 	n := &Node{Mtime: d.o.Mtime, TTL: d.t.r.TTL(d.o.Final)}
 	switch {
 	case it.Dir != nil:
-		n.Dir = artifactsDir{d.t, it.Dir}
+		n.Dir = artifactsDir{d.t, it.Dir, d.inModel}
 	case it.Store == nil:
 		n.File, n.Size = text(it.Content), it.Size
 	default:
-		n.File, n.Size = artifactFile{d.t, it}, it.Size
+		n.File, n.Size = artifactFile{d, it}, it.Size
 	}
 	return n
 }
 
 // artifactFile is a file in a store.
 type artifactFile struct {
-	t  *tree
+	d  artifactsDir
 	it resolve.Item
 }
 
@@ -90,9 +100,9 @@ func (f artifactFile) Open(context.Context) (Handle, error) {
 		return f.openLocal(o)
 	}
 	key := f.it.Key()
-	known := f.it.Final || key.Version != ""
-	h := &cachedHandle{f: f, File: f.t.cache.Open(key, f.it, known)}
-	if known {
+	h := &cachedHandle{f: f, File: f.d.t.cache.Open(key, f.it, f.it.Known())}
+	h.Whole = f.d.inModel
+	if f.it.Known() {
 		h.identity = key.Location + "\x00" + strconv.FormatInt(key.Size, 10) + "\x00" + key.Version
 	}
 	return h, nil
@@ -104,19 +114,25 @@ type cachedHandle struct {
 	f         artifactFile
 	identity  string
 	forgotten atomic.Bool
+	read      atomic.Bool
 }
 
 var (
 	_ Handle     = (*cachedHandle)(nil)
 	_ Identified = (*cachedHandle)(nil)
+	_ Backed     = (*cachedHandle)(nil)
+	_ Ahead      = (*cachedHandle)(nil)
 )
 
 func (h *cachedHandle) Identity() string { return h.identity }
 
 func (h *cachedHandle) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
+	if !h.read.Swap(true) {
+		h.f.d.t.together.begin(h.f)
+	}
 	n, err := h.File.ReadAt(ctx, p, off)
 	if errors.Is(err, cache.ErrChanged) && h.forgotten.CompareAndSwap(false, true) {
-		h.f.t.r.Forget(h.f.it.Store, h.f.it.Path) // the next look-up sees what is there now
+		h.f.d.t.r.Forget(h.f.it.Store, h.f.it.Path) // the next look-up sees what is there now
 	}
 	return n, err
 }
@@ -141,7 +157,7 @@ func (f artifactFile) openLocal(o artifact.Opener) (Handle, error) {
 	}
 	st, err := file.Stat()
 	if err == nil && st.Size() < f.it.Size {
-		f.t.r.Forget(f.it.Store, f.it.Path)
+		f.d.t.r.Forget(f.it.Store, f.it.Path)
 		err = fmt.Errorf("%w: it has %d bytes now and was listed with %d", cache.ErrChanged, st.Size(), f.it.Size)
 	}
 	if err != nil {
@@ -164,7 +180,7 @@ func (h *localHandle) ReadAt(_ context.Context, p []byte, off int64) (int, error
 			return 0, serr
 		}
 		if now := stamp(st); now != h.identity {
-			h.f.t.r.Forget(h.f.it.Store, h.f.it.Path)
+			h.f.d.t.r.Forget(h.f.it.Store, h.f.it.Path)
 			return 0, fmt.Errorf("%w: its size and time were %s and are %s", cache.ErrChanged, h.identity, now)
 		}
 	}

@@ -7,6 +7,8 @@ import (
 	"hash/maphash"
 	"io"
 	"log/slog"
+	"os"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -24,6 +26,7 @@ type adapter struct {
 	mounted  time.Time
 	seeds    [2]maphash.Seed
 	said     *saidOnce
+	kernel   *kernel
 }
 
 // inode is a Node as the kernel knows it. It lives as long as the kernel
@@ -33,10 +36,18 @@ type inode struct {
 	a  *adapter
 	id ident
 
-	mu    sync.Mutex // guards what follows; no other lock is taken under it
-	node  *Node
-	read  string // identity of what was opened last: the pages that the kernel has
-	stale staleness
+	queued bool // in kernel.queue; guarded by its mutex
+
+	pushing sync.Mutex // held while pages are pushed, or become another content's; before mu
+
+	mu      sync.Mutex // guards what follows; no other lock is taken under it
+	node    *Node
+	read    string // identity of what was opened last: the pages that the kernel has
+	stale   staleness
+	cached  []*openFile // open handles that the kernel caches pages for
+	passed  int         // open handles whose backing file it reads itself
+	backed  string      // identity of what was passed first
+	reading []span      // what the kernel waits for
 }
 
 // staleness is where an inode stands whose content was found to have changed.
@@ -204,29 +215,60 @@ func (i *inode) Open(ctx context.Context, flags uint32) (gofs.FileHandle, uint32
 	if err != nil {
 		return nil, 0, i.fail("open", "", err)
 	}
-	var identity string
+	file, flags := i.opened(h, n.Size)
+	return file, flags, 0
+}
+
+// opened decides how the kernel is to read a handle that has just been opened.
+//
+// An inode is read by the kernel itself, or through its page cache, from its
+// first open to its last close, and never both (fuse_file_io_open in the
+// kernel). go-fuse gives all opens of an inode the backing file of the first,
+// so an inode that had one of another content gets none.
+func (i *inode) opened(h Handle, size int64) (gofs.FileHandle, uint32) {
+	f := &openFile{i: i, h: h, size: size}
 	if id, ok := h.(Identified); ok {
-		identity = id.Identity()
+		f.identity = id.Identity()
 	}
+	backing := i.a.kernel.backing(h)
+	i.pushing.Lock()
+	defer i.pushing.Unlock()
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if i.stale == lookedUpAnew {
 		i.stale, i.read = notStale, changedContent
 	}
-	var fuseFlags uint32
-	if identity != "" && (i.read == "" || i.read == identity) {
-		fuseFlags = fuse.FOPEN_KEEP_CACHE
+	same := f.identity != "" && (i.read == "" || i.read == f.identity)
+	i.read = f.identity
+	switch {
+	case f.identity != "" && i.backed == f.identity && i.passed > 0,
+		backing != nil && (i.backed == "" || i.backed == f.identity) && len(i.cached) == 0 && i.passed == 0:
+		i.passed++
+		i.backed = f.identity
+		return passedFile{f, backing}, 0
+	case i.passed > 0: // of other content: neither
+		return f, fuse.FOPEN_DIRECT_IO
 	}
-	i.read = identity
-	return &openFile{i, h, n.Size}, fuseFlags, 0
+	i.cached = append(i.cached, f)
+	if ah, ok := h.(Ahead); ok && f.identity != "" {
+		ah.Wake(func() { i.a.kernel.push(i) })
+	}
+	if same {
+		return f, fuse.FOPEN_KEEP_CACHE
+	}
+	return f, 0
 }
 
 // openFile is a Handle as go-fuse wants it.
 type openFile struct {
-	i    *inode
-	h    Handle
-	size int64 // bytes, as the kernel was told
+	i        *inode
+	h        Handle
+	size     int64 // bytes, as the kernel was told
+	identity string
 }
+
+// span is the bytes from off to end.
+type span struct{ off, end int64 }
 
 var (
 	_ gofs.FileReader   = (*openFile)(nil)
@@ -238,7 +280,10 @@ var (
 func (f *openFile) Read(ctx context.Context, dest []byte, off int64) (fuse.ReadResult, syscall.Errno) {
 	p := newPatient(ctx)
 	defer p.finish()
+	s := span{off, off + int64(len(dest))}
+	f.i.reads(s)
 	n, err := f.h.ReadAt(p, dest, off)
+	f.i.hasRead(s)
 	if want := min(int64(len(dest)), f.size-off); err == io.EOF && int64(n) < want {
 		err = fmt.Errorf("%w: it ends after %d bytes and was listed with %d", cache.ErrChanged, off+int64(n), f.size)
 	}
@@ -248,8 +293,49 @@ func (f *openFile) Read(ctx context.Context, dest []byte, off int64) (fuse.ReadR
 	return fuse.ReadResultData(dest[:n]), 0
 }
 
+func (i *inode) reads(s span) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.reading = append(i.reading, s)
+}
+
+func (i *inode) hasRead(s span) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if at := slices.Index(i.reading, s); at >= 0 {
+		i.reading = slices.Delete(i.reading, at, at+1)
+	}
+}
+
 func (f *openFile) Release(context.Context) syscall.Errno {
+	f.i.mu.Lock()
+	if at := slices.Index(f.i.cached, f); at >= 0 {
+		f.i.cached = slices.Delete(f.i.cached, at, at+1)
+	}
+	f.i.mu.Unlock()
 	return errno(f.h.Close())
+}
+
+// passedFile is an openFile that the kernel reads without asking.
+type passedFile struct {
+	*openFile
+	backing *os.File // nil where the inode has one already
+}
+
+var _ gofs.FilePassthroughFder = passedFile{}
+
+func (f passedFile) PassthroughFd() (int, bool) {
+	if f.backing == nil {
+		return 0, false
+	}
+	return int(f.backing.Fd()), true
+}
+
+func (f passedFile) Release(ctx context.Context) syscall.Errno {
+	f.i.mu.Lock()
+	f.i.passed--
+	f.i.mu.Unlock()
+	return f.openFile.Release(ctx)
 }
 
 const lookUp = "look-up"

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -22,6 +23,9 @@ import (
 type MountOptions struct {
 	AllowOther bool // to every user of the machine, not only to this one
 	Debug      bool // log each request of the kernel
+	MaxRead    int  // bytes that the kernel asks for at a time, at most (1 MiB)
+	NoPassing  bool // have no file of the cache read by the kernel itself
+	NoPushing  bool // give the kernel no pages before it asks
 	Log        *slog.Logger
 }
 
@@ -29,6 +33,8 @@ type MountOptions struct {
 type Mounted struct {
 	server *fuse.Server
 	point  string
+	kernel *kernel
+	once   sync.Once // stops kernel
 }
 
 const fsName = "mlflowfs"
@@ -41,8 +47,12 @@ const negativeTTL = time.Second
 func Mount(point string, root *Node, opt MountOptions) (*Mounted, error) {
 	a := &adapter{
 		log: opt.Log, uid: uint32(os.Getuid()), gid: uint32(os.Getgid()), mounted: time.Now(),
-		seeds: [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()},
-		said:  newSaidOnce(),
+		seeds:  [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()},
+		said:   newSaidOnce(),
+		kernel: newKernel(opt.Log, opt.NoPassing, opt.NoPushing),
+	}
+	if opt.MaxRead <= 0 {
+		opt.MaxRead = 1 << 20
 	}
 	negative := negativeTTL
 	o := &gofs.Options{
@@ -51,7 +61,7 @@ func Mount(point string, root *Node, opt MountOptions) (*Mounted, error) {
 			FsName:        fsName,
 			Name:          fsName,
 			DisableXAttrs: true,
-			MaxWrite:      1 << 20, // of a read, too
+			MaxWrite:      opt.MaxRead, // of a read, too
 			MaxBackground: 64,
 			Debug:         opt.Debug,
 			Options:       []string{"default_permissions"},
@@ -77,7 +87,9 @@ func Mount(point string, root *Node, opt MountOptions) (*Mounted, error) {
 	if err != nil {
 		return nil, explainMount(point, opt, err)
 	}
-	return &Mounted{server, point}, nil
+	a.kernel.start(server)
+	readAhead(point, opt.MaxRead>>10, opt.Log)
+	return &Mounted{server: server, point: point, kernel: a.kernel}, nil
 }
 
 // slogWriter sends go-fuse's own lines to the log.
@@ -112,12 +124,16 @@ func explainMount(point string, opt MountOptions, err error) error {
 }
 
 // Wait returns when the tree is shown no more.
-func (m *Mounted) Wait() { m.server.Wait() }
+func (m *Mounted) Wait() {
+	m.server.Wait()
+	m.once.Do(m.kernel.stop)
+}
 
 // Unmount takes the mount away. Where it is in use, it is detached: it is gone
 // from its place at once, and Wait returns when the last user lets go; busy
 // is then true.
 func (m *Mounted) Unmount() (busy bool, err error) {
+	m.once.Do(m.kernel.stop)
 	for try := range 5 {
 		if err = m.server.Unmount(); err == nil {
 			return false, nil

@@ -3,6 +3,7 @@ package fs
 import (
 	"context"
 	"io"
+	"os"
 	"time"
 )
 
@@ -77,3 +78,19 @@ func (e *entries) Next(context.Context) (Entry, error) {
 }
 
 var _ Listing = (*entries)(nil)
+
+// Backed is a Handle that may have all it reads in one file of this machine,
+// which then changes no more: the kernel can read that file by itself.
+type Backed interface {
+	// Backing is that file, open until Close; nil where there is none (yet).
+	Backing() *os.File
+}
+
+// Ahead is a Handle that gets bytes before anybody asks for them: they can be
+// given to the kernel's page cache.
+type Ahead interface {
+	// Wake has w called when there are some. w must not wait.
+	Wake(w func())
+	// Fresh gives such bytes once; n is 0 where there are none.
+	Fresh(p []byte) (n int, off int64)
+}

@@ -13,16 +13,17 @@ import (
 
 // tree is what all directories share.
 type tree struct {
-	r     *resolve.Resolver
-	cache *cache.Cache
-	log   *slog.Logger
+	r        *resolve.Resolver
+	cache    *cache.Cache
+	log      *slog.Logger
+	together *together
 }
 
 // New makes the tree that r knows of. What is read goes through c. uris are
 // object stores' buckets, or directories in them, that are shown below uri/;
 // an error says which of them can't be.
 func New(r *resolve.Resolver, c *cache.Cache, log *slog.Logger, uris ...string) (*Node, error) {
-	t := &tree{r, c, log}
+	t := &tree{r, c, log, newTogether()}
 	forever := 365 * 24 * time.Hour
 	top := func(name string, d Dir) Entry { return Entry{name, &Node{Dir: d, TTL: forever}} }
 	root := fixed{

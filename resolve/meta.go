@@ -11,8 +11,8 @@ import (
 // downloads a model (mlflow.store.artifact.models_artifact_repo).
 const MetaName = "registered_model_meta"
 
-// modelFile is what makes a directory a model (mlflow.models.model).
-const modelFile = "MLmodel"
+// ModelFile is what makes a directory a model (mlflow.models.model).
+const ModelFile = "MLmodel"
 
 // metaOf is the content of registered_model_meta for a version, byte for byte
 // what the client's write_yaml makes of it; both empty is a logged model.

@@ -62,10 +62,15 @@ type Item struct {
 	Final   bool
 }
 
-// Key identifies the content of a file in a store.
+// Key identifies the content of a file in a store. The way to it is part of
+// that: each has validators of its own.
 func (it Item) Key() cache.Key {
-	return cache.Key{Location: it.Store.ID() + "\x00" + it.Path, Size: it.Size, Version: it.Version}
+	return cache.Key{Location: it.Store.ID() + "\x00" + string(artifact.Via(it.Store)) + "\x00" + it.Path, Size: it.Size, Version: it.Version}
 }
+
+// Known tells whether the key of a file in a store means one content for ever,
+// so that what was read of it can be kept.
+func (it Item) Known() bool { return it.Final || it.Version != "" }
 
 // ReadRange makes a file in a store a cache.Source.
 func (it Item) ReadRange(ctx context.Context, off, n int64, validator string) (*cache.Body, error) {
@@ -134,7 +139,7 @@ func (r *Resolver) List(ctx context.Context, o *Origin) ([]Item, error) {
 		m := &o.Mounts[i]
 		items[m.Name] = o.mount(items[m.Name], m)
 	}
-	if m := items[modelFile]; o.Meta != "" && m != nil && m.Dir == nil {
+	if m := items[ModelFile]; o.Meta != "" && m != nil && m.Dir == nil {
 		items[MetaName] = o.metaItem()
 	}
 	out := make([]Item, 0, len(items))
@@ -153,7 +158,7 @@ func (r *Resolver) Lookup(ctx context.Context, o *Origin, name string) (Item, er
 		return Item{}, err
 	}
 	if o.Meta != "" && name == MetaName {
-		if m, err := r.find(ctx, o, modelFile); err != nil {
+		if m, err := r.find(ctx, o, ModelFile); err != nil {
 			return Item{}, err
 		} else if m != nil && m.Dir == nil {
 			it = o.metaItem()

@@ -428,8 +428,17 @@ func mountAt(t *testing.T, uri string, env []string, flags ...string) *mount {
 	if uri != "" {
 		args = append(args, "--tracking-uri", uri)
 	}
+	// A cache of its own: nothing comes from another test's reads.
+	cached, err := os.MkdirTemp(work, "cache-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	env = append([]string{"MLFLOWFS_CACHE_DIR=" + cached}, env...)
 	m := launch(t, dir, mlflowfs(t, env, append(args, dir)...))
-	t.Cleanup(m.stop)
+	t.Cleanup(func() {
+		m.stop()
+		os.RemoveAll(cached)
+	})
 	return m
 }
 

@@ -20,6 +20,7 @@ func TestImportsRunOneWay(t *testing.T) {
 		"resolve/mlflow":   {"cache"},
 		"cache":            {},
 		"test":             {},
+		"test/link":        {},
 	}
 	out, err := exec.Command("go", "list", "-f", `{{.ImportPath}}{{range .Imports}} {{.}}{{end}}`, module+"/...").Output()
 	if err != nil {

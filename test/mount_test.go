@@ -63,8 +63,10 @@ func TestRefusals(t *testing.T) {
 	refuses(t, 2, nil, append(at(empty), "--artifact-access", "magic"), "magic", "presigned")
 	refuses(t, 2, nil, []string{"mount"}, "MOUNTPOINT")
 	refuses(t, 2, nil, []string{"mount", "--nonsense", empty}, "--nonsense", "--help")
-	refuses(t, 2, nil, []string{"mount", "--cache-memory", "much", empty}, "much", "MiB")
-	refuses(t, 2, nil, []string{"mount", "--cache-memory", "1KB", empty}, "4MiB")
+	refuses(t, 2, nil, []string{"mount", "--memory-limit", "much", empty}, "much", "MiB")
+	refuses(t, 2, nil, []string{"mount", "--memory-limit", "1KB", empty}, "64 MiB")
+	refuses(t, 2, nil, []string{"mount", "--cache-size", "1KB", empty}, "16 MiB", "none")
+	refuses(t, 2, nil, []string{"mount", "--parallelism", "0", empty}, "parallelism")
 	refuses(t, 2, []string{"MLFLOWFS_METADATA_TTL=soon"}, at(empty), "MLFLOWFS_METADATA_TTL")
 	refuses(t, 2, []string{"MLFLOWFS_LOG_LEVEL=loud"}, at(empty), "loud")
 	refuses(t, 1, nil, []string{"unmount", empty}, "no mount point")
@@ -104,7 +106,7 @@ func TestHelpAndVariables(t *testing.T) {
 		t.Errorf("%d flags", flags)
 	}
 	s := shared.get(t, "sqlite 3.17")
-	m := mountAt(t, "", []string{"MLFLOW_TRACKING_URI=" + s.uri, "MLFLOWFS_CACHE_MEMORY=8MiB"})
+	m := mountAt(t, "", []string{"MLFLOW_TRACKING_URI=" + s.uri, "MLFLOWFS_MEMORY_LIMIT=80MiB"})
 	if got, err := read(m.path("models", "echo@champion", "MLmodel")); err != nil || len(got) == 0 {
 		t.Error(err)
 	}

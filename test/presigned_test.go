@@ -169,7 +169,7 @@ func TestPresignedHostOutOfReach(t *testing.T) {
 		r.Body = io.NopCloser(strings.NewReader(string(b)))
 		return err
 	})
-	m := mountAt(t, p.URL, fast)
+	m := mountAt(t, p.URL, fast, "--fill-limit", "0") // b is not to come while a decides
 	for _, n := range []string{"a", "b"} {
 		if got, err := read(m.path("runs", run, n)); len(got) != 1000 || err != nil {
 			t.Error(len(got), err)

@@ -15,7 +15,7 @@ func TestRandomReads(t *testing.T) {
 		t.Run(kind, func(t *testing.T) {
 			s := shared.get(t, kind)
 			file, onDisk := plant(t, s, "random.bin", size, text())
-			m := mountAt(t, s.uri, nil, "--cache-memory", "12MiB")
+			m := mountAt(t, s.uri, nil, "--cache-dir", "none", "--memory-limit", "64MiB")
 			var wg sync.WaitGroup
 			for seed := range 4 {
 				wg.Go(func() {

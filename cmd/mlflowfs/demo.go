@@ -74,7 +74,7 @@ func demo(dir string) error {
 			return err
 		}
 	}
-	f := mountFlags{connection: connection{trackingURI: "sqlite:///" + db}, memory: 64 << 20, ttl: 10 * time.Second}
+	f := mountFlags{connection: connection{trackingURI: "sqlite:///" + db}, caching: caching{dir: noCache, memory: leastMemory}, ttl: 10 * time.Second}
 	root, closeStores, err := f.tree(log)
 	if err != nil {
 		return err

@@ -124,6 +124,9 @@ func catCommand() *cobra.Command {
 	return c
 }
 
+// catMemory is what cat has for bytes on their way.
+const catMemory = 96 << 20
+
 func cat(ctx context.Context, _ *stores, found resolve.Found, _ *slog.Logger) error {
 	switch {
 	case found.Dir != nil:
@@ -141,9 +144,9 @@ func cat(ctx context.Context, _ *stores, found resolve.Found, _ *slog.Logger) er
 		_, err = io.Copy(os.Stdout, f)
 		return err
 	}
-	f := newCache(cache.Options{Bytes: 128 << 20, Parallel: 8}).Open(found.Key(), found.Item, true)
+	f := newCache(cache.Options{Memory: catMemory}, 2*catMemory).Open(found.Key(), found.Item, true)
 	defer f.Close()
-	_, err := io.CopyBuffer(struct{ io.Writer }{os.Stdout}, io.NewSectionReader(inContext{ctx, f}, 0, f.Size()), make([]byte, cache.BlockSize))
+	_, err := io.CopyBuffer(struct{ io.Writer }{os.Stdout}, io.NewSectionReader(inContext{ctx, f}, 0, f.Size()), make([]byte, 8*cache.BlockSize))
 	return err
 }
 

@@ -8,13 +8,11 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"github.com/mlflowfs/mlflowfs/cache"
 	"github.com/mlflowfs/mlflowfs/fs"
 	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
 )
@@ -22,17 +20,17 @@ import (
 // mountFlags are the flags of mount.
 type mountFlags struct {
 	connection
-	allowOther bool
-	uris       []string
-	memory     size
-	spoolDir   string
-	spoolSize  size
-	ttl        time.Duration
-	debugFUSE  bool
+	caching
+	allowOther    bool
+	uris          []string
+	ttl           time.Duration
+	debugFUSE     bool
+	noPassthrough bool
+	noPush        bool
 }
 
 func mountCommand() *cobra.Command {
-	f := mountFlags{memory: 256 << 20, spoolSize: 10 << 30}
+	var f mountFlags
 	env := environment{}
 	c := &cobra.Command{
 		Use:   "mount [flags] MOUNTPOINT",
@@ -58,21 +56,21 @@ AZURE_STORAGE_…); where there are none, the tracking server's access is used.`
 		},
 	}
 	fl := c.Flags()
-	f.bind(fl, env, "info")
+	f.connection.bind(fl, env, "info")
+	f.caching.bind(fl, env)
+	f.bindMemory(fl, env)
 	fl.BoolVar(&f.allowOther, "allow-other", false, "show the mount to all users of this machine")
 	env.bind(fl, "allow-other", "MLFLOWFS_ALLOW_OTHER")
 	fl.StringSliceVar(&f.uris, "mount-uris", nil, "buckets, or directories in them, to show below uri/, such as s3://bucket or gs://bucket/dir (comma-separated)")
 	env.bind(fl, "mount-uris", "MLFLOWFS_MOUNT_URIS")
-	fl.Var(&f.memory, "cache-memory", "memory for blocks of files")
-	env.bind(fl, "cache-memory", "MLFLOWFS_CACHE_MEMORY")
-	fl.StringVar(&f.spoolDir, "spool-dir", os.TempDir(), "directory for files that the server can only send as one stream")
-	env.bind(fl, "spool-dir", "MLFLOWFS_SPOOL_DIR")
-	fl.Var(&f.spoolSize, "spool-size", "disk for such files while nobody has them open")
-	env.bind(fl, "spool-size", "MLFLOWFS_SPOOL_SIZE")
 	fl.DurationVar(&f.ttl, "metadata-ttl", 10*time.Second, "how long an answer of the server is believed; six times as long for what is finished")
 	env.bind(fl, "metadata-ttl", "MLFLOWFS_METADATA_TTL")
 	fl.BoolVar(&f.debugFUSE, "debug-fuse", false, "log each request of the kernel (with --log-level debug)")
 	env.bind(fl, "debug-fuse", "MLFLOWFS_DEBUG_FUSE")
+	fl.BoolVar(&f.noPassthrough, "no-passthrough", false, "have the kernel read no file of the cache by itself")
+	env.bind(fl, "no-passthrough", "MLFLOWFS_NO_PASSTHROUGH")
+	fl.BoolVar(&f.noPush, "no-push", false, "give the kernel no pages before it asks for them")
+	env.bind(fl, "no-push", "MLFLOWFS_NO_PUSH")
 	return c
 }
 
@@ -84,8 +82,8 @@ func (f *mountFlags) run(point string) error {
 	if f.ttl <= 0 {
 		return usageError{fmt.Errorf("--metadata-ttl %v: it must be more than 0", f.ttl)}
 	}
-	if f.memory < 4*cache.BlockSize {
-		return usageError{fmt.Errorf("--cache-memory %s: it must be at least 4MiB", &f.memory)}
+	if err := f.check(); err != nil {
+		return err
 	}
 	point, err = fs.ResolvePoint(point)
 	if err != nil {
@@ -104,7 +102,7 @@ func (f *mountFlags) run(point string) error {
 
 // tree opens the stores and makes the tree that they show.
 func (f *mountFlags) tree(log *slog.Logger) (root *fs.Node, closeStores func(), err error) {
-	s, err := f.open(f.ttl, true, f.allowOther, log)
+	s, err := f.connection.open(f.ttl, true, f.allowOther, log)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -115,19 +113,16 @@ func (f *mountFlags) tree(log *slog.Logger) (root *fs.Node, closeStores func(), 
 	if s.client != nil { // known by the time that it is needed
 		go s.client.OffersPresigned(context.Background())
 	}
-	c := newCache(cache.Options{Bytes: int64(f.memory), SpoolDir: f.spoolDir, SpoolBytes: int64(f.spoolSize)})
+	c, err := f.caching.open(log)
+	if err != nil {
+		s.close()
+		return nil, nil, err
+	}
 	if root, err = fs.New(s.Resolver, c, log, f.uris...); err != nil {
 		s.close()
 		return nil, nil, usageError{err}
 	}
 	return root, s.close, nil
-}
-
-// newCache makes the process's cache, and has evicted blocks collected before
-// they double what was asked for.
-func newCache(opt cache.Options) *cache.Cache {
-	debug.SetMemoryLimit(opt.Bytes + opt.Bytes/4 + 64<<20)
-	return cache.New(opt)
 }
 
 // pingFor is how long a mount waits for the server's first word. A server
@@ -158,7 +153,9 @@ func (f *mountFlags) serve(point string, root *fs.Node, log *slog.Logger) error 
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
 	defer signal.Stop(signals)
-	m, err := fs.Mount(point, root, fs.MountOptions{AllowOther: f.allowOther, Debug: f.debugFUSE, Log: log})
+	m, err := fs.Mount(point, root, fs.MountOptions{
+		AllowOther: f.allowOther, Debug: f.debugFUSE, MaxRead: f.maxRead(), NoPassing: f.noPassthrough, NoPushing: f.noPush, Log: log,
+	})
 	if err != nil {
 		return err
 	}

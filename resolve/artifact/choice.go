@@ -81,6 +81,19 @@ func NewChoice(id, where string, ways []Way) *Choice {
 // ID is that of the directory, whatever the way.
 func (c *Choice) ID() string { return c.id }
 
+// Via is the way by which s is reached; empty while that is undecided, or where
+// there is no choice.
+func Via(s Store) Access {
+	if c, ok := s.(*Choice); ok {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.listed {
+			return c.ways[len(c.errs)].Access
+		}
+	}
+	return ""
+}
+
 // Chosen is the store that answers for s: where s is a Choice that is decided,
 // that of its way.
 func Chosen(s Store) Store {

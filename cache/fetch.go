@@ -1,0 +1,276 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"time"
+)
+
+// fetch is one request on its way, or waiting at the gate, for blocks that
+// follow each other.
+type fetch struct {
+	ct     *content
+	mine   []*flight // those that have not landed
+	ticket *ticket
+	urgent bool // a program waits for it; guarded by Cache.mu
+}
+
+const (
+	wholeFetch = 1 << 20  // bytes: a file up to this size is fetched in one request
+	inMemory   = 16 << 20 // bytes: a whole body up to this size needs no file
+	maxTries   = 4        // attempts in a row that bring nothing
+)
+
+// demand starts fetches for what is missing of blocks first to last. c.mu is
+// held.
+func (ct *content) demand(first, last int64, urgent bool) {
+	if ct.key.Size <= wholeFetch {
+		first, last = 0, ct.lastBlock()
+	}
+	for i := first; i <= last; {
+		i = ct.start(i, last, urgent)
+	}
+}
+
+// start starts one fetch for the missing blocks that begin at or behind first
+// and end, at the latest, at last. It returns the block to go on with. c.mu is
+// held.
+func (ct *content) start(first, last int64, urgent bool) (next int64) {
+	f := &fetch{ct: ct, urgent: urgent}
+	i := first
+	for ; i <= last; i++ {
+		if !ct.missing(i) {
+			if len(f.mine) > 0 {
+				break
+			}
+			continue
+		}
+		fl := &flight{index: i, fetch: f, done: make(chan struct{})}
+		ct.flights[i] = fl
+		f.mine = append(f.mine, fl)
+	}
+	if len(f.mine) == 0 {
+		return i
+	}
+	ct.fetches++
+	ct.c.running.Add(1)
+	f.ticket = ct.c.gate.queue(urgent)
+	go f.run()
+	return i
+}
+
+func (f *fetch) run() {
+	ct := f.ct
+	defer ct.c.running.Done()
+	<-f.ticket.ready
+	begin := time.Now()
+	err := guard(f.bring)
+	ct.c.gate.leave()
+	if errors.Is(err, ErrChanged) {
+		ct.changed(err)
+	}
+	ct.c.mu.Lock()
+	ct.fetches--
+	for _, fl := range f.mine {
+		if ct.flights[fl.index] == fl { // the block may have left and be on its way anew
+			if err == nil {
+				err = errors.New("it did not come") // can't be: bring leaves nothing behind
+			}
+			ct.land(fl.index, nil, err)
+		}
+	}
+	if err != nil {
+		ct.plan.filling = false
+	} else {
+		ct.adapt(f, time.Since(begin))
+		ct.pump()
+	}
+	last := ct.refs == 0 && ct.fetches == 0
+	ct.c.mu.Unlock()
+	if last {
+		ct.settle()
+	}
+}
+
+// bring brings the blocks of the fetch, resuming where an answer breaks off.
+func (f *fetch) bring() error {
+	for try := 0; ; {
+		before := f.pending()
+		if before == 0 {
+			return nil
+		}
+		err := f.attempt()
+		if err == nil {
+			continue
+		}
+		if f.pending() < before {
+			try = 0
+		}
+		if try++; permanent(err) || try >= maxTries {
+			return err
+		}
+		time.Sleep(backoff(try))
+	}
+}
+
+// pending drops what has landed, and returns how many blocks have not.
+func (f *fetch) pending() int {
+	f.ct.c.mu.Lock()
+	defer f.ct.c.mu.Unlock()
+	for len(f.mine) > 0 && f.ct.flights[f.mine[0].index] != f.mine[0] {
+		f.mine = f.mine[1:]
+	}
+	return len(f.mine)
+}
+
+// permanent tells whether asking again can't help: the source has retried
+// what is worth retrying before it answered, and a body that broke off is the
+// only thing left to the cache.
+func permanent(err error) bool {
+	var broken *brokenBody
+	return !errors.As(err, &broken)
+}
+
+// brokenBody is a body that ended before its promised length.
+type brokenBody struct{ err error }
+
+var _ error = (*brokenBody)(nil)
+
+func (b *brokenBody) Error() string { return fmt.Sprintf("the answer broke off: %v", b.err) }
+func (b *brokenBody) Unwrap() error { return b.err }
+
+func backoff(try int) time.Duration { return 100 * time.Millisecond << try }
+
+// attempt asks the origin once.
+func (f *fetch) attempt() error {
+	ct := f.ct
+	release, streamed := ct.enter()
+	defer release()
+	if streamed {
+		f.streamed()
+		return nil
+	}
+	if f.others(); f.pending() == 0 {
+		return nil
+	}
+	first, last := f.mine[0].index, f.mine[len(f.mine)-1].index
+	off := first * BlockSize
+	n := last*BlockSize + ct.blockLen(last) - off
+	body, err := ct.src.ReadRange(context.Background(), off, n, ct.expected())
+	if err != nil {
+		return err
+	}
+	if err := ct.check(body); err != nil {
+		body.Close()
+		return err
+	}
+	if body.Whole {
+		return f.whole(body)
+	}
+	ct.c.mu.Lock()
+	ct.ranged = true
+	ct.c.mu.Unlock()
+	release()
+	defer body.Close()
+	for i := first; i <= last; i++ {
+		if err := ct.take(body, i); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// others lands what another process has brought into the disk tier meanwhile.
+func (f *fetch) others() {
+	ct := f.ct
+	ct.c.mu.Lock()
+	e := ct.disk
+	ct.c.mu.Unlock()
+	if e == nil || e.record == nil || len(f.mine) == 0 {
+		return
+	}
+	first := f.mine[0].index
+	marks := e.marks(first, f.mine[len(f.mine)-1].index-first+1)
+	ct.c.mu.Lock()
+	defer ct.c.mu.Unlock()
+	for _, fl := range f.mine {
+		if marks == nil || ct.disk != e || ct.flights[fl.index] != fl {
+			return // landed blocks are at the front, as if they had come
+		}
+		if e.noted(fl.index, marks[8*(fl.index-first):]); !e.have.has(fl.index) {
+			return
+		}
+		ct.land(fl.index, nil, errElsewhere)
+	}
+}
+
+// errElsewhere ends a flight whose block is to be looked for anew.
+var errElsewhere = errors.New("it is there by another way")
+
+// enter waits until this fetch may ask the origin. release lets the next one
+// in and may be called twice. streamed says that a whole body is coming in.
+func (ct *content) enter() (release func(), streamed bool) {
+	ct.c.mu.Lock()
+	defer ct.c.mu.Unlock()
+	for !ct.ranged && ct.stream == nil && ct.busy != nil {
+		busy := ct.busy
+		ct.c.mu.Unlock()
+		<-busy
+		ct.c.mu.Lock()
+	}
+	if ct.ranged || ct.stream != nil {
+		return func() {}, ct.stream != nil
+	}
+	busy := make(chan struct{})
+	ct.busy = busy
+	return func() {
+		ct.c.mu.Lock()
+		defer ct.c.mu.Unlock()
+		if ct.busy == busy {
+			ct.busy = nil
+			close(busy)
+		}
+	}, false
+}
+
+// expected is the validator that an answer must have; empty while none is
+// known.
+func (ct *content) expected() string {
+	ct.c.mu.Lock()
+	defer ct.c.mu.Unlock()
+	return ct.validator
+}
+
+// take reads block i from body, lands it and stores it.
+func (ct *content) take(body io.Reader, i int64) error {
+	b, sum, err := ct.receive(body, i)
+	if err != nil {
+		return err
+	}
+	defer ct.c.releaseUnlocked(b)
+	ct.c.mu.Lock()
+	ct.land(i, b, nil) // first: no reader waits for the disk
+	ct.storing[i] = b  // and it is not fetched again meanwhile
+	ct.c.mu.Unlock()
+	defer func() {
+		ct.c.mu.Lock()
+		defer ct.c.mu.Unlock()
+		if ct.storing[i] == b {
+			delete(ct.storing, i)
+		}
+	}()
+	return ct.store(i, b.data, sum, false)
+}
+
+// receive reads block i from body.
+func (ct *content) receive(body io.Reader, i int64) (*block, uint32, error) {
+	b := ct.c.buffer(ct.blockLen(i))
+	if _, err := io.ReadFull(body, b.data); err != nil {
+		ct.c.releaseUnlocked(b)
+		return nil, 0, &brokenBody{err}
+	}
+	return b, crc32.Checksum(b.data, castagnoli), nil
+}

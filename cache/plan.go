@@ -1,0 +1,150 @@
+package cache
+
+import "time"
+
+// plan is what of a content is worth having before it is asked for: the window
+// of a reader that goes on, or all of it. Guarded by Cache.mu.
+type plan struct {
+	next, end int64 // the window of the reader that read last: blocks from next, before end
+
+	jumps   int   // reads that followed on none
+	filling bool  // all of it is to come
+	at      int64 // where the filling is
+	from    int64 // where it began, to end there on its second way
+	edges   int   // of the head and the tail, what has been asked for
+	wrapped bool
+}
+
+const (
+	firstUnit = 8           // blocks of a first request ahead
+	maxUnit   = 32          // and of any
+	edge      = 8           // blocks at the head and at the tail that a fill begins with
+	maxWindow = 8 * maxUnit // blocks
+	places    = 4           // reads in so many places say that a file is read whole
+	fastFetch = 150 * time.Millisecond
+	slowFetch = 600 * time.Millisecond
+)
+
+// adapt makes the requests ahead larger where they are over fast, and smaller
+// where a program that wants the last of their blocks would wait long. c.mu is
+// held.
+func (ct *content) adapt(f *fetch, took time.Duration) {
+	switch {
+	case f.urgent:
+	case took < fastFetch:
+		ct.unit = min(2*ct.unit, maxUnit)
+	case took > slowFetch:
+		ct.unit = max(ct.unit/2, 2)
+	}
+}
+
+// fill has the whole content fetched, the head and the tail first: safetensors,
+// zip, GGUF and parquet have their index there. Then it goes on behind the
+// reader at block i. c.mu is held.
+func (ct *content) fill(i int64) {
+	if !ct.plan.filling && ct.key.Size <= ct.c.opt.Fill {
+		ct.plan.filling, ct.plan.edges, ct.plan.wrapped = true, 0, false
+		ct.plan.at, ct.plan.from = i, i
+	}
+}
+
+// pump starts the fetches ahead that the plan wants, as far as the content's
+// share of parallel requests allows. c.mu is held.
+func (ct *content) pump() {
+	if ct.err != nil || ct.gone || ct.stream != nil || !ct.ranged {
+		return
+	}
+	for ct.fetches < ct.c.opt.Parallel {
+		first, last, ok := ct.nextAhead()
+		if !ok {
+			return
+		}
+		ct.start(first, last, false)
+	}
+}
+
+// nextAhead gives the blocks of the next fetch ahead: a run of missing ones.
+// c.mu is held.
+func (ct *content) nextAhead() (first, last int64, ok bool) {
+	p := &ct.plan
+	if p.filling {
+		if first, last, ok = ct.nextFill(); ok {
+			return first, last, true
+		}
+		p.filling = false
+	}
+	if ct.refs == 0 {
+		return 0, 0, false
+	}
+	unit := min(max((p.end-p.next)/2, 1), ct.unit)
+	end := min(p.end, blocksOf(ct.key.Size))
+	for i := p.next; i < end; i++ {
+		if !ct.missing(i) {
+			continue
+		}
+		if i != p.next && end-i < unit && end != blocksOf(ct.key.Size) {
+			return 0, 0, false // wait until a whole request's worth is missing
+		}
+		return i, min(i+unit, end) - 1, true
+	}
+	return 0, 0, false
+}
+
+func (ct *content) nextFill() (first, last int64, ok bool) {
+	p := &ct.plan
+	n := blocksOf(ct.key.Size)
+	for ; p.edges < 2; p.edges++ {
+		from, to := int64(0), min(edge, n)
+		if p.edges == 1 {
+			from, to = max(n-edge, 0), n
+		}
+		if first, ok = ct.firstMissing(from, to); ok {
+			return first, to - 1, true
+		}
+	}
+	for {
+		end := n
+		if p.wrapped {
+			end = min(p.from, n)
+		}
+		if first, ok = ct.firstMissing(p.at, end); ok {
+			p.at = min(first+ct.unit, end)
+			return first, p.at - 1, true
+		}
+		if p.wrapped {
+			return 0, 0, false
+		}
+		p.at, p.wrapped = 0, true
+	}
+}
+
+func (ct *content) firstMissing(from, to int64) (int64, bool) {
+	for i := from; i < to; i++ {
+		if ct.missing(i) {
+			return i, true
+		}
+	}
+	return 0, false
+}
+
+// ahead takes note of a read of blocks first to last, by a reader that wants
+// the window of blocks behind them; jumped says that it followed on none, and
+// whole that the file is of a kind that is read whole.
+func (ct *content) ahead(first, last, window int64, jumped, whole bool) {
+	ct.c.mu.Lock()
+	defer ct.c.mu.Unlock()
+	p := &ct.plan
+	if jumped {
+		p.jumps++
+	}
+	if whole || p.jumps >= places {
+		ct.fill(last + 1)
+	}
+	if ct.disk == nil || ct.noDisk { // memory alone must hold it until it is read
+		window = min(window, ct.c.share())
+	}
+	if window > 0 {
+		p.next, p.end = last+1, last+1+window
+	}
+	ct.pump()
+}

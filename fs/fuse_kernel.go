@@ -1,0 +1,252 @@
+package fs
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"github.com/mlflowfs/mlflowfs/cache"
+)
+
+// kernel is what the mount has the kernel do beyond answering it: read whole
+// files by itself, and take pages before it asks for them. What it can't do
+// here is switched off by itself, and said once in the log.
+type kernel struct {
+	log *slog.Logger
+
+	passing    sync.Once // the first backing file tells whether the kernel takes any
+	passes     atomic.Bool
+	server     atomic.Pointer[fuse.Server]
+	noPassing  bool         // not wanted
+	noPushing  bool         // not wanted
+	pushed     atomic.Int64 // bytes
+	wakeup     chan struct{}
+	stopped    chan struct{}
+	workerGone chan struct{}
+
+	mu    sync.Mutex // guards what follows; no other lock is taken under it
+	queue []*inode   // with bytes to push; each once
+}
+
+func newKernel(log *slog.Logger, noPassing, noPushing bool) *kernel {
+	k := &kernel{
+		log: log, noPassing: noPassing, noPushing: noPushing,
+		wakeup: make(chan struct{}, 1), stopped: make(chan struct{}), workerGone: make(chan struct{}),
+	}
+	return k
+}
+
+// start begins to push, to the kernel that server talks to.
+func (k *kernel) start(server *fuse.Server) {
+	k.server.Store(server)
+	go k.work()
+}
+
+// stop ends the pushing: none may be on its way while the kernel unmounts. One
+// that waits for a page which the kernel holds is not waited for long.
+func (k *kernel) stop() {
+	close(k.stopped)
+	select {
+	case <-k.workerGone:
+	case <-time.After(time.Second):
+	}
+}
+
+// backing is the file that the kernel may read in the place of h, or nil.
+func (k *kernel) backing(h Handle) *os.File {
+	b, ok := h.(Backed)
+	if !ok || k.noPassing {
+		return nil
+	}
+	f, server := b.Backing(), k.server.Load()
+	if f == nil || server == nil {
+		return nil
+	}
+	k.passing.Do(func() {
+		id, errno := server.RegisterBackingFd(&fuse.BackingMap{Fd: int32(f.Fd())})
+		if errno != 0 {
+			k.log.Info("the kernel can't read files of the cache by itself (passthrough): it needs Linux 6.9, root, and a cache on a disk of its own", "err", errno)
+			return
+		}
+		server.UnregisterBackingFd(id)
+		k.passes.Store(true)
+	})
+	if !k.passes.Load() {
+		return nil
+	}
+	return f
+}
+
+// push has the worker look for bytes of i to push. It does not wait.
+func (k *kernel) push(i *inode) {
+	if k.noPushing {
+		return
+	}
+	k.mu.Lock()
+	if !i.queued {
+		i.queued = true
+		k.queue = append(k.queue, i)
+	}
+	k.mu.Unlock()
+	select {
+	case k.wakeup <- struct{}{}:
+	default:
+	}
+}
+
+// pushSize is how much is pushed at a time, in bytes.
+const pushSize = 8 * cache.BlockSize
+
+// work pushes, file by file. No READ ever waits for it: it may wait for a page
+// that a READ holds (fuse_notify_store in the kernel takes the folio's lock).
+func (k *kernel) work() {
+	defer close(k.workerGone)
+	buf := make([]byte, pushSize)
+	var looked time.Time
+	short := false
+	for {
+		select {
+		case <-k.wakeup:
+		case <-k.stopped:
+			return
+		}
+		for {
+			k.mu.Lock()
+			if len(k.queue) == 0 {
+				k.mu.Unlock()
+				break
+			}
+			i := k.queue[0]
+			k.queue = k.queue[1:]
+			i.queued = false
+			k.mu.Unlock()
+			if now := time.Now(); now.Sub(looked) > time.Second {
+				looked, short = now, memoryShort()
+			}
+			if short {
+				continue
+			}
+			more, err := i.pushSome(buf, &k.pushed)
+			if err != nil {
+				if errors.Is(err, syscall.ENOSYS) || errors.Is(err, syscall.EINVAL) {
+					k.log.Info("the kernel takes no pages that it has not asked for", "err", err)
+					return
+				}
+			} else if more {
+				k.push(i)
+			}
+			select {
+			case <-k.stopped:
+				return
+			default:
+			}
+		}
+	}
+}
+
+// pushSome pushes bytes that have come for a file, if it is open; more says
+// that there may be others.
+func (i *inode) pushSome(buf []byte, pushed *atomic.Int64) (more bool, err error) {
+	i.pushing.Lock()
+	defer i.pushing.Unlock()
+	ahead := i.ahead()
+	if ahead == nil {
+		return false, nil
+	}
+	n, off := ahead.Fresh(buf)
+	for at, end := off, off+int64(n); at < end; {
+		var to int64
+		if at, to = i.unread(at, end); at >= to {
+			break
+		}
+		if errno := i.WriteCache(at, buf[at-off:to-off]); errno != 0 {
+			return false, errno
+		}
+		pushed.Add(to - at)
+		at = to
+	}
+	return n > 0, nil
+}
+
+// ahead is an open handle of the content whose pages the kernel has; nil where
+// there is none.
+func (i *inode) ahead() Ahead {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	for _, f := range i.cached {
+		if ah, ok := f.h.(Ahead); ok && f.identity == i.read && f.identity != "" {
+			return ah
+		}
+	}
+	return nil
+}
+
+// unread gives the first part of a span that touches nothing that the kernel
+// waits for.
+func (i *inode) unread(at, to int64) (int64, int64) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	for again := true; again; {
+		again = false
+		for _, s := range i.reading {
+			if s.off <= at && at < s.end {
+				at, again = s.end, true
+			}
+		}
+	}
+	for _, s := range i.reading {
+		if at < s.off && s.off < to {
+			to = s.off
+		}
+	}
+	return at, to
+}
+
+// memoryShort tells whether the machine has less than a twentieth of its
+// memory to give.
+func memoryShort() bool {
+	f, err := os.Open("/proc/meminfo")
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	var total, available int64
+	for sc := bufio.NewScanner(f); sc.Scan(); {
+		key, rest, _ := strings.Cut(sc.Text(), ":")
+		n, _ := strconv.ParseInt(strings.Fields(rest)[0], 10, 64)
+		switch key {
+		case "MemTotal":
+			total = n
+		case "MemAvailable":
+			available = n
+		}
+	}
+	return available < total/20
+}
+
+// readAhead raises how much the kernel reads ahead in the mount at point, in
+// KiB. It starts at 128 whatever the daemon asks for, and only root may.
+func readAhead(point string, kib int, log *slog.Logger) {
+	if os.Geteuid() != 0 {
+		return
+	}
+	var st syscall.Stat_t
+	if err := syscall.Stat(point, &st); err != nil {
+		return
+	}
+	name := fmt.Sprintf("/sys/class/bdi/%d:%d/read_ahead_kb", unix.Major(uint64(st.Dev)), unix.Minor(uint64(st.Dev)))
+	if err := os.WriteFile(name, []byte(strconv.Itoa(kib)), 0); err != nil {
+		log.Info("the kernel's read-ahead can't be raised", "err", err)
+	}
+}

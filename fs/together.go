@@ -1,0 +1,89 @@
+package fs
+
+import (
+	"context"
+	"io"
+	"path"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/mlflowfs/mlflowfs/cache"
+	"github.com/mlflowfs/mlflowfs/resolve"
+)
+
+// together has the small files of a directory fetched when the first of them
+// is read: a program that reads one after another then waits for a few round
+// trips, and not for one with each.
+type together struct {
+	began *cache.Memo[string, struct{}] // directories
+}
+
+const (
+	smallFile   = 256 << 10 // bytes
+	smallAtOnce = 32        // files
+	togetherFor = time.Minute
+)
+
+func newTogether() *together {
+	return &together{cache.NewMemo[string](10_000, nil, func(struct{}) time.Duration { return togetherFor })}
+}
+
+// begin is told of the first read of f. It does not wait.
+func (g *together) begin(f artifactFile) {
+	room := f.d.t.cache.Ahead()
+	if f.it.Size > smallFile || room <= 0 || !f.it.Known() {
+		return
+	}
+	gone, cancel := context.WithCancel(context.Background())
+	cancel() // the Memo loads for nobody: what begins once for a directory goes on by itself
+	g.began.Get(gone, f.it.Store.ID()+"\x00"+path.Dir(f.it.Path), func(ctx context.Context) (struct{}, error) {
+		return struct{}{}, f.fetchSiblings(ctx, room)
+	})
+}
+
+// fetchSiblings fetches the small files of f's directory that follow it in the
+// listing, and then those before it, up to room bytes.
+func (f artifactFile) fetchSiblings(ctx context.Context, room int64) error {
+	items, err := f.d.t.r.List(ctx, f.d.o)
+	if err != nil {
+		return err // the next look into the directory tells
+	}
+	at := 0
+	for i, it := range items {
+		if it.Name == f.it.Name {
+			at = i + 1
+		}
+	}
+	var g errgroup.Group
+	g.SetLimit(smallAtOnce)
+	for _, it := range append(items[at:len(items):len(items)], items[:at]...) {
+		if it.Dir != nil || it.Store == nil || it.Size == 0 || it.Size > smallFile || !it.Known() || it.Name == f.it.Name {
+			continue
+		}
+		if room -= max(it.Size, cache.BlockSize/32); room < 0 {
+			break
+		}
+		g.Go(func() error {
+			fetchSmall(f.d.t.cache, it)
+			return nil
+		})
+	}
+	return g.Wait()
+}
+
+func fetchSmall(c *cache.Cache, it resolve.Item) {
+	f := c.Open(it.Key(), it, true)
+	defer f.Close()
+	f.Later = true
+	io.Copy(io.Discard, io.NewSectionReader(readerAt{f}, 0, f.Size())) // an error comes again to whoever reads the file
+}
+
+// readerAt reads a File with nobody waiting.
+type readerAt struct{ *cache.File }
+
+var _ io.ReaderAt = readerAt{}
+
+func (r readerAt) ReadAt(p []byte, off int64) (int, error) {
+	return r.File.ReadAt(context.Background(), p, off)
+}
