@@ -24,6 +24,7 @@ type content struct {
 	flights  map[int64]*flight
 	storing  map[int64]*block // landed, and on their way to the disk; held by their fetch
 	fetches  int              // running now, or waiting at the gate
+	aheads   int              // of these, those that fetch ahead
 
 	// Until one answer has shown that the origin honours ranges, and for ever
 	// where it does not, one fetch at a time may ask: busy is closed when it
@@ -164,7 +165,7 @@ func (ct *content) land(i int64, b *block, err error) {
 		return
 	}
 	ct.c.add(ct, i, b)
-	if ct.wake != nil && (fl == nil || fl.waiting == 0) {
+	if ct.wake != nil && ct.plan.whole && (fl == nil || fl.waiting == 0) {
 		ct.fresh.set(i)
 		ct.wake()
 	}

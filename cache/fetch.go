@@ -13,6 +13,7 @@ import (
 // follow each other.
 type fetch struct {
 	ct     *content
+	ahead  bool      // it was started before anybody waited for it
 	mine   []*flight // those that have not landed
 	ticket *ticket
 	urgent bool // a program waits for it; guarded by Cache.mu
@@ -39,7 +40,7 @@ func (ct *content) demand(first, last int64, urgent bool) {
 // and end, at the latest, at last. It returns the block to go on with. c.mu is
 // held.
 func (ct *content) start(first, last int64, urgent bool) (next int64) {
-	f := &fetch{ct: ct, urgent: urgent}
+	f := &fetch{ct: ct, ahead: !urgent, urgent: urgent}
 	i := first
 	for ; i <= last; i++ {
 		if !ct.missing(i) {
@@ -56,6 +57,9 @@ func (ct *content) start(first, last int64, urgent bool) (next int64) {
 		return i
 	}
 	ct.fetches++
+	if !urgent {
+		ct.aheads++
+	}
 	ct.c.running.Add(1)
 	f.ticket = ct.c.gate.queue(urgent)
 	go f.run()
@@ -74,6 +78,9 @@ func (f *fetch) run() {
 	}
 	ct.c.mu.Lock()
 	ct.fetches--
+	if f.ahead {
+		ct.aheads--
+	}
 	for _, fl := range f.mine {
 		if ct.flights[fl.index] == fl { // the block may have left and be on its way anew
 			if err == nil {

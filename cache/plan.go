@@ -9,6 +9,7 @@ type plan struct {
 
 	jumps   int   // reads that followed on none
 	filling bool  // all of it is to come
+	whole   bool  // it was once: the kernel is worth telling of what comes
 	at      int64 // where the filling is
 	from    int64 // where it began, to end there on its second way
 	edges   int   // of the head and the tail, what has been asked for
@@ -16,11 +17,11 @@ type plan struct {
 }
 
 const (
-	firstUnit = 8           // blocks of a first request ahead
-	maxUnit   = 32          // and of any
-	edge      = 8           // blocks at the head and at the tail that a fill begins with
-	maxWindow = 8 * maxUnit // blocks
-	places    = 4           // reads in so many places say that a file is read whole
+	firstUnit = 8   // blocks of a first request ahead
+	maxUnit   = 128 // and of any
+	edge      = 8   // blocks at the head and at the tail that a fill begins with
+	maxWindow = 512 // blocks
+	places    = 4   // reads in so many places say that a file is read whole
 	fastFetch = 150 * time.Millisecond
 	slowFetch = 600 * time.Millisecond
 )
@@ -43,7 +44,7 @@ func (ct *content) adapt(f *fetch, took time.Duration) {
 // reader at block i. c.mu is held.
 func (ct *content) fill(i int64) {
 	if !ct.plan.filling && ct.key.Size <= ct.c.opt.Fill {
-		ct.plan.filling, ct.plan.edges, ct.plan.wrapped = true, 0, false
+		ct.plan.filling, ct.plan.whole, ct.plan.edges, ct.plan.wrapped = true, true, 0, false
 		ct.plan.at, ct.plan.from = i, i
 	}
 }
@@ -54,7 +55,7 @@ func (ct *content) pump() {
 	if ct.err != nil || ct.gone || ct.stream != nil || !ct.ranged {
 		return
 	}
-	for ct.fetches < ct.c.opt.Parallel {
+	for ct.aheads < ct.c.opt.Parallel {
 		first, last, ok := ct.nextAhead()
 		if !ok {
 			return

@@ -32,7 +32,15 @@ var _ net.Conn = (*quickAckConn)(nil)
 
 const tcpQuickAck = 12 // TCP_QUICKACK of tcp(7), which the kernel resets by itself
 
+// headRead is what net/http reads at a time while it waits for an answer's
+// head, in bytes, at most. A body's reads are larger, and have the sender's next
+// segments on their way: an ACK for each would cost more than it gives.
+const headRead = 16 << 10
+
 func (c *quickAckConn) Read(p []byte) (int, error) {
+	if len(p) > headRead {
+		return c.TCPConn.Read(p)
+	}
 	// An error here costs 40 ms and nothing else.
 	c.raw.Control(func(fd uintptr) {
 		syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, tcpQuickAck, 1)
