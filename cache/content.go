@@ -62,7 +62,13 @@ func (ct *content) lastBlock() int64 { return (ct.key.Size - 1) / BlockSize }
 func (ct *content) blockLen(i int64) int64 { return blockLen(ct.key.Size, i) }
 
 // onDisk tells whether block i is in the disk tier. c.mu is held.
-func (ct *content) onDisk(i int64) bool { return ct.disk != nil && ct.disk.have.has(i) }
+func (ct *content) onDisk(i int64) bool {
+	return ct.disk != nil && ct.disk.data != nil && ct.disk.have.has(i)
+}
+
+// kept tells whether the disk tier takes what comes: more than memory holds
+// may then be fetched before it is read. c.mu is held.
+func (ct *content) kept() bool { return ct.c.opt.Disk != nil && ct.keep && !ct.noDisk }
 
 // inMemory gives block i if it is in memory, or nil. c.mu is held.
 func (ct *content) inMemory(i int64) *block {
@@ -104,7 +110,7 @@ func (ct *content) look(i, last int64, urgent bool) (p place, err error) {
 		b.refs++
 		return place{b: b}, nil
 	}
-	if ct.onDisk(i) && ct.disk.data != nil {
+	if ct.onDisk(i) {
 		p := place{disk: ct.disk.data, to: i + 1, unverified: !ct.disk.good.has(i), sum: ct.disk.sums[i]}
 		for !p.unverified && p.to <= last && ct.disk.good.has(p.to) {
 			ct.fresh.clear(p.to)
@@ -263,6 +269,7 @@ func (ct *content) store(i int64, data []byte, sum uint32, must bool) error {
 // without goes on with no disk tier for this content. c.mu is held.
 func (ct *content) without(err error) {
 	ct.noDisk = true
+	ct.plan.filling = false
 	if !errors.Is(err, errNoRoom) {
 		ct.c.opt.Log.Warn("the disk cache can't be used; going on without it for this file", "err", err)
 	}
@@ -305,7 +312,7 @@ func (ct *content) entry() *entry {
 	defer ct.files.Unlock()
 	ct.c.mu.Lock()
 	e, validator := ct.disk, ct.validator
-	none := ct.gone || ct.noDisk || !ct.keep || ct.c.opt.Disk == nil
+	none := ct.gone || !ct.kept()
 	ct.c.mu.Unlock()
 	if e != nil && e.data != nil {
 		if none && e.d != nil {
@@ -321,6 +328,10 @@ func (ct *content) entry() *entry {
 	}
 	d := ct.c.opt.Disk
 	e, err := d.create(ct.key, d.name(ct.key), validator)
+	if err == nil && e.validator != validator {
+		e.close()
+		err = errOther
+	}
 	ct.c.mu.Lock()
 	defer ct.c.mu.Unlock()
 	if err != nil {
@@ -330,6 +341,9 @@ func (ct *content) entry() *entry {
 	ct.disk = e
 	return e
 }
+
+// errOther says that another process has just stored another version.
+var errOther = errors.New("it holds another version of this file")
 
 // settle closes the content's files when nobody uses them, and forgets what
 // has nothing to remember. It is called when the last user may have gone.

@@ -42,7 +42,8 @@ type Disk struct {
 const (
 	diskLayout  = "v1"
 	freePart    = 20       // one in so many bytes of the disk stays free
-	freeEvery   = 16 << 20 // bytes between two looks at that
+	freeEvery   = 16 << 20 // bytes between two looks at that, at most
+	freeParts   = 200      // and at most so small a part of the disk
 	rescanEvery = 20       // one in so many bytes of the bound is freed at once
 	orphanAge   = time.Minute
 )
@@ -146,9 +147,6 @@ func (d *Disk) reserve(n int64, force bool) bool {
 	d.mu.Lock()
 	d.toFree -= n
 	look := d.toFree < 0
-	if look {
-		d.toFree = freeEvery
-	}
 	d.mu.Unlock()
 	short := look && d.short()
 	if now <= d.bound && !short {
@@ -163,11 +161,6 @@ func (d *Disk) reserve(n int64, force bool) bool {
 		return true
 	}
 	atomic.AddInt64(d.used, -n)
-	if short {
-		d.mu.Lock()
-		d.toFree = 0 // look again at once
-		d.mu.Unlock()
-	}
 	return false
 }
 
@@ -197,7 +190,13 @@ func (d *Disk) short() bool {
 	if err := syscall.Statfs(d.dir, &st); err != nil {
 		return false
 	}
-	return uint64(st.Bavail) < uint64(st.Blocks)/freePart
+	short := uint64(st.Bavail) < uint64(st.Blocks)/freePart
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.toFree = 0; !short { // else the next one looks again
+		d.toFree = min(freeEvery, int64(st.Blocks)*int64(st.Bsize)/freeParts)
+	}
+	return short
 }
 
 // kept is a content in the directory, as a scan sees it.

@@ -1,22 +1,34 @@
 // Package cache keeps bytes near that were far away. It is a leaf: it knows
 // nothing of MLflow, of FUSE or of HTTP.
 //
-// A [Cache] holds the content of many files in blocks of [BlockSize] bytes, in
-// one least-recently-used order bounded in bytes. [Cache.Open] gives a [File],
-// a handle; all handles of one [Key] share one content, so a block is fetched
-// once however many readers wait for it. A fetch belongs to the cache and not
-// to the reader that asked first: a reader whose context ends lets go of its
-// wait, and the fetch goes on.
+// A [Cache] holds the content of many files in blocks of [BlockSize] bytes: in
+// memory, in one least-recently-used order bounded in bytes, and below that on
+// a [Disk], a directory that outlives the process and that several share.
+// [Cache.Open] gives a [File], a handle; all handles of one [Key] share one
+// content, so a block is fetched once however many readers wait for it. A
+// fetch belongs to the cache and not to the reader that asked first: a reader
+// whose context ends lets go of its wait, and the fetch goes on.
 //
 // Where the bytes come from is a [Source]. It is asked for a range and may
 // answer with that range, or with the whole file from byte 0 (an origin that
 // does not honour ranges). What comes whole is kept and never asked for again:
-// a small file goes into the blocks, a larger one into a spool, an unlinked
-// temporary file that readers follow while it grows.
+// the stream fills the content's blocks, in a file of the Disk or a temporary
+// one, and readers wait until it has passed what they want.
 //
-// Every length is held against [Key.Size]. A body that ends early is resumed
-// or is an error, never a shorter file; an origin whose size or validator
-// changes under a reader ends in [ErrChanged], never in mixed bytes.
+// What is fetched before anybody asks is the content's plan: a window ahead of
+// a reader that goes on in order, or, once the reads say that the file will be
+// read whole, all of it, the head and the tail first. Requests that a program
+// waits for pass a gate before those.
+//
+// Every length is held against [Key.Size], and every block of a Disk against
+// its CRC32C, once in a process's life. A body that ends early is resumed or is
+// an error, never a shorter file; an origin whose size or validator changes
+// under a reader ends in [ErrChanged], never in mixed bytes; a Disk that is
+// damaged or fails is a block less, and never an error.
+//
+// What lies on a Disk is never changed or cut, only unlinked, so that a
+// complete file can be given away ([File.Backing]), and read on by whoever has
+// it open.
 //
 // A [Downloader] copies contents into files by the same rules, in pieces that an
 // interrupted download is taken up with.

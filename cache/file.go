@@ -20,6 +20,8 @@ type File struct {
 	mu     sync.Mutex // guards what follows; taken before none
 	next   int64      // the block that a sequential reader asks for next, -1 at first
 	window int64      // blocks to have ahead of the reader
+	run    int64      // blocks read in order since the last jump; -1: since the file's beginning
+	needed int64      // the block up to which the disk was told of this reader
 }
 
 // Reads of one process come a little out of order through the kernel: a step
@@ -54,6 +56,7 @@ func (f *File) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 		}
 		if done == 0 { // by now the origin has shown what it can
 			f.ct.ahead(first, last, window, jumped, f.Whole)
+			f.readAhead(last+1, window)
 		}
 		done += n
 	}
@@ -63,22 +66,54 @@ func (f *File) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 	return want, nil
 }
 
+// readAhead has what lies on disk of the window of blocks from next on read
+// into the system's page cache: the kernel's own read-ahead does not see that
+// the reads of many handles, which come out of order, follow each other.
+func (f *File) readAhead(next, window int64) {
+	f.mu.Lock()
+	from, to := max(f.needed, next), min(next+window, blocksOf(f.Size()))
+	if window == 0 || from > next+window || to-from < min(window/2, maxUnit) {
+		if window == 0 || from > next+window {
+			f.needed = 0
+		}
+		f.mu.Unlock()
+		return
+	}
+	f.needed = to
+	f.mu.Unlock()
+	ct := f.ct
+	ct.c.mu.Lock()
+	var data *os.File
+	if ct.onDisk(from) && ct.onDisk(to-1) {
+		data = ct.disk.data
+	}
+	ct.c.mu.Unlock()
+	if data != nil {
+		willNeed(data, from*BlockSize, (to-from)*BlockSize)
+	}
+}
+
 // follow notes a read of blocks first to last and returns how many blocks
 // after them are worth having, and whether it followed on none. The window
 // opens with the second block read in order, doubles with each further one,
-// and closes at a jump; a jump within it is none.
+// and closes at a jump; a jump within it is none. Behind a jump it is at most
+// a quarter of what was read in order since: a large read at random is many of the
+// kernel's, and brings little more than itself.
 func (f *File) follow(first, last int64) (window int64, jumped bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	switch n := last - first + 1; {
 	case f.next < 0 && first == 0: // a beginning: of what, the next read tells
-		f.next = last + 1
+		f.next, f.run = last+1, -1
 	case f.next < 0, first > f.next+f.window, first < f.next-slack:
-		f.window = 0
-		f.next = last + 1
+		f.next, f.run, f.window = last+1, n, 0
 		return 0, true
 	case last >= f.next:
 		f.window = min(max(2*f.window, 2*n, 4), maxWindow)
+		if f.run >= 0 {
+			f.run += last + 1 - f.next
+			f.window = min(f.window, f.run/4)
+		}
 		f.next = last + 1
 	}
 	return f.window, false

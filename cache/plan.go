@@ -43,7 +43,11 @@ func (ct *content) adapt(f *fetch, took time.Duration) {
 // zip, GGUF and parquet have their index there. Then it goes on behind the
 // reader at block i. c.mu is held.
 func (ct *content) fill(i int64) {
-	if !ct.plan.filling && ct.key.Size <= ct.c.opt.Fill {
+	most := ct.c.opt.Fill
+	if !ct.kept() {
+		most = min(most, ct.c.opt.Memory/2)
+	}
+	if !ct.plan.filling && ct.key.Size <= most {
 		ct.plan.filling, ct.plan.whole, ct.plan.edges, ct.plan.wrapped = true, true, 0, false
 		ct.plan.at, ct.plan.from = i, i
 	}
@@ -141,7 +145,7 @@ func (ct *content) ahead(first, last, window int64, jumped, whole bool) {
 	if whole || p.jumps >= places {
 		ct.fill(last + 1)
 	}
-	if ct.disk == nil || ct.noDisk { // memory alone must hold it until it is read
+	if !ct.kept() { // memory alone must hold it until it is read
 		window = min(window, ct.c.share())
 	}
 	if window > 0 {

@@ -235,6 +235,11 @@ func memoryShort() bool {
 	return available < total/20
 }
 
+// readAheadKiB is what the kernel reads ahead as root. More makes a large read
+// at random bring several times itself, and no load faster that was measured:
+// what a reader in order wants next is in the cache by then.
+const readAheadKiB = 256
+
 // readAhead raises how much the kernel reads ahead in the mount at point, in
 // KiB. It starts at 128 whatever the daemon asks for, and only root may.
 func readAhead(point string, kib int, log *slog.Logger) {

@@ -88,7 +88,7 @@ func Mount(point string, root *Node, opt MountOptions) (*Mounted, error) {
 		return nil, explainMount(point, opt, err)
 	}
 	a.kernel.start(server)
-	readAhead(point, opt.MaxRead>>10, opt.Log)
+	readAhead(point, readAheadKiB, opt.Log)
 	return &Mounted{server: server, point: point, kernel: a.kernel}, nil
 }
 
