@@ -25,7 +25,12 @@ type artifactsDir struct {
 	inModel bool
 }
 
-var _ Dir = artifactsDir{}
+var (
+	_ Dir     = artifactsDir{}
+	_ Settled = artifactsDir{}
+)
+
+func (d artifactsDir) Settled() bool { return d.o.Final }
 
 func (d artifactsDir) Lookup(ctx context.Context, name string) (*Node, error) {
 	it, err := d.t.r.Lookup(ctx, d.o, name)

@@ -5,6 +5,7 @@ import (
 	"io"
 	"sync"
 	"syscall"
+	"time"
 
 	gofs "github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -29,10 +30,22 @@ var (
 )
 
 func (i *inode) OpendirHandle(context.Context, uint32) (gofs.FileHandle, uint32, syscall.Errno) {
-	if i.get().Dir == nil {
+	n := i.get()
+	if n.Dir == nil {
 		return nil, 0, syscall.ENOTDIR
 	}
-	return &openDir{i: i}, 0, 0
+	var flags uint32
+	if s, ok := n.Dir.(Settled); ok && s.Settled() {
+		flags = fuse.FOPEN_CACHE_DIR
+		i.mu.Lock()
+		defer i.mu.Unlock()
+		if now := time.Now(); now.Sub(i.listed) < n.TTL {
+			flags |= fuse.FOPEN_KEEP_CACHE
+		} else {
+			i.listed = now
+		}
+	}
+	return &openDir{i: i}, flags, 0
 }
 
 // Readdirent gives the next entry, or nil at the end.

@@ -44,6 +44,7 @@ type inode struct {
 	node    *Node
 	read    string // identity of what was opened last: the pages that the kernel has
 	stale   staleness
+	listed  time.Time   // when the kernel began to remember the directory's entries
 	cached  []*openFile // open handles that the kernel caches pages for
 	passed  int         // open handles whose backing file it reads itself
 	backed  string      // identity of what was passed first

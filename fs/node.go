@@ -30,6 +30,12 @@ type Dir interface {
 	List(ctx context.Context) (Listing, error)
 }
 
+// Settled is a Dir that may know that its entries change no more. The kernel may
+// then list it from its own memory for as long as it may believe the Node.
+type Settled interface {
+	Settled() bool
+}
+
 // Listing is a directory on its way to a reader, one entry at a time. It is
 // used by one goroutine at a time.
 type Listing interface {

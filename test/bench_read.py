@@ -2,7 +2,7 @@
 one origin, in one run. As root: it makes a network namespace and drops the
 page cache.
 
-usage: bench_read.py MLFLOWFS LINK [--quick] [--only ROW,…] [--where near,far,capped] [--who NAME,…] [--rounds N] [--json FILE]
+usage: bench_read.py MLFLOWFS LINK [--quick] [--only ROW;…] [--where near,far,capped] [--who NAME,…] [--rounds N] [--json FILE]
 
 The origin is an S3 store (versitygw) with its data in memory, in a network
 namespace of its own, so that what it sends is read off its interface. It is
@@ -206,14 +206,13 @@ def safetensors(path, seed):
 def at_random(path, piece, threads, seconds, seed):
     """Reads at random offsets; returns reads a second and bytes read."""
     fd, end = os.open(path, os.O_RDONLY), time.perf_counter() + seconds
-    size, counts, slowest = os.fstat(fd).st_size, [0] * threads, [0.0] * threads
+    size, counts = os.fstat(fd).st_size, [0] * threads
 
     def one(i):
         r, buf = random.Random(seed * 100 + i), bytearray(piece)
-        while (now := time.perf_counter()) < end:
+        while time.perf_counter() < end:
             os.preadv(fd, [buf], r.randrange(size // piece) * piece)
             counts[i] += 1
-            slowest[i] = max(slowest[i], time.perf_counter() - now)
     ts = [threading.Thread(target=one, args=(i,)) for i in range(threads)]
     begin = time.perf_counter()
     [t.start() for t in ts]
@@ -312,7 +311,7 @@ class Bench:
         print(f"  {where:7} {row:34} {who:10} {value:10.4f} {unit}", file=sys.stderr, flush=True)
 
     def wanted(self, row):
-        return not self.args.only or any(row.startswith(o) for o in self.args.only.split(","))
+        return not self.args.only or any(row.startswith(o) for o in self.args.only.split(";"))
 
     def mounts(self):
         return [m for m in self.MOUNTS if not self.args.who or m in self.args.who.split(",")]
@@ -467,6 +466,36 @@ class Bench:
             self.load_model(where)
             self.client(where)
 
+    def ratios(self):
+        """What is held against a limit, as ratios of this run."""
+        def median(where, row, who="mlflowfs"):
+            values = self.rows.get((where, row), {}).get(who)
+            return statistics.median(values) if values else None
+
+        def line(what, over, under, bar):
+            if over and under:
+                print(f"{what:82} {over / under:8.3f}   {bar}")
+        print("\nratios of medians")
+        cold, mapped = "sequential, cold", "mapped: cat of it"
+        line("cold sequential, capped: speed over raw x8", median("capped", cold, "raw x8"), median("capped", cold), "at least 0.95")
+        line("cold sequential, near: speed over one raw GET", median("near", cold, "raw GET"), median("near", cold), "at least 0.6")
+        for where in ("near", "far"):
+            for row in ("mapped, shuffled 128 KiB", "mapped, shuffled 4 MiB"):
+                line(f"{row}, {where}: time over cat's", median(where, row), median(where, mapped), "at most 1.2")
+            line(f"eight readers, {where}: time over one's", median(where, "eight readers, cold"), median(where, cold), "at most 1.3")
+        dropped, again = "sequential, page cache dropped", "sequential, again"
+        line("page cache dropped: speed over the local disk's, passthrough", median("near", dropped, "local disk"), median("near", dropped), "at least 0.9")
+        line("page cache dropped: speed over the local disk's, no passthrough", median("near", dropped, "local disk"), median("near", dropped, "no passthrough"), "at least 0.6")
+        line("page cache: speed over the local file's", median("near", again, "local disk"), median("near", again), "at least 0.9")
+        line("first byte, far: time over a raw GET's", median("far", "first byte"), median("far", "first byte", "raw GET"), "at most 1.1")
+        print("\nthe best peer over mlflowfs (above 1: mlflowfs is ahead; from 0.77 to 1.3 is no difference)")
+        for (where, row), by in self.rows.items():
+            ours, more = median(where, row), self.unit[row] == "/s"
+            peers = {who: statistics.median(v) for who, v in by.items() if who in ("rclone", "rclone+", "s3fs", "mlflow")}
+            if ours and peers:
+                best = (max if more else min)(peers, key=peers.get)
+                print(f"{where:7} {row:34} {ours / peers[best] if more else peers[best] / ours:8.2f}   {best}")
+
     def table(self):
         names = ["mlflowfs", "rclone", "rclone+", "s3fs", "mlflow", "raw GET", "raw x8", "local disk", "no passthrough"]
         print(f"{'':7} {'':34} {'unit':6}" + "".join(f"{n:>24}" for n in names))
@@ -477,6 +506,15 @@ class Bench:
 
 def cell(values):
     return f"{statistics.median(values):.3g} ({min(values):.3g}-{max(values):.3g})"
+
+
+def machine():
+    def first(*args):
+        return subprocess.run(args, capture_output=True, text=True).stdout.split("\n")[0]
+    import mlflow
+    with open("/proc/cpuinfo") as f:
+        cpu = next(l.split(":")[1].strip() for l in f if l.startswith("model name"))
+    return ", ".join([cpu, "Linux " + os.uname().release, first(BIN + "/rclone", "version"), " ".join(first("s3fs", "--version").split()[:5]), "MLflow " + mlflow.__version__])
 
 
 def main():
@@ -498,7 +536,9 @@ def main():
             b.round(n)
     finally:
         b.close()
+    print(f"{os.cpu_count()} cores shared with the origin, {machine()}; {rounds} rounds: median (least-most)")
     b.table()
+    b.ratios()
     if args.json:
         with open(args.json, "w") as f:
             json.dump([{"where": w, "row": r, "unit": b.unit[r], "values": by} for (w, r), by in b.rows.items()], f, indent=1)

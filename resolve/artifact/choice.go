@@ -81,31 +81,26 @@ func NewChoice(id, where string, ways []Way) *Choice {
 // ID is that of the directory, whatever the way.
 func (c *Choice) ID() string { return c.id }
 
-// Via is the way by which s is reached; empty while that is undecided, or where
-// there is no choice.
-func Via(s Store) Access {
+// decided is the way of s where s is a Choice that is decided; else s itself,
+// by no way.
+func decided(s Store) Way {
 	if c, ok := s.(*Choice); ok {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		if c.listed {
-			return c.ways[len(c.errs)].Access
+			return c.ways[len(c.errs)]
 		}
 	}
-	return ""
+	return Way{Store: s}
 }
+
+// Via is the way by which s is reached; empty while that is undecided, or where
+// there is no choice.
+func Via(s Store) Access { return decided(s).Access }
 
 // Chosen is the store that answers for s: where s is a Choice that is decided,
 // that of its way.
-func Chosen(s Store) Store {
-	if c, ok := s.(*Choice); ok {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		if c.listed {
-			return c.ways[len(c.errs)].Store
-		}
-	}
-	return s
-}
+func Chosen(s Store) Store { return decided(s).Store }
 
 // Verdicts says how each way was found.
 func (c *Choice) Verdicts() []Verdict {

@@ -32,11 +32,8 @@ var _ net.Conn = (*quickAckConn)(nil)
 
 const tcpQuickAck = 12 // TCP_QUICKACK of tcp(7), which the kernel resets by itself
 
-// headRead is what net/http reads at a time while it waits for an answer's
-// head, in bytes, at most. A body's reads are larger, and have the sender's next
-// segments on their way: an ACK for each would cost more than it gives.
-const headRead = 16 << 10
-
+// A body's reads are larger than headRead, and have the sender's next segments
+// on their way: an ACK for each would cost more than it gives.
 func (c *quickAckConn) Read(p []byte) (int, error) {
 	if len(p) > headRead {
 		return c.TCPConn.Read(p)

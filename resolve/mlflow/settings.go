@@ -42,6 +42,10 @@ func ReadSettings(env Env) (Settings, error) {
 	return Settings{seconds(timeout), int(retries), seconds(backoff)}, err
 }
 
+// headRead is what a connection's buffer takes at a time, in bytes: an answer's
+// head, and small bodies. Reads that are larger go past it, and are not copied.
+const headRead = 32 << 10
+
 // Tune makes a transport fit for artifacts: many connections to one host, as
 // they were sent, and an end to each that has fallen silent.
 func (s Settings) Tune(t *http.Transport) {
@@ -55,7 +59,7 @@ func (s Settings) Tune(t *http.Transport) {
 	t.TLSHandshakeTimeout = 10 * time.Second
 	t.MaxIdleConns = 256
 	t.MaxIdleConnsPerHost = 64
-	t.ReadBufferSize = 256 << 10
+	t.ReadBufferSize = headRead
 	t.IdleConnTimeout = 60 * time.Second
 	t.DisableCompression = true // lengths are those of the artifact
 	t.ForceAttemptHTTP2 = true
