@@ -51,7 +51,6 @@ type Cache struct {
 	blocks   *simplelru.LRU[blockKey, *block]
 	held     int64    // bytes in blocks
 	free     [][]byte // buffers to use again
-	damaged  int64    // blocks of the disk that did not match their checksums
 }
 
 type blockKey struct {

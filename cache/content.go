@@ -241,7 +241,6 @@ func (ct *content) failed(i int64, f *os.File, err error) {
 		return // it was closed meanwhile
 	}
 	ct.disk.forget(i)
-	ct.c.damaged++
 	ct.c.opt.Log.Warn("a block of the disk cache can't be used, and is fetched again", "err", err)
 }
 
@@ -411,13 +410,6 @@ func (ct *content) drop() {
 			ct.c.blocks.Remove(blockKey{ct, i})
 		}
 	}
-}
-
-// state returns why the content is of no more use, or nil.
-func (ct *content) state() error {
-	ct.c.mu.Lock()
-	defer ct.c.mu.Unlock()
-	return ct.err
 }
 
 // closed is called by a handle that goes.

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -40,7 +41,7 @@ type Disk struct {
 }
 
 const (
-	diskLayout  = "v1"
+	diskLayout  = "mlflowfs-v1"
 	freePart    = 20       // one in so many bytes of the disk stays free
 	freeEvery   = 16 << 20 // bytes between two looks at that, at most
 	freeParts   = 200      // and at most so small a part of the disk
@@ -59,10 +60,14 @@ func OpenDisk(dir string, bound int64, scope string) (*Disk, error) {
 	if err := os.Mkdir(d.dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return nil, err
 	}
-	if st, err := os.Stat(d.dir); err != nil {
+	if st, err := os.Lstat(d.dir); err != nil {
 		return nil, err
+	} else if !st.IsDir() {
+		return nil, fmt.Errorf("%s is no directory: choose another cache directory", d.dir)
 	} else if st.Mode().Perm() != 0o700 {
 		return nil, fmt.Errorf("%s is open to other users (mode %o): `chmod 700` it, or choose another directory", d.dir, st.Mode().Perm())
+	} else if s, ok := st.Sys().(*syscall.Stat_t); ok && int(s.Uid) != os.Geteuid() {
+		return nil, fmt.Errorf("%s belongs to another user, who could put any bytes there: choose another directory", d.dir)
 	}
 	var err error
 	if d.lock, err = os.OpenFile(filepath.Join(d.dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600); err != nil {
@@ -235,6 +240,9 @@ func (d *Disk) evict(target int64) error {
 	return nil
 }
 
+// entryFile is what the directory's own files are called (see [Disk.name]).
+var entryFile = regexp.MustCompile(`^[0-9a-f]{2}/[0-9a-f]{62}(\.rec|\.pin)?$`)
+
 // scan reads the directory.
 func (d *Disk) scan() (found []kept, pinned map[string]bool, err error) {
 	pinned = map[string]bool{}
@@ -244,9 +252,9 @@ func (d *Disk) scan() (found []kept, pinned map[string]bool, err error) {
 		if err != nil || e.IsDir() {
 			return ignoreMissing(err)
 		}
-		name, ok := strings.CutPrefix(p, d.dir+string(filepath.Separator))
-		if !ok || !strings.ContainsRune(name, filepath.Separator) {
-			return nil // the lock and the count
+		name, _ := strings.CutPrefix(p, d.dir+string(filepath.Separator))
+		if !entryFile.MatchString(name) {
+			return nil // the lock, the count, and what somebody has put there
 		}
 		if n, ok := strings.CutSuffix(name, pinExt); ok {
 			pinned[n] = true

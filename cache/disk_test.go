@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 // onDiskCache is a cache of a process that has just begun, on the directory.
@@ -375,6 +376,34 @@ func TestEvictedWhileOpen(t *testing.T) {
 	}
 }
 
+// What another process has evicted while this one has it open takes no more
+// bytes: they would be on the disk and count for nobody.
+func TestEvictedEntryTakesNoMore(t *testing.T) {
+	dir := t.TempDir()
+	a, b := onDiskCache(t, dir, 1<<30), onDiskCache(t, dir, 1<<30)
+	o := &origin{data: noise(8 * mib), validator: etag}
+	key := Key{"x", int64(len(o.data)), ""}
+	f := a.Open(key, o, true)
+	f.ReadAt(context.Background(), make([]byte, 10), 0)
+	a.Wait()
+	if _, err := b.opt.Disk.Evict(key); err != nil {
+		t.Fatal(err)
+	}
+	used := a.opt.Disk.Used()
+	if !bytes.Equal(readAll(t, f), o.data) {
+		t.Error("wrong bytes")
+	}
+	f.Close()
+	a.Wait()
+	if got := a.opt.Disk.Used() - used; got > 0 {
+		t.Errorf("%d bytes were counted", got)
+	}
+	take(t, a, key, o) // and a new handle begins anew
+	if got := a.opt.Disk.Has(key); got != key.Size {
+		t.Errorf("%d bytes are on the disk", got)
+	}
+}
+
 // A disk that fails is done without.
 func TestDiskThatFails(t *testing.T) {
 	dir := t.TempDir()
@@ -400,6 +429,41 @@ func TestDiskOpenToOthersIsRefused(t *testing.T) {
 	if d, err := OpenDisk(dir, 1<<30, ""); err == nil {
 		d.Close()
 		t.Error("a directory that others may read was taken")
+	}
+}
+
+// Files that are not the cache's stay, however old and whatever needs room.
+func TestDiskLeavesOthersFilesAlone(t *testing.T) {
+	dir := t.TempDir()
+	c := onDiskCache(t, dir, 16*mib)
+	var others []string
+	for _, name := range []string{"notes", "ab/notes", "ab/" + strings.Repeat("0", 61), "a/b/c"} {
+		p := filepath.Join(dir, diskLayout, name)
+		os.MkdirAll(filepath.Dir(p), 0o700)
+		if err := os.WriteFile(p, noise(mib), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		old := time.Now().Add(-time.Hour)
+		os.Chtimes(p, old, old)
+		others = append(others, p)
+	}
+	orphan := filepath.Join(dir, diskLayout, "ab", strings.Repeat("0", 62))
+	if err := os.WriteFile(orphan, noise(100), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	old := time.Now().Add(-time.Hour)
+	os.Chtimes(orphan, old, old)
+	for i := range 10 {
+		o := &origin{data: noise(4*mib + i), validator: etag}
+		take(t, c, Key{fmt.Sprint(i), int64(len(o.data)), ""}, o)
+	}
+	for _, p := range others {
+		if _, err := os.Stat(p); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := os.Stat(orphan); err == nil {
+		t.Error("a file of the cache's own that has no record stays for ever")
 	}
 }
 

@@ -40,7 +40,6 @@ type entry struct {
 	bad  bitset   // blocks whose bytes were found not to be what the record says
 	sums []uint32 // CRC32C of the blocks in have
 	n    int64    // len(have)
-	full bool     // there is no room for more
 }
 
 const (
@@ -233,9 +232,11 @@ func (e *entry) marks(i, n int64) []byte {
 
 func blockLen(size, i int64) int64 { return min(BlockSize, size-i*BlockSize) }
 
-// write writes block i, and then its mark.
+// write writes block i, and then its mark. An entry that another process has
+// evicted takes no more, as if there were no room, unless it is forced: its
+// bytes would count for nobody.
 func (e *entry) write(i int64, data []byte, sum uint32, force bool) error {
-	if e.d != nil && !e.d.reserve(int64(len(data)), force) {
+	if e.d != nil && ((!force && e.unlinked()) || !e.d.reserve(int64(len(data)), force)) {
 		return errNoRoom
 	}
 	if _, err := e.data.WriteAt(data, i*BlockSize); err != nil {
@@ -251,6 +252,15 @@ func (e *entry) write(i int64, data []byte, sum uint32, force bool) error {
 	return err
 }
 
+func (e *entry) unlinked() bool {
+	st, err := e.data.Stat()
+	if err != nil {
+		return false // the write tells
+	}
+	s, ok := st.Sys().(*syscall.Stat_t)
+	return ok && s.Nlink == 0
+}
+
 // wrote notes a block of this process's own. Cache.mu is held.
 func (e *entry) wrote(i int64, sum uint32) {
 	if !e.have.has(i) {
@@ -262,7 +272,7 @@ func (e *entry) wrote(i int64, sum uint32) {
 	e.sums[i] = sum
 }
 
-// errDamaged says that a block is not what was written.
+// errDamagedBlock says that a block is not what was written.
 var errDamagedBlock = errors.New("a block of the disk cache does not match its checksum")
 
 // read reads block i whole, and holds it against its sum.

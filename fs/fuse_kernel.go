@@ -26,11 +26,10 @@ type kernel struct {
 	log *slog.Logger
 
 	passing    sync.Once // the first backing file tells whether the kernel takes any
-	passes     atomic.Bool
+	passes     bool
 	server     atomic.Pointer[fuse.Server]
-	noPassing  bool         // not wanted
-	noPushing  bool         // not wanted
-	pushed     atomic.Int64 // bytes
+	noPassing  bool // not wanted
+	noPushing  bool // not wanted
 	wakeup     chan struct{}
 	stopped    chan struct{}
 	workerGone chan struct{}
@@ -40,11 +39,10 @@ type kernel struct {
 }
 
 func newKernel(log *slog.Logger, noPassing, noPushing bool) *kernel {
-	k := &kernel{
+	return &kernel{
 		log: log, noPassing: noPassing, noPushing: noPushing,
 		wakeup: make(chan struct{}, 1), stopped: make(chan struct{}), workerGone: make(chan struct{}),
 	}
-	return k
 }
 
 // start begins to push, to the kernel that server talks to.
@@ -80,9 +78,9 @@ func (k *kernel) backing(h Handle) *os.File {
 			return
 		}
 		server.UnregisterBackingFd(id)
-		k.passes.Store(true)
+		k.passes = true
 	})
-	if !k.passes.Load() {
+	if !k.passes {
 		return nil
 	}
 	return f
@@ -116,48 +114,55 @@ func (k *kernel) work() {
 	var looked time.Time
 	short := false
 	for {
-		select {
-		case <-k.wakeup:
-		case <-k.stopped:
+		i := k.next()
+		if i == nil {
 			return
 		}
-		for {
-			k.mu.Lock()
-			if len(k.queue) == 0 {
-				k.mu.Unlock()
-				break
-			}
+		if now := time.Now(); now.Sub(looked) > time.Second {
+			looked, short = now, memoryShort()
+		}
+		if short {
+			continue // what is not pushed is asked for
+		}
+		more, err := i.pushSome(buf)
+		switch {
+		case errors.Is(err, syscall.ENOSYS), errors.Is(err, syscall.EINVAL):
+			k.log.Info("the kernel takes no pages that it has not asked for", "err", err)
+			return
+		case err == nil && more:
+			k.push(i)
+		}
+	}
+}
+
+// next waits for an inode with bytes to push; nil says that it is over.
+func (k *kernel) next() *inode {
+	for {
+		select {
+		case <-k.stopped:
+			return nil
+		default:
+		}
+		k.mu.Lock()
+		if len(k.queue) > 0 {
+			defer k.mu.Unlock()
 			i := k.queue[0]
 			k.queue = k.queue[1:]
 			i.queued = false
-			k.mu.Unlock()
-			if now := time.Now(); now.Sub(looked) > time.Second {
-				looked, short = now, memoryShort()
-			}
-			if short {
-				continue
-			}
-			more, err := i.pushSome(buf, &k.pushed)
-			if err != nil {
-				if errors.Is(err, syscall.ENOSYS) || errors.Is(err, syscall.EINVAL) {
-					k.log.Info("the kernel takes no pages that it has not asked for", "err", err)
-					return
-				}
-			} else if more {
-				k.push(i)
-			}
-			select {
-			case <-k.stopped:
-				return
-			default:
-			}
+			return i
+		}
+		k.mu.Unlock()
+		select {
+		case <-k.wakeup:
+		case <-k.stopped:
+			return nil
 		}
 	}
 }
 
 // pushSome pushes bytes that have come for a file, if it is open; more says
 // that there may be others.
-func (i *inode) pushSome(buf []byte, pushed *atomic.Int64) (more bool, err error) {
+func (i *inode) pushSome(buf []byte) (more bool, err error) {
 	i.pushing.Lock()
 	defer i.pushing.Unlock()
 	ahead := i.ahead()
@@ -173,7 +178,6 @@ func (i *inode) pushSome(buf []byte, pushed *atomic.Int64) (more bool, err error
 		if errno := i.WriteCache(at, buf[at-off:to-off]); errno != 0 {
 			return false, errno
 		}
-		pushed.Add(to - at)
 		at = to
 	}
 	return n > 0, nil
@@ -244,6 +248,7 @@ const readAheadKiB = 256
 // KiB. It starts at 128 whatever the daemon asks for, and only root may.
 func readAhead(point string, kib int, log *slog.Logger) {
 	if os.Geteuid() != 0 {
+		log.Info("the kernel's read-ahead stays at 128 KiB: only root may raise it")
 		return
 	}
 	var st syscall.Stat_t

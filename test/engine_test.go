@@ -191,6 +191,37 @@ func TestPushedPages(t *testing.T) {
 	}
 }
 
+// A directory of what is finished is listed once, and then from the kernel's
+// memory; one that may change is listed anew.
+func TestSettledDirectoriesAreListedOnce(t *testing.T) {
+	e := newEngineFiles(t, map[string]int{"d/a": 1, "d/b": 2})
+	s := shared.get(t, "server 3.17")
+	running := newRun(t, s.server.url(), "0")
+	if err := os.MkdirAll(filepath.Join(s.server.artifacts(), "0", running, "artifacts", "d", "c"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	m := mountAt(t, e.URL, nil, talkative...)
+	listed := func() int { return strings.Count(m.log.String(), ": READDIRPLUS n") }
+	for _, c := range []struct {
+		dir  string
+		want bool
+	}{{m.path("runs", e.run, "d"), false}, {m.path("runs", running, "d"), true}} {
+		if names, err := os.ReadDir(c.dir); err != nil || len(names) == 0 {
+			t.Fatal(names, err)
+		}
+		before := listed()
+		if before == 0 {
+			t.Fatal("the log tells of no listing: the test sees nothing")
+		}
+		if names, err := os.ReadDir(c.dir); err != nil || len(names) == 0 {
+			t.Fatal(names, err)
+		}
+		if got := listed() > before; got != c.want {
+			t.Errorf("%s: listed again: %v", c.dir, got)
+		}
+	}
+}
+
 // What is cached outlives a remount, and a daemon that is killed.
 func TestRemountAsksForNothing(t *testing.T) {
 	const size = 48 << 20

@@ -431,6 +431,21 @@ func TestUnprivileged(t *testing.T) {
 	if !strings.HasPrefix(string(out), want) {
 		t.Error("wrong bytes")
 	}
+	// What only root has is done without, and said once; the disk cache works.
+	for range 3 {
+		time.Sleep(200 * time.Millisecond)
+		if out, err := as("sha256sum " + filepath.Join(point, "runs", s.Wide, "big.bin")); !strings.HasPrefix(string(out), want) || err != nil {
+			t.Error("wrong bytes", err)
+		}
+	}
+	for _, said := range []string{"(passthrough)", "read-ahead stays"} {
+		if n := strings.Count(m.log.String(), said); n != 1 {
+			t.Errorf("%q is said %d times:\n%s", said, n, m.log)
+		}
+	}
+	if out, err := as("find ~/.cache/mlflowfs -type f -size +100k"); len(lines(out)) == 0 || err != nil {
+		t.Errorf("nothing is in the user's cache: %s, %v", out, err)
+	}
 	if _, err := output("ls", point); err == nil {
 		t.Error("another user, even root, sees a mount without --allow-other")
 	}
