@@ -81,13 +81,15 @@ func (ct *content) nextAhead() (first, last int64, ok bool) {
 	if ct.refs == 0 {
 		return 0, 0, false
 	}
-	unit := min(max((p.end-p.next)/2, 1), ct.unit)
+	unit := min(max((p.end-p.next)/int64(ct.c.opt.Parallel), 2), ct.unit)
 	end := min(p.end, blocksOf(ct.key.Size))
 	for i := p.next; i < end; i++ {
 		if !ct.missing(i) {
 			continue
 		}
-		if i != p.next && end-i < unit && end != blocksOf(ct.key.Size) {
+		if end == blocksOf(ct.key.Size) {
+			unit = ct.request(i, end, unit)
+		} else if i != p.next && end-i < unit {
 			return 0, 0, false // wait until a whole request's worth is missing
 		}
 		return i, min(i+unit, end) - 1, true
@@ -103,8 +105,8 @@ func (ct *content) nextFill() (first, last int64, ok bool) {
 		if p.edges == 1 {
 			from, to = max(n-edge, 0), n
 		}
-		if first, ok = ct.firstMissing(from, to); ok {
-			return first, to - 1, true
+		if first, last, ok = ct.firstMissing(from, to, edge); ok {
+			return first, last, true
 		}
 	}
 	for {
@@ -112,9 +114,9 @@ func (ct *content) nextFill() (first, last int64, ok bool) {
 		if p.wrapped {
 			end = min(p.from, n)
 		}
-		if first, ok = ct.firstMissing(p.at, end); ok {
-			p.at = min(first+ct.unit, end)
-			return first, p.at - 1, true
+		if first, last, ok = ct.firstMissing(p.at, end, ct.request(p.at, end, ct.unit)); ok {
+			p.at = last + 1
+			return first, last, true
 		}
 		if p.wrapped {
 			return 0, 0, false
@@ -123,13 +125,24 @@ func (ct *content) nextFill() (first, last int64, ok bool) {
 	}
 }
 
-func (ct *content) firstMissing(from, to int64) (int64, bool) {
-	for i := from; i < to; i++ {
-		if ct.missing(i) {
-			return i, true
+// request is how many blocks to ask for at once from block i on, of what is
+// wanted before end: all connections are to be busy until the last has come.
+func (ct *content) request(i, end, unit int64) int64 {
+	return min(unit, max((end-i)/int64(ct.c.opt.Parallel), firstUnit))
+}
+
+// firstMissing is the first run of missing blocks of those before to, cut to
+// most blocks.
+func (ct *content) firstMissing(from, to, most int64) (first, last int64, ok bool) {
+	for first = from; first < to; first++ {
+		if ct.missing(first) {
+			for last = first; last+1 < min(first+most, to) && ct.missing(last+1); {
+				last++
+			}
+			return first, last, true
 		}
 	}
-	return 0, false
+	return 0, 0, false
 }
 
 // ahead takes note of a read of blocks first to last, by a reader that wants

@@ -108,7 +108,10 @@ func TestReadsInManyPlacesFill(t *testing.T) {
 		for i := range int64(places) {
 			readAt(t, f, (20-4*i)*mib, 10)
 		}
-		time.Sleep(300 * time.Millisecond)
+		for end := time.Now().Add(3 * time.Second); c.want && r.sent.Load() < 32*mib && time.Now().Before(end); {
+			time.Sleep(10 * time.Millisecond)
+		}
+		time.Sleep(100 * time.Millisecond)
 		if got := r.sent.Load(); (got == 32*mib) != c.want || (!c.want && got > places*BlockSize) {
 			t.Errorf("%s: %d bytes came", c.name, got)
 		}
