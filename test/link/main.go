@@ -112,11 +112,16 @@ func far(dst, src net.Conn, delay time.Duration, l *limit) {
 		due time.Time
 	}
 	pieces := make(chan piece, inFlight)
-	buffers := sync.Pool{New: func() any { return make([]byte, 64<<10) }}
+	free := make(chan []byte, inFlight) // buffers to use again
 	go func() {
 		defer close(pieces)
 		for {
-			b := buffers.Get().([]byte)
+			var b []byte
+			select {
+			case b = <-free:
+			default:
+				b = make([]byte, 64<<10)
+			}
 			n, err := src.Read(b[:cap(b)])
 			if n > 0 {
 				l.wait(n)
@@ -136,7 +141,10 @@ func far(dst, src net.Conn, delay time.Duration, l *limit) {
 				src.Close()
 			}
 		}
-		buffers.Put(p.b)
+		select {
+		case free <- p.b:
+		default:
+		}
 	}
 	if c, ok := dst.(*net.TCPConn); ok {
 		c.CloseWrite()
