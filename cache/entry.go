@@ -122,7 +122,7 @@ func (d *Disk) create(key Key, name, validator string) (e *entry, err error) {
 	return e, nil
 }
 
-var errNoRoom = errors.New("no room")
+var errNoRoom = errors.New("the cache's disk has no room for it")
 
 // make makes the files of an entry.
 func (e *entry) make(p string) (err error) {
