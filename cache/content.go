@@ -289,7 +289,7 @@ func (ct *content) attach() {
 	if skip {
 		return
 	}
-	e, err := d.open(ct.key, d.name(ct.key))
+	e, err := d.open(ct.key)
 	if e != nil {
 		e.knows(old)
 	}
@@ -326,7 +326,7 @@ func (ct *content) entry() *entry {
 		validator = "" // it is in the name
 	}
 	d := ct.c.opt.Disk
-	e, err := d.create(ct.key, d.name(ct.key), validator)
+	e, err := d.create(ct.key, validator)
 	if err == nil && e.validator != validator {
 		e.close()
 		err = errOther

@@ -354,7 +354,7 @@ func (d *Disk) Pin(key Key, off bool) error {
 
 // Has returns how many bytes of a content are there.
 func (d *Disk) Has(key Key) int64 {
-	e, err := d.open(key, d.name(key))
+	e, err := d.open(key)
 	if e == nil || err != nil {
 		return 0
 	}

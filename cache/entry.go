@@ -69,7 +69,8 @@ func blocksOf(size int64) int64 { return (size + BlockSize - 1) / BlockSize }
 // open opens the entry of a content, or returns nil where there is none. An
 // unfinished entry whose origin gives no validator is none: nothing can tell
 // that what is missing would be of the same content.
-func (d *Disk) open(key Key, name string) (*entry, error) {
+func (d *Disk) open(key Key) (*entry, error) {
+	name := d.name(key)
 	e := &entry{d: d, name: name, size: key.Size}
 	var err error
 	if e.record, err = os.OpenFile(d.path(name)+recordExt, os.O_RDWR, 0); err != nil {
@@ -92,7 +93,7 @@ func (d *Disk) open(key Key, name string) (*entry, error) {
 
 // create makes the entry of a content, or opens that which another process
 // has made meanwhile.
-func (d *Disk) create(key Key, name, validator string) (e *entry, err error) {
+func (d *Disk) create(key Key, validator string) (e *entry, err error) {
 	if len(validator) > maxValidator {
 		return nil, errors.New("its validator is too long for a record")
 	}
@@ -100,9 +101,10 @@ func (d *Disk) create(key Key, name, validator string) (e *entry, err error) {
 		return nil, errNoRoom
 	}
 	err = d.locked(func() error {
-		if e, err = d.open(key, name); e != nil || err != nil {
+		if e, err = d.open(key); e != nil || err != nil {
 			return err
 		}
+		name := d.name(key)
 		p := d.path(name)
 		if err := os.MkdirAll(filepath.Dir(p), 0o700); err != nil {
 			return err

@@ -66,6 +66,21 @@ func (f *File) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 	return want, nil
 }
 
+// Reader reads the content from its beginning, each read until ctx ends.
+func (f *File) Reader(ctx context.Context) *io.SectionReader {
+	return io.NewSectionReader(inContext{ctx, f}, 0, f.Size())
+}
+
+// inContext is a File as an io.ReaderAt.
+type inContext struct {
+	ctx context.Context
+	f   *File
+}
+
+var _ io.ReaderAt = inContext{}
+
+func (r inContext) ReadAt(p []byte, off int64) (int, error) { return r.f.ReadAt(r.ctx, p, off) }
+
 // readAhead has what lies on disk of the window of blocks from next on read
 // into the system's page cache: the kernel's own read-ahead does not see that
 // the reads of many handles, which come out of order, follow each other.

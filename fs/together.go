@@ -76,14 +76,5 @@ func fetchSmall(c *cache.Cache, it resolve.Item) {
 	f := c.Open(it.Key(), it, true)
 	defer f.Close()
 	f.Later = true
-	io.Copy(io.Discard, io.NewSectionReader(readerAt{f}, 0, f.Size())) // an error comes again to whoever reads the file
-}
-
-// readerAt reads a File with nobody waiting.
-type readerAt struct{ *cache.File }
-
-var _ io.ReaderAt = readerAt{}
-
-func (r readerAt) ReadAt(p []byte, off int64) (int, error) {
-	return r.File.ReadAt(context.Background(), p, off)
+	io.Copy(io.Discard, f.Reader(context.Background())) // an error comes again to whoever reads the file
 }

@@ -146,16 +146,6 @@ func cat(ctx context.Context, _ *stores, found resolve.Found, _ *slog.Logger) er
 	}
 	f := newCache(cache.Options{Memory: catMemory}, 2*catMemory).Open(found.Key(), found.Item, true)
 	defer f.Close()
-	_, err := io.CopyBuffer(struct{ io.Writer }{os.Stdout}, io.NewSectionReader(inContext{ctx, f}, 0, f.Size()), make([]byte, 8*cache.BlockSize))
+	_, err := io.CopyBuffer(struct{ io.Writer }{os.Stdout}, f.Reader(ctx), make([]byte, 8*cache.BlockSize))
 	return err
 }
-
-// inContext is a cached file as an io.ReaderAt.
-type inContext struct {
-	ctx context.Context
-	f   *cache.File
-}
-
-var _ io.ReaderAt = inContext{}
-
-func (r inContext) ReadAt(p []byte, off int64) (int, error) { return r.f.ReadAt(r.ctx, p, off) }

@@ -179,8 +179,7 @@ func warm(ctx context.Context, d *cache.Disk, files []named, parallel int, p *pr
 			h := c.Open(f.Key(), f, true)
 			defer h.Close()
 			h.Whole = true
-			r := io.NewSectionReader(inContext{ctx, h}, 0, h.Size())
-			if _, err := io.CopyBuffer(countTo{p}, struct{ io.Reader }{r}, make([]byte, 8*cache.BlockSize)); err != nil {
+			if _, err := io.CopyBuffer(countTo{p}, struct{ io.Reader }{h.Reader(ctx)}, make([]byte, 8*cache.BlockSize)); err != nil {
 				fail(f, err)
 			}
 			return ctx.Err()
