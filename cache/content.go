@@ -34,14 +34,16 @@ type content struct {
 	stream context.CancelFunc // set while a whole body comes in: it brings every block
 
 	disk      *entry // its files are closed while nobody has the content open
+	replaced  *entry // by a temporary file; who writes to it may still do so
 	noDisk    bool   // its disk failed, or has no room
 	validator string
 	err       error // the content changed: nothing more is served
 	gone      bool  // out of the cache: what still comes is not kept
 	linger    *time.Timer
 
-	plan plan
-	unit int64 // blocks of one request ahead
+	plan      plan
+	unit      int64 // blocks of one request ahead
+	verifying bool  // ahead of readers
 
 	fresh bitset // blocks that came unasked, and that nobody has read
 	wake  func() // told of fresh blocks
@@ -171,7 +173,15 @@ func (ct *content) land(i int64, b *block, err error) {
 		return
 	}
 	ct.c.add(ct, i, b)
-	if ct.wake != nil && ct.plan.whole && (fl == nil || fl.waiting == 0) {
+	if fl == nil || fl.waiting == 0 {
+		ct.news(i)
+	}
+}
+
+// news tells of block i, which is here and which nobody has asked for. c.mu is
+// held.
+func (ct *content) news(i int64) {
+	if ct.wake != nil && ct.plan.whole {
 		ct.fresh.set(i)
 		ct.wake()
 	}
@@ -230,6 +240,68 @@ func (ct *content) verify(i int64, at place) (*block, error) {
 		ct.c.add(ct, i, b)
 	}
 	return b, nil
+}
+
+// verifyAhead holds blocks on disk against their checksums before a program
+// asks for them: those of the window, or all where the whole is wanted. Then
+// a reader finds them right, and the next open may have the file itself
+// ([File.Backing]). c.mu is held.
+func (ct *content) verifyAhead() {
+	if ct.verifying || ct.refs == 0 {
+		return
+	}
+	if _, ok := ct.nextUnverified(); !ok {
+		return
+	}
+	ct.verifying = true
+	ct.fetches++ // its files stay open
+	ct.c.running.Add(1)
+	go func() {
+		defer ct.c.running.Done()
+		for ct.verifyNext() {
+		}
+		ct.settle()
+	}()
+}
+
+// verifyNext verifies one block; false says that there is none left.
+func (ct *content) verifyNext() bool {
+	ct.c.mu.Lock()
+	i, ok := ct.nextUnverified()
+	if !ok || ct.refs == 0 || ct.err != nil {
+		ct.verifying = false
+		ct.fetches--
+		ct.c.mu.Unlock()
+		return false
+	}
+	at := place{disk: ct.disk.data, sum: ct.disk.sums[i]}
+	ct.c.mu.Unlock()
+	if i%maxUnit == 0 {
+		willNeed(at.disk, i*BlockSize, maxUnit*BlockSize)
+	}
+	if b, err := ct.verify(i, at); err == nil {
+		ct.c.mu.Lock()
+		ct.news(i)
+		ct.c.release(b)
+		ct.c.mu.Unlock()
+	}
+	return true
+}
+
+// nextUnverified is the next block to verify ahead. c.mu is held.
+func (ct *content) nextUnverified() (int64, bool) {
+	e, p := ct.disk, &ct.plan
+	if e == nil || e.d == nil || e.data == nil {
+		return 0, false
+	}
+	i := e.have.nextBut(e.good, p.next)
+	switch {
+	case p.whole && i < 0:
+		i = e.have.nextBut(e.good, 0)
+	case !p.whole && i >= p.end:
+		i = -1
+	}
+	return i, i >= 0
 }
 
 // failed takes a block that could not be read from the disk tier as one that
@@ -351,7 +423,7 @@ func (ct *content) settle() {
 	defer ct.files.Unlock()
 	c := ct.c
 	c.mu.Lock()
-	var files [2]*os.File
+	var files []*os.File
 	if ct.refs == 0 && ct.fetches == 0 && ct.stream == nil && ct.linger == nil {
 		e := ct.disk
 		switch {
@@ -367,15 +439,16 @@ func (ct *content) settle() {
 				old.drop()
 			}
 		}
-		if e != nil {
-			files = e.detach()
+		for _, e := range []*entry{e, ct.replaced} {
+			if e != nil {
+				files = append(files, e.detach()...)
+			}
 		}
+		ct.replaced = nil
 	}
 	c.mu.Unlock()
 	for _, f := range files {
-		if f != nil {
-			f.Close()
-		}
+		f.Close()
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"sync/atomic"
 
 	"io/fs"
 	"log/slog"
@@ -238,6 +239,51 @@ func TestBacking(t *testing.T) {
 	c.Wait()
 	if f.Backing() == nil {
 		t.Error("all of it was read, and the damage mended")
+	}
+}
+
+// What another process wrote is held against its checksums behind the first
+// touch of a file that is read whole: the rest is told of as fresh, the next
+// open may have the file itself, and the origin is asked for what is damaged
+// alone.
+func TestVerifiedAhead(t *testing.T) {
+	dir := t.TempDir()
+	o := &origin{data: noise(16*mib + 1), validator: etag}
+	key := Key{"x", int64(len(o.data)), ""}
+	c := onDiskCache(t, dir, 1<<30)
+	take(t, c, key, o)
+	c.Wait()
+	path := c.opt.Disk.path(c.opt.Disk.name(key))
+	if err := flipBit(path, 9*mib); err != nil {
+		t.Fatal(err)
+	}
+	o.sent.Store(0)
+	for _, whole := range []bool{false, true} {
+		c = onDiskCache(t, dir, 1<<30)
+		f := c.Open(key, o, true)
+		var told atomic.Int64
+		f.Wake(func() { told.Add(1) })
+		f.Whole = whole
+		readAt(t, f, 5*mib, 10)
+		c.Wait()
+		if !whole {
+			if f.Backing() != nil || told.Load() > 0 || o.sent.Load() > 0 {
+				t.Errorf("one read at random had the whole file verified, told of %d blocks, or %d bytes fetched", told.Load(), o.sent.Load())
+			}
+			f.Close()
+			continue
+		}
+		if f.Backing() != nil || told.Load() < blocksOf(key.Size)-3 {
+			t.Errorf("the damage was not seen, or blocks told of are only %d", told.Load())
+		}
+		if got := readAll(t, f); !bytes.Equal(got, o.data) {
+			t.Error("wrong bytes")
+		}
+		c.Wait()
+		if f.Backing() == nil || o.sent.Load() != BlockSize {
+			t.Errorf("it is not whole, or the origin sent %d bytes for one damaged block", o.sent.Load())
+		}
+		f.Close()
 	}
 }
 

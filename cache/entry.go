@@ -315,13 +315,17 @@ func (e *entry) bytes() int64 {
 
 // detach gives the files, for closing. What is known of the blocks stays
 // known, for [entry.knows].
-func (e *entry) detach() (files [2]*os.File) {
+func (e *entry) detach() (files []*os.File) {
 	if e.data != nil && e.d != nil {
 		e.id = idOf(e.data)
 		e.d.use(e.name, -1)
 	}
-	files = [2]*os.File{e.data, e.record}
-	e.data, e.record = nil, nil
+	for _, f := range []**os.File{&e.data, &e.record} {
+		if *f != nil {
+			files = append(files, *f)
+			*f = nil
+		}
+	}
 	return files
 }
 

@@ -68,12 +68,8 @@ func (ct *content) ensureFile() error {
 		return err
 	}
 	ct.c.mu.Lock()
-	old := ct.disk
-	ct.disk = e
-	ct.c.mu.Unlock()
-	if old != nil {
-		old.close()
-	}
+	defer ct.c.mu.Unlock()
+	ct.replaced, ct.disk = ct.disk, e
 	return nil
 }
 

@@ -1,0 +1,25 @@
+package cache
+
+import "testing"
+
+func TestBitset(t *testing.T) {
+	var s, but bitset
+	for _, i := range []int64{0, 63, 64, 200} {
+		s.set(i)
+	}
+	but.set(63)
+	but.set(64)
+	for from, want := range map[int64]int64{0: 0, 1: 200, 63: 200, 64: 200, 200: 200, 201: -1, 1000: -1} {
+		if got := s.nextBut(but, from); got != want {
+			t.Errorf("from %d: %d, and not %d", from, got, want)
+		}
+	}
+	if s.next(1) != 63 || s.count() != 4 || s.has(1) || !s.has(200) || s.has(5000) {
+		t.Error("what is in it")
+	}
+	s.clear(5000)
+	s.clear(200)
+	if s.next(65) != -1 {
+		t.Error("it was taken out")
+	}
+}
