@@ -20,16 +20,26 @@ type fetch struct {
 }
 
 const (
-	wholeFetch = 1 << 20  // bytes: a file up to this size is fetched in one request
-	inMemory   = 16 << 20 // bytes: a whole body up to this size needs no file
-	maxTries   = 4        // attempts in a row that bring nothing
+	wholeFetch   = 1 << 20  // bytes: a file up to this size is fetched in one request
+	inMemory     = 16 << 20 // bytes: a whole body up to this size needs no file
+	maxTries     = 4        // attempts in a row that bring nothing
+	allocateFrom = 1 << 20  // bytes: a request of this size has its place on the disk made in one step
+	aroundMiss   = 16       // blocks that are fetched for a missing one, of a file that is to come whole
 )
 
 // demand starts fetches for what is missing of blocks first to last. c.mu is
 // held.
 func (ct *content) demand(first, last int64, urgent bool) {
-	if ct.key.Size <= wholeFetch {
+	switch {
+	case ct.key.Size <= wholeFetch:
 		first, last = 0, ct.lastBlock()
+	case urgent && ct.plan.filling: // all of it is to come: this part now
+		for last < ct.lastBlock() && last-first+1 < aroundMiss && ct.missing(last+1) {
+			last++
+		}
+		for first > 0 && last-first+1 < aroundMiss && ct.missing(first-1) {
+			first--
+		}
 	}
 	for i := first; i <= last; {
 		i = ct.start(i, last, urgent)
@@ -182,6 +192,11 @@ func (f *fetch) attempt() error {
 	ct.c.mu.Unlock()
 	release()
 	defer body.Close()
+	if n >= allocateFrom {
+		if e := ct.entry(); e != nil && e.d != nil {
+			allocate(e.data, off, n)
+		}
+	}
 	for i := first; i <= last; i++ {
 		if err := ct.take(body, i); err != nil {
 			return err

@@ -21,11 +21,14 @@ type File struct {
 	next   int64      // the block that a sequential reader asks for next, -1 at first
 	window int64      // blocks to have ahead of the reader
 	run    int64      // blocks read in order since the last jump; -1: since the file's beginning
+	low    int64      // the first block read since next last moved on
+	back   int        // how often that moved back
 	needed int64      // the block up to which the disk was told of this reader
 }
 
 // Reads of one process come a little out of order through the kernel: a step
-// back of up to slack blocks is still a sequential read.
+// back of up to slack blocks is still a sequential read, unless more
+// follow: the C library copies large pieces from their end.
 const slack = 16
 
 // Size returns the content's size in bytes.
@@ -112,7 +115,7 @@ func (f *File) readAhead(next, window int64) {
 // after them are worth having, and whether it followed on none. The window
 // opens with the second block read in order, doubles with each further one,
 // and closes at a jump; a jump within it is none. Behind a jump it is at most
-// a quarter of what was read in order since: a large read at random is many of the
+// half of what was read in order since: a large read at random is many of the
 // kernel's, and brings little more than itself.
 func (f *File) follow(first, last int64) (window int64, jumped bool) {
 	f.mu.Lock()
@@ -120,18 +123,29 @@ func (f *File) follow(first, last int64) (window int64, jumped bool) {
 	switch n := last - first + 1; {
 	case f.next < 0 && first == 0: // a beginning: of what, the next read tells
 		f.next, f.run = last+1, -1
-	case f.next < 0, first > f.next+f.window, first < f.next-slack:
-		f.next, f.run, f.window = last+1, n, 0
+	case f.next < 0, first > f.next+f.window, first < f.next-slack, f.goesBack(first):
+		f.next, f.low, f.run, f.window = last+1, first, n, 0
 		return 0, true
 	case last >= f.next:
 		f.window = min(max(2*f.window, 2*n, 4), maxWindow)
 		if f.run >= 0 {
 			f.run += last + 1 - f.next
-			f.window = min(f.window, f.run/4)
+			f.window = min(f.window, f.run/2)
 		}
-		f.next = last + 1
+		f.next, f.low, f.back = last+1, first, 0
 	}
 	return f.window, false
+}
+
+// goesBack tells whether a read at block first is not the first in a row that
+// lies before all of those since the reader last moved on. f.mu is held.
+func (f *File) goesBack(first int64) bool {
+	if first >= f.low {
+		return false
+	}
+	f.low = first
+	f.back++
+	return f.back > 1
 }
 
 // Backing gives the file that holds the whole content, every block of which

@@ -8,6 +8,7 @@ type plan struct {
 	next, end int64 // the window of the reader that read last: blocks from next, before end
 
 	jumps   int   // reads that followed on none
+	read    int64 // blocks read, however often
 	filling bool  // all of it is to come
 	whole   bool  // it was once: the kernel is worth telling of what comes
 	at      int64 // where the filling is
@@ -17,11 +18,13 @@ type plan struct {
 }
 
 const (
-	firstUnit = 8   // blocks of a first request ahead
+	firstUnit = 16  // blocks of a first request ahead, and of the smallest of a fill
 	maxUnit   = 128 // and of any
 	edge      = 8   // blocks at the head and at the tail that a fill begins with
 	maxWindow = 512 // blocks
-	places    = 4   // reads in so many places say that a file is read whole
+	places    = 4   // reads in so many places say that a file is read whole,
+	fewPlaces = 2   // or in so many,
+	manyRead  = 8   // of so many blocks
 	fastFetch = 150 * time.Millisecond
 	slowFetch = 600 * time.Millisecond
 )
@@ -43,6 +46,10 @@ func (ct *content) adapt(f *fetch, took time.Duration) {
 // zip, GGUF and parquet have their index there. Then it goes on behind the
 // reader at block i. c.mu is held.
 func (ct *content) fill(i int64) {
+	if e := ct.disk; e != nil && e.data != nil && e.n == blocksOf(ct.key.Size) {
+		ct.plan.whole = true
+		return
+	}
 	most := ct.c.opt.Fill
 	if !ct.kept() {
 		most = min(most, ct.c.opt.Memory/2)
@@ -114,7 +121,11 @@ func (ct *content) nextFill() (first, last int64, ok bool) {
 		if p.wrapped {
 			end = min(p.from, n)
 		}
-		if first, last, ok = ct.firstMissing(p.at, end, ct.request(p.at, end, ct.unit)); ok {
+		rest := end // what is to come after it, on both ways
+		if !p.wrapped {
+			rest += min(p.from, n)
+		}
+		if first, last, ok = ct.firstMissing(p.at, end, ct.request(p.at, rest, ct.unit)); ok {
 			p.at = last + 1
 			return first, last, true
 		}
@@ -155,7 +166,8 @@ func (ct *content) ahead(first, last, window int64, jumped, whole bool) {
 	if jumped {
 		p.jumps++
 	}
-	if whole || p.jumps >= places {
+	p.read += last - first + 1
+	if whole || p.jumps >= places || (p.jumps >= fewPlaces && p.read >= manyRead) {
 		ct.fill(last + 1)
 	}
 	if !ct.kept() { // memory alone must hold it until it is read
@@ -164,5 +176,6 @@ func (ct *content) ahead(first, last, window int64, jumped, whole bool) {
 	if window > 0 {
 		p.next, p.end = last+1, last+1+window
 	}
+	ct.verifyAhead()
 	ct.pump()
 }

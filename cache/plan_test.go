@@ -128,6 +128,29 @@ func TestReadsInManyPlacesFill(t *testing.T) {
 	}
 }
 
+// The C library copies a large piece of a map from its end: a reader that goes
+// backwards is no reader in order.
+func TestBackwardsFills(t *testing.T) {
+	_, f, r := planned(t, Options{Fill: 1 << 30})
+	last := int64(20 * mib / BlockSize)
+	for i := range int64(5) {
+		readAt(t, f, (last-i)*BlockSize, BlockSize)
+	}
+	f.ct.c.Wait()
+	if got := r.sent.Load(); got != 32*mib {
+		t.Errorf("%d bytes came", got)
+	}
+	_, f, _ = planned(t, Options{Fill: 1 << 30})
+	for _, i := range []int64{0, 1, 3, 2, 4, 6, 5, 7, 9, 8, 10} { // as they come through the kernel
+		readAt(t, f, i*BlockSize, BlockSize)
+	}
+	f.ct.c.mu.Lock()
+	if f.ct.plan.jumps > 0 {
+		t.Error("reads a little out of order count as jumps")
+	}
+	f.ct.c.mu.Unlock()
+}
+
 // A seek forward within the window costs nothing, and the window is bounded.
 func TestWindow(t *testing.T) {
 	_, f, r := planned(t, Options{})
