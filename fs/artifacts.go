@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path"
 	"slices"
 	"strconv"
+	"strings"
 	"sync/atomic"
 
 	"github.com/mlflowfs/mlflowfs/cache"
@@ -106,11 +108,18 @@ func (f artifactFile) Open(context.Context) (Handle, error) {
 	}
 	key := f.it.Key()
 	h := &cachedHandle{f: f, File: f.d.t.cache.Open(key, f.it, f.it.Known())}
-	h.Whole = f.d.inModel
+	h.Whole = f.d.inModel || weights[strings.ToLower(path.Ext(f.it.Name))]
 	if f.it.Known() {
 		h.identity = key.Location + "\x00" + strconv.FormatInt(key.Size, 10) + "\x00" + key.Version
 	}
 	return h, nil
+}
+
+// weights are the endings of files that hold a model's weights, wherever they
+// lie. A file with one of them is read whole once it is touched.
+var weights = map[string]bool{
+	".safetensors": true, ".gguf": true, ".pt": true, ".pth": true, ".ckpt": true,
+	".onnx": true, ".h5": true, ".keras": true, ".npz": true,
 }
 
 // cachedHandle reads through the cache.

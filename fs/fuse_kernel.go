@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"strconv"
@@ -34,14 +35,15 @@ type kernel struct {
 	stopped    chan struct{}
 	workerGone chan struct{}
 
-	mu    sync.Mutex // guards what follows; no other lock is taken under it
-	queue []*inode   // with bytes to push; each once
+	mu    sync.Mutex  // guards what follows; no other lock is taken under it
+	queue []*inode    // with bytes to push; each once
+	short func() bool // whether memory is
 }
 
 func newKernel(log *slog.Logger, noPassing, noPushing bool) *kernel {
 	return &kernel{
 		log: log, noPassing: noPassing, noPushing: noPushing,
-		wakeup: make(chan struct{}, 1), stopped: make(chan struct{}), workerGone: make(chan struct{}),
+		wakeup: make(chan struct{}, 1), stopped: make(chan struct{}), workerGone: make(chan struct{}), short: memoryShort,
 	}
 }
 
@@ -114,12 +116,12 @@ func (k *kernel) work() {
 	var looked time.Time
 	short := false
 	for {
-		i := k.next()
+		i, isShort := k.next()
 		if i == nil {
 			return
 		}
 		if now := time.Now(); now.Sub(looked) > time.Second {
-			looked, short = now, memoryShort()
+			looked, short = now, isShort()
 		}
 		if short {
 			continue // what is not pushed is asked for
@@ -135,12 +137,13 @@ func (k *kernel) work() {
 	}
 }
 
-// next waits for an inode with bytes to push; nil says that it is over.
-func (k *kernel) next() *inode {
+// next waits for an inode with bytes to push, and gives what tells whether
+// memory is short; nil says that it is over.
+func (k *kernel) next() (*inode, func() bool) {
 	for {
 		select {
 		case <-k.stopped:
-			return nil
+			return nil, nil
 		default:
 		}
 		k.mu.Lock()
@@ -149,13 +152,13 @@ func (k *kernel) next() *inode {
 			i := k.queue[0]
 			k.queue = k.queue[1:]
 			i.queued = false
-			return i
+			return i, k.short
 		}
 		k.mu.Unlock()
 		select {
 		case <-k.wakeup:
 		case <-k.stopped:
-			return nil
+			return nil, nil
 		}
 	}
 }
@@ -225,10 +228,16 @@ func memoryShort() bool {
 		return false
 	}
 	defer f.Close()
+	return shortIn(f)
+}
+
+// shortIn reads a meminfo (proc_meminfo(5)).
+func shortIn(meminfo io.Reader) bool {
 	var total, available int64
-	for sc := bufio.NewScanner(f); sc.Scan(); {
+	for sc := bufio.NewScanner(meminfo); sc.Scan(); {
 		key, rest, _ := strings.Cut(sc.Text(), ":")
-		n, _ := strconv.ParseInt(strings.Fields(rest)[0], 10, 64)
+		digits, _, _ := strings.Cut(strings.TrimSpace(rest), " ")
+		n, _ := strconv.ParseInt(digits, 10, 64)
 		switch key {
 		case "MemTotal":
 			total = n
