@@ -22,6 +22,10 @@ import (
 var work string
 
 func TestMain(m *testing.M) {
+	if spec := os.Getenv(asWorker); spec != "" {
+		actAsWorker(spec)
+		return
+	}
 	var err error
 	if work, err = os.MkdirTemp("", "mlflowfs-test-"); err != nil {
 		fmt.Fprintln(os.Stderr, err)
