@@ -90,6 +90,9 @@ func New(opt Options) *Cache {
 	if opt.Log == nil {
 		opt.Log = slog.New(slog.DiscardHandler)
 	}
+	if opt.Disk != nil {
+		opt.Disk.health.log = opt.Log
+	}
 	c := &Cache{opt: opt, gate: gate{free: opt.Requests}, contents: map[Key]*content{}}
 	var err error
 	if c.blocks, err = simplelru.NewLRU(math.MaxInt, c.evicted); err == nil {

@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -35,7 +36,8 @@ type content struct {
 
 	disk      *entry // its files are closed while nobody has the content open
 	replaced  *entry // by a temporary file; who writes to it may still do so
-	noDisk    bool   // its disk failed, or has no room
+	noDisk    bool   // its disk has no room
+	damaged   bool   // which was said
 	validator string
 	err       error // the content changed: nothing more is served
 	gone      bool  // out of the cache: what still comes is not kept
@@ -65,12 +67,15 @@ func (ct *content) blockLen(i int64) int64 { return blockLen(ct.key.Size, i) }
 
 // onDisk tells whether block i is in the disk tier. c.mu is held.
 func (ct *content) onDisk(i int64) bool {
-	return ct.disk != nil && ct.disk.data != nil && ct.disk.have.has(i)
+	return ct.disk != nil && ct.disk.data != nil && ct.disk.have.has(i) && ct.disk.health().ok()
 }
 
 // kept tells whether the disk tier takes what comes: more than memory holds
 // may then be fetched before it is read. c.mu is held.
-func (ct *content) kept() bool { return ct.c.opt.Disk != nil && ct.keep && !ct.noDisk }
+func (ct *content) kept() bool {
+	d := ct.c.opt.Disk
+	return d != nil && ct.keep && !ct.noDisk && d.health.ok()
+}
 
 // inMemory gives block i if it is in memory, or nil. c.mu is held.
 func (ct *content) inMemory(i int64) *block {
@@ -92,8 +97,9 @@ func (ct *content) missing(i int64) bool { return ct.flights[i] == nil && ct.awa
 type place struct {
 	b    *block // the caller holds it
 	fl   *flight
-	disk *os.File
-	to   int64 // disk: the block behind the last that can be read with this one
+	disk *entry
+	data *os.File // disk: its file
+	to   int64    // disk: the block behind the last that can be read with this one
 	// disk: the block must be held against its sum first.
 	unverified bool
 	sum        uint32
@@ -113,7 +119,7 @@ func (ct *content) look(i, last int64, urgent bool) (p place, err error) {
 		return place{b: b}, nil
 	}
 	if ct.onDisk(i) {
-		p := place{disk: ct.disk.data, to: i + 1, unverified: !ct.disk.good.has(i), sum: ct.disk.sums[i]}
+		p := place{disk: ct.disk, data: ct.disk.data, to: i + 1, unverified: !ct.disk.good.has(i), sum: ct.disk.sums[i]}
 		for !p.unverified && p.to <= last && ct.disk.good.has(p.to) {
 			ct.fresh.clear(p.to)
 			p.to++
@@ -206,11 +212,10 @@ func (ct *content) read(ctx context.Context, p []byte, off, last int64, urgent b
 			at.b, err = ct.verify(i, at)
 		case at.disk != nil:
 			n := min(int64(len(p)), at.to*BlockSize-off)
-			_, err = at.disk.ReadAt(p[:n], off)
-			if err == nil {
+			if n, err = ct.readDisk(at, p[:n], off); err == nil {
 				return int(n), nil
 			}
-			ct.failed(i, at.disk, err)
+			ct.failed(i, at, err)
 		}
 		if err != nil {
 			continue // it is looked for anew, and not in that place
@@ -225,21 +230,57 @@ func (ct *content) read(ctx context.Context, p []byte, off, last int64, urgent b
 // checksum, and keeps it in memory.
 func (ct *content) verify(i int64, at place) (*block, error) {
 	b := ct.c.buffer(ct.blockLen(i))
-	err := (&entry{data: at.disk}).read(i, b.data, at.sum)
+	err := ct.diskWork(at.disk, b, func() error { return at.disk.read(at.data, i, b.data, at.sum) })
 	if err != nil {
 		ct.c.releaseUnlocked(b)
-		ct.failed(i, at.disk, err)
+		ct.failed(i, at, err)
 		return nil, err
 	}
 	ct.c.mu.Lock()
 	defer ct.c.mu.Unlock()
-	if ct.disk != nil && ct.disk.data == at.disk && ct.disk.have.has(i) && ct.disk.sums[i] == at.sum {
+	if ct.disk != nil && ct.disk.data == at.data && ct.disk.have.has(i) && ct.disk.sums[i] == at.sum {
 		ct.disk.good.set(i)
 	}
 	if !ct.gone {
 		ct.c.add(ct, i, b)
 	}
 	return b, nil
+}
+
+// diskWork does f on an entry's disk, with the block b, which f keeps until it
+// returns, however long that is.
+func (ct *content) diskWork(e *entry, b *block, f func() error) error {
+	ct.c.mu.Lock()
+	b.refs++
+	ct.c.mu.Unlock()
+	return e.health().do(func() error {
+		defer ct.c.releaseUnlocked(b)
+		return f()
+	})
+}
+
+// readDisk reads from an entry's file what is known to be right: at once where
+// the system has it in memory, else by way of a block, so that a disk that
+// does not answer keeps no buffer of the reader's. It returns how much.
+func (ct *content) readDisk(at place, p []byte, off int64) (int64, error) {
+	if at.disk.d == nil {
+		_, err := at.data.ReadAt(p, off)
+		return int64(len(p)), err
+	}
+	if n := readNow(at.data, p, off); n > 0 {
+		return int64(n), nil
+	}
+	n := min(int64(len(p)), BlockSize)
+	b := ct.c.buffer(BlockSize)
+	defer ct.c.releaseUnlocked(b)
+	err := ct.diskWork(at.disk, b, func() error {
+		_, err := at.data.ReadAt(b.data[:n], off)
+		return err
+	})
+	if err == nil {
+		copy(p, b.data[:n])
+	}
+	return n, err
 }
 
 // verifyAhead holds blocks on disk against their checksums before a program
@@ -274,10 +315,10 @@ func (ct *content) verifyNext() bool {
 		ct.c.mu.Unlock()
 		return false
 	}
-	at := place{disk: ct.disk.data, sum: ct.disk.sums[i]}
+	at := place{disk: ct.disk, data: ct.disk.data, sum: ct.disk.sums[i]}
 	ct.c.mu.Unlock()
 	if i%maxUnit == 0 {
-		willNeed(at.disk, i*BlockSize, maxUnit*BlockSize)
+		willNeed(at.data, i*BlockSize, maxUnit*BlockSize)
 	}
 	if b, err := ct.verify(i, at); err == nil {
 		ct.c.mu.Lock()
@@ -291,7 +332,7 @@ func (ct *content) verifyNext() bool {
 // nextUnverified is the next block to verify ahead. c.mu is held.
 func (ct *content) nextUnverified() (int64, bool) {
 	e, p := ct.disk, &ct.plan
-	if e == nil || e.d == nil || e.data == nil {
+	if e == nil || e.d == nil || e.data == nil || !e.d.health.ok() {
 		return 0, false
 	}
 	i := e.have.nextBut(e.good, p.next)
@@ -306,43 +347,64 @@ func (ct *content) nextUnverified() (int64, bool) {
 
 // failed takes a block that could not be read from the disk tier as one that
 // is not there. The reader asks again.
-func (ct *content) failed(i int64, f *os.File, err error) {
+func (ct *content) failed(i int64, at place, err error) {
+	if isDisk(err) && at.disk.d != nil {
+		at.disk.d.health.failed(err)
+	}
+	if errors.Is(err, errSlowDisk) {
+		return // it is there, and is not looked at for a while
+	}
 	ct.c.mu.Lock()
 	defer ct.c.mu.Unlock()
-	if ct.disk == nil || ct.disk.data != f || !ct.disk.have.has(i) {
+	if ct.disk == nil || ct.disk.data != at.data || !ct.disk.have.has(i) {
 		return // it was closed meanwhile
 	}
 	ct.disk.forget(i)
-	ct.c.opt.Log.Warn("a block of the disk cache can't be used, and is fetched again", "err", err)
+	if !isDisk(err) && !ct.damaged {
+		ct.damaged = true
+		ct.c.opt.Log.Warn("a file in the disk cache is damaged; what is wrong in it is fetched again", "err", err)
+	}
 }
 
 // store writes a block to the disk tier, where there is one and room in it.
 // must says that it has to succeed: nothing else keeps the block.
-func (ct *content) store(i int64, data []byte, sum uint32, must bool) error {
+func (ct *content) store(i int64, b *block, sum uint32, must bool) error {
 	e := ct.entry()
 	if e == nil {
 		return nil
 	}
-	err := e.write(i, data, sum, must)
+	ct.c.mu.Lock()
+	to := e.entryFiles
+	ct.c.mu.Unlock()
+	err := ct.diskWork(e, b, func() error { return e.write(to, i, b.data, sum, must) })
 	ct.c.mu.Lock()
 	defer ct.c.mu.Unlock()
 	switch {
 	case err == nil:
 		e.wrote(i, sum)
-	case must || ct.gone:
+		if h := e.health(); h != nil {
+			h.worked()
+		}
+	case ct.gone:
+		return err
+	case must && e.d == nil:
 		return err
 	default:
 		ct.without(err)
+		if must {
+			return errElsewhere // what a directory can't take, a temporary file may
+		}
 	}
 	return nil
 }
 
-// without goes on with no disk tier for this content. c.mu is held.
+// without goes on with no disk tier for this content, or, where the disk
+// fails, for a while. c.mu is held.
 func (ct *content) without(err error) {
-	ct.noDisk = true
-	ct.plan.filling = false
-	if !errors.Is(err, errNoRoom) {
-		ct.c.opt.Log.Warn("the disk cache can't be used; going on without it for this file", "err", err)
+	if ct.plan.filling = false; isDisk(err) {
+		ct.c.opt.Disk.health.failed(err)
+	} else {
+		ct.noDisk = true
 	}
 }
 
@@ -361,7 +423,10 @@ func (ct *content) attach() {
 	if skip {
 		return
 	}
-	e, err := d.open(ct.key)
+	if !d.health.ok() {
+		return
+	}
+	e, err := within(d.health, func() (*entry, error) { return d.open(ct.key) }, closeLate)
 	if e != nil {
 		e.knows(old)
 	}
@@ -373,6 +438,13 @@ func (ct *content) attach() {
 	}
 	if e != nil && ct.validator == "" {
 		ct.validator = e.validator
+	}
+}
+
+// closeLate lets go of an entry that came too late.
+func closeLate(e *entry) {
+	if e != nil {
+		e.close()
 	}
 }
 
@@ -398,7 +470,7 @@ func (ct *content) entry() *entry {
 		validator = "" // it is in the name
 	}
 	d := ct.c.opt.Disk
-	e, err := d.create(ct.key, validator)
+	e, err := within(d.health, func() (*entry, error) { return d.create(ct.key, validator) }, closeLate)
 	if err == nil && e.validator != validator {
 		e.close()
 		err = errOther
@@ -424,6 +496,7 @@ func (ct *content) settle() {
 	c := ct.c
 	c.mu.Lock()
 	var files []*os.File
+	var h *health
 	if ct.refs == 0 && ct.fetches == 0 && ct.stream == nil && ct.linger == nil {
 		e := ct.disk
 		switch {
@@ -442,13 +515,19 @@ func (ct *content) settle() {
 		for _, e := range []*entry{e, ct.replaced} {
 			if e != nil {
 				files = append(files, e.detach()...)
+				h = cmp.Or(h, e.health())
 			}
 		}
 		ct.replaced = nil
 	}
 	c.mu.Unlock()
-	for _, f := range files {
-		f.Close()
+	if len(files) > 0 {
+		h.do(func() error {
+			for _, f := range files {
+				f.Close()
+			}
+			return nil
+		})
 	}
 }
 
@@ -459,7 +538,7 @@ func (ct *content) changed(err error) {
 	ct.files.Lock()
 	defer ct.files.Unlock()
 	if d := ct.c.opt.Disk; d != nil && ct.keep {
-		d.Evict(ct.key) // what can't be removed has a validator that is no more
+		d.health.do(func() error { _, err := d.Evict(ct.key); return err }) // what can't be removed has a validator that is no more
 	}
 	ct.c.mu.Lock()
 	defer ct.c.mu.Unlock()

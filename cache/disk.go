@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -34,6 +35,8 @@ type Disk struct {
 	lock  *os.File // flock(2): who makes or removes entries
 	used  *int64   // bytes, by all processes: a page of the file "usage"
 
+	health *health
+
 	mu     sync.Mutex     // guards what follows; no other lock is taken under it
 	inUse  map[string]int // contents that this process has open
 	toFree int64          // bytes until the disk's free space is looked at again
@@ -57,6 +60,7 @@ func OpenDisk(dir string, bound int64, scope string) (*Disk, error) {
 		return nil, err
 	}
 	d := &Disk{dir: filepath.Join(dir, diskLayout), scope: scope, bound: bound, inUse: map[string]int{}}
+	d.health = &health{log: slog.New(slog.DiscardHandler), patience: diskPatience, rest: diskRest}
 	if err := os.Mkdir(d.dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return nil, err
 	}
@@ -115,17 +119,27 @@ func (d *Disk) Used() int64 { return atomic.LoadInt64(d.used) }
 
 // locked runs f while no other process makes or removes entries.
 func (d *Disk) locked(f func() error) error {
-	for {
-		err := syscall.Flock(int(d.lock.Fd()), syscall.LOCK_EX)
-		if err == nil {
-			break
-		}
-		if err != syscall.EINTR {
-			return err
-		}
+	if err := d.flock(syscall.LOCK_EX); err != nil {
+		return err
 	}
-	defer syscall.Flock(int(d.lock.Fd()), syscall.LOCK_UN)
+	defer d.flock(syscall.LOCK_UN)
 	return f()
+}
+
+func (d *Disk) flock(how int) error {
+	c, err := d.lock.SyscallConn() // which Close waits for
+	if err != nil {
+		return err
+	}
+	var ferr error
+	err = c.Control(func(fd uintptr) {
+		for {
+			if ferr = syscall.Flock(int(fd), how); ferr != syscall.EINTR {
+				return
+			}
+		}
+	})
+	return errors.Join(err, ferr)
 }
 
 // name is where a content lies below dir.

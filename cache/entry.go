@@ -32,8 +32,8 @@ type entry struct {
 	size      int64
 	validator string // of the origin's answers, or empty
 
-	data, record *os.File
-	id           fileID
+	entryFiles
+	id fileID
 
 	have bitset   // blocks that are there
 	good bitset   // of these, those that this process wrote or has held against their sums
@@ -42,11 +42,22 @@ type entry struct {
 	n    int64    // len(have)
 }
 
+// entryFiles are the open files of an entry; nil while they are closed.
+type entryFiles struct{ data, record *os.File }
+
 const (
 	headSize     = 512
 	recordMagic  = "mlflowfs 1\n"
 	maxValidator = 300 // bytes
 )
+
+// health is that of the entry's disk; nil where it is of no directory.
+func (e *entry) health() *health {
+	if e.d == nil {
+		return nil
+	}
+	return e.d.health
+}
 
 // fileID is what a file is known again by.
 type fileID struct {
@@ -161,7 +172,7 @@ func anonymous(dir string, size int64) (*entry, error) {
 		f.Close()
 		return nil, err
 	}
-	return &entry{size: size, data: f, sums: make([]uint32, blocksOf(size))}, nil
+	return &entry{size: size, entryFiles: entryFiles{data: f}, sums: make([]uint32, blocksOf(size))}, nil
 }
 
 func (e *entry) head() []byte {
@@ -219,14 +230,11 @@ func (e *entry) check(i int64, sum uint32) uint32 {
 	return c | 1 // never what a hole reads as
 }
 
-// marks reads what the record says of n blocks from i on: another process may
+// marks reads what a record says of n blocks from i on: another process may
 // have brought some.
-func (e *entry) marks(i, n int64) []byte {
-	if e.record == nil {
-		return nil
-	}
+func marks(record *os.File, i, n int64) []byte {
 	b := make([]byte, 8*n)
-	if _, err := e.record.ReadAt(b, headSize+8*i); err != nil && err != io.EOF {
+	if _, err := record.ReadAt(b, headSize+8*i); err != nil && err != io.EOF {
 		return nil
 	}
 	return b
@@ -234,28 +242,28 @@ func (e *entry) marks(i, n int64) []byte {
 
 func blockLen(size, i int64) int64 { return min(BlockSize, size-i*BlockSize) }
 
-// write writes block i, and then its mark. An entry that another process has
+// write writes block i to the entry's files, and then its mark. An entry that another process has
 // evicted takes no more, as if there were no room, unless it is forced: its
 // bytes would count for nobody.
-func (e *entry) write(i int64, data []byte, sum uint32, force bool) error {
-	if e.d != nil && ((!force && e.unlinked()) || !e.d.reserve(int64(len(data)), force)) {
+func (e *entry) write(to entryFiles, i int64, data []byte, sum uint32, force bool) error {
+	if e.d != nil && ((!force && unlinked(to.data)) || !e.d.reserve(int64(len(data)), force)) {
 		return errNoRoom
 	}
-	if _, err := e.data.WriteAt(data, i*BlockSize); err != nil {
+	if _, err := to.data.WriteAt(data, i*BlockSize); err != nil {
 		return err
 	}
-	if e.record == nil {
+	if to.record == nil {
 		return nil
 	}
 	var b [8]byte
 	binary.BigEndian.PutUint32(b[:], sum)
 	binary.BigEndian.PutUint32(b[4:], e.check(i, sum))
-	_, err := e.record.WriteAt(b[:], headSize+8*i)
+	_, err := to.record.WriteAt(b[:], headSize+8*i)
 	return err
 }
 
-func (e *entry) unlinked() bool {
-	st, err := e.data.Stat()
+func unlinked(f *os.File) bool {
+	st, err := f.Stat()
 	if err != nil {
 		return false // the write tells
 	}
@@ -277,9 +285,10 @@ func (e *entry) wrote(i int64, sum uint32) {
 // errDamagedBlock says that a block is not what was written.
 var errDamagedBlock = errors.New("a block of the disk cache does not match its checksum")
 
-// read reads block i whole, and holds it against its sum.
-func (e *entry) read(i int64, p []byte, sum uint32) error {
-	if _, err := e.data.ReadAt(p, i*BlockSize); err != nil {
+// read reads block i whole from data, the entry's file, and holds it against
+// its sum.
+func (e *entry) read(data *os.File, i int64, p []byte, sum uint32) error {
+	if _, err := data.ReadAt(p, i*BlockSize); err != nil {
 		return err
 	}
 	if crc32.Checksum(p, castagnoli) != sum {

@@ -145,10 +145,12 @@ func (f *fetch) pending() int {
 
 // permanent tells whether asking again can't help: the source has retried
 // what is worth retrying before it answered, and a body that broke off is the
-// only thing left to the cache.
+// only thing left to the cache. One that fell silent until nobody would wait
+// any more is permanent, too.
 func permanent(err error) bool {
 	var broken *brokenBody
-	return !errors.As(err, &broken)
+	var silent interface{ Timeout() bool }
+	return !errors.As(err, &broken) || (errors.As(err, &silent) && silent.Timeout())
 }
 
 // brokenBody is a body that ended before its promised length.
@@ -193,8 +195,11 @@ func (f *fetch) attempt() error {
 	release()
 	defer body.Close()
 	if n >= allocateFrom {
-		if e := ct.entry(); e != nil && e.d != nil {
-			allocate(e.data, off, n)
+		if e := ct.entry(); e != nil && e.d != nil && e.d.Used()+int64(ct.c.opt.Parallel)*n <= e.d.bound {
+			ct.c.mu.Lock()
+			data := e.data
+			ct.c.mu.Unlock()
+			e.health().do(func() error { allocate(data, off, n); return nil })
 		}
 	}
 	for i := first; i <= last; i++ {
@@ -210,12 +215,16 @@ func (f *fetch) others() {
 	ct := f.ct
 	ct.c.mu.Lock()
 	e := ct.disk
+	var from entryFiles
+	if e != nil && e.health().ok() {
+		from = e.entryFiles
+	}
 	ct.c.mu.Unlock()
-	if e == nil || e.record == nil || len(f.mine) == 0 {
+	if from.record == nil || len(f.mine) == 0 {
 		return
 	}
-	first := f.mine[0].index
-	marks := e.marks(first, f.mine[len(f.mine)-1].index-first+1)
+	first, n := f.mine[0].index, f.mine[len(f.mine)-1].index-f.mine[0].index+1
+	marks, _ := within(e.health(), func() ([]byte, error) { return marks(from.record, first, n), nil }, nil)
 	ct.c.mu.Lock()
 	defer ct.c.mu.Unlock()
 	for _, fl := range f.mine {
@@ -284,7 +293,7 @@ func (ct *content) take(body io.Reader, i int64) error {
 			delete(ct.storing, i)
 		}
 	}()
-	return ct.store(i, b.data, sum, false)
+	return ct.store(i, b, sum, false)
 }
 
 // receive reads block i from body.

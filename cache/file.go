@@ -31,6 +31,9 @@ type File struct {
 // follow: the C library copies large pieces from their end.
 const slack = 16
 
+// vicinity is how many blocks behind a reader are not worth pushing.
+const vicinity = 8
+
 // Size returns the content's size in bytes.
 func (f *File) Size() int64 { return f.ct.key.Size }
 
@@ -153,11 +156,17 @@ func (f *File) goesBack(first int64) bool {
 // none. It stays as it is, and open until Close.
 func (f *File) Backing() *os.File {
 	f.ct.c.mu.Lock()
-	defer f.ct.c.mu.Unlock()
-	if e := f.ct.disk; f.ct.err == nil && e != nil && e.d != nil && e.data != nil && e.whole() {
-		return e.data
+	var data *os.File
+	if e := f.ct.disk; f.ct.err == nil && e != nil && e.d != nil && e.data != nil && e.whole() && e.d.health.ok() {
+		data = e.data
 	}
-	return nil
+	f.ct.c.mu.Unlock()
+	if data != nil {
+		if st, err := data.Stat(); err != nil || st.Size() != f.Size() {
+			return nil // somebody has cut it
+		}
+	}
+	return data
 }
 
 // Wake has w called when blocks have come that nobody has asked for yet; see
@@ -179,6 +188,11 @@ func (f *File) Fresh(p []byte) (n int, off int64) {
 	if f.mu.TryLock() {
 		near = max(f.next, 0)
 		f.mu.Unlock()
+	}
+	// The reader asks for what is next before long, and a page that it waits
+	// for is not to be waited for by who pushes.
+	for i := near; i < near+vicinity; i++ {
+		ct.fresh.clear(i)
 	}
 	i := ct.fresh.next(near)
 	if i < 0 {

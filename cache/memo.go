@@ -4,6 +4,7 @@ import (
 	"context"
 	"math"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
@@ -90,7 +91,21 @@ func (m *Memo[K, V]) Get(ctx context.Context, key K, load func(context.Context) 
 	}
 }
 
+// doubtful is how long a value is believed that was loaded in doubt.
+const doubtful = 2 * time.Second
+
+type doubtKey struct{}
+
+// Doubt tells the Memo whose load has ctx that the value it gets may be out of
+// date, and is to be loaded anew before long.
+func Doubt(ctx context.Context) {
+	if d, ok := ctx.Value(doubtKey{}).(*atomic.Bool); ok {
+		d.Store(true)
+	}
+}
+
 func (m *Memo[K, V]) load(ctx context.Context, key K, l *memoLoad[V], load func(context.Context) (V, error)) {
+	ctx = context.WithValue(ctx, doubtKey{}, new(atomic.Bool))
 	l.err = guard(func() (err error) {
 		l.v, err = load(ctx)
 		return err
@@ -101,20 +116,29 @@ func (m *Memo[K, V]) load(ctx context.Context, key K, l *memoLoad[V], load func(
 		delete(m.loading, key)
 	}
 	if l.err == nil && !l.dropped {
-		m.put(key, l.v)
+		m.put(key, l.v, m.believed(ctx, l.v))
 	}
 	close(l.done)
 }
 
-// Put remembers v for key, as if it had just been loaded.
-func (m *Memo[K, V]) Put(key K, v V) {
+// PutAs remembers v for key, as if it had just been loaded with ctx.
+func (m *Memo[K, V]) PutAs(ctx context.Context, key K, v V) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.put(key, v)
+	m.put(key, v, m.believed(ctx, v))
 }
 
-func (m *Memo[K, V]) put(key K, v V) {
-	e := memoValue[V]{v: v, cost: m.cost(v), expires: m.now().Add(m.lifetime(v))}
+// believed is how long a value is that was loaded with ctx.
+func (m *Memo[K, V]) believed(ctx context.Context, v V) time.Duration {
+	d := m.lifetime(v)
+	if doubt, ok := ctx.Value(doubtKey{}).(*atomic.Bool); ok && doubt.Load() {
+		d = min(d, doubtful)
+	}
+	return d
+}
+
+func (m *Memo[K, V]) put(key K, v V, lifetime time.Duration) {
+	e := memoValue[V]{v: v, cost: m.cost(v), expires: m.now().Add(lifetime)}
 	m.values.Remove(key)
 	m.values.Add(key, e)
 	m.total += e.cost

@@ -35,7 +35,7 @@ func TestMemo(t *testing.T) {
 	if get("a", 3) != 3 {
 		t.Error("a dropped value is remembered")
 	}
-	m.Put("a", 4)
+	m.PutAs(t.Context(), "a", 4)
 	if get("a", 5) != 4 {
 		t.Error("a value that was put is not remembered")
 	}

@@ -192,7 +192,7 @@ func TestFresh(t *testing.T) {
 	seen := make([]bool, 32*mib/BlockSize)
 	buf := make([]byte, mib)
 	total := 0
-	for end := time.After(5 * time.Second); total < 32*mib-BlockSize; {
+	for end := time.After(5 * time.Second); total < 32*mib-(1+vicinity)*BlockSize; {
 		n, off := f.Fresh(buf)
 		if n == 0 {
 			select {

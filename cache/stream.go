@@ -153,7 +153,7 @@ func (ct *content) pourBlock(body io.Reader, i int64, b *block, sum uint32, sums
 		}
 	}
 	// First the file: once it has passed, the stream brings the block no more.
-	if err := ct.store(i, b.data, sum, true); err != nil {
+	if err := ct.store(i, b, sum, true); err != nil {
 		return err
 	}
 	*sums = append(*sums, sum)

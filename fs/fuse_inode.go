@@ -27,6 +27,7 @@ type adapter struct {
 	seeds    [2]maphash.Seed
 	said     *saidOnce
 	kernel   *kernel
+	dog      *watchdog
 }
 
 // inode is a Node as the kernel knows it. It lives as long as the kernel
@@ -146,7 +147,7 @@ var (
 )
 
 func (i *inode) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*gofs.Inode, syscall.Errno) {
-	p := newPatient(ctx)
+	p := i.a.patient(ctx)
 	defer p.finish()
 	d := i.get().Dir
 	if d == nil {
@@ -201,7 +202,7 @@ func (i *inode) Open(ctx context.Context, flags uint32) (gofs.FileHandle, uint32
 	if flags&(syscall.O_WRONLY|syscall.O_RDWR|syscall.O_TRUNC|syscall.O_APPEND) != 0 {
 		return nil, 0, syscall.EROFS
 	}
-	p := newPatient(ctx)
+	p := i.a.patient(ctx)
 	defer p.finish()
 	i.mu.Lock()
 	n, stale := i.node, i.stale
@@ -279,7 +280,7 @@ var (
 // Read answers whole or with an error: to the kernel a short answer is the
 // end of the file, for every reader.
 func (f *openFile) Read(ctx context.Context, dest []byte, off int64) (fuse.ReadResult, syscall.Errno) {
-	p := newPatient(ctx)
+	p := f.i.a.patient(ctx)
 	defer p.finish()
 	s := span{off, off + int64(len(dest))}
 	f.i.reads(s)

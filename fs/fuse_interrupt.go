@@ -24,6 +24,7 @@ import (
 type patient struct {
 	context.Context // values; the kernel's INTERRUPT is its Done
 	pid             uint32
+	dog             *watchdog
 
 	mu       sync.Mutex // guards what follows
 	done     chan struct{}
@@ -31,8 +32,9 @@ type patient struct {
 	finished chan struct{}
 }
 
-func newPatient(ctx context.Context) *patient {
-	p := &patient{Context: ctx, finished: make(chan struct{})}
+func (a *adapter) patient(ctx context.Context) *patient {
+	p := &patient{Context: ctx, dog: a.dog, finished: make(chan struct{})}
+	a.dog.begins(p)
 	if c, ok := fuse.FromContext(ctx); ok {
 		p.pid = c.Pid
 	}
@@ -63,7 +65,10 @@ func (p *patient) Err() error {
 }
 
 // finish ends the watch when the request is answered.
-func (p *patient) finish() { close(p.finished) }
+func (p *patient) finish() {
+	p.dog.ends(p)
+	close(p.finished)
+}
 
 // dyingEvery is how often /proc is asked after an INTERRUPT. The kernel sends
 // one only, though a worse signal may follow.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -26,7 +27,16 @@ type MountOptions struct {
 	MaxRead    int  // bytes that the kernel asks for at a time, at most (1 MiB)
 	NoPassing  bool // have no file of the cache read by the kernel itself
 	NoPushing  bool // give the kernel no pages before it asks
-	Log        *slog.Logger
+
+	// Stuck is how long a request of the kernel may wait until the log is told
+	// where the daemon stands (2 minutes).
+	Stuck time.Duration
+
+	// Guarded has a second process clear what is left of the mount when this
+	// one is killed: this program with [GuardCommand] as its first argument,
+	// which is to call [Guard].
+	Guarded bool
+	Log     *slog.Logger
 }
 
 // Mounted is a tree that the kernel shows.
@@ -34,7 +44,9 @@ type Mounted struct {
 	server *fuse.Server
 	point  string
 	kernel *kernel
-	once   sync.Once // stops kernel
+	dog    *watchdog
+	guard  *guard
+	once   sync.Once // stops kernel and dog
 }
 
 const fsName = "mlflowfs"
@@ -54,6 +66,10 @@ func Mount(point string, root *Node, opt MountOptions) (*Mounted, error) {
 	if opt.MaxRead <= 0 {
 		opt.MaxRead = 1 << 20
 	}
+	if opt.Stuck <= 0 {
+		opt.Stuck = 2 * time.Minute
+	}
+	a.dog = newWatchdog(opt.Log, opt.Stuck)
 	negative := negativeTTL
 	o := &gofs.Options{
 		MountOptions: fuse.MountOptions{
@@ -87,9 +103,32 @@ func Mount(point string, root *Node, opt MountOptions) (*Mounted, error) {
 	if err != nil {
 		return nil, explainMount(point, opt, err)
 	}
+	keepFUSE()
 	a.kernel.start(server)
+	go a.dog.watch()
 	readAhead(point, readAheadKiB, opt.Log)
-	return &Mounted{server: server, point: point, kernel: a.kernel}, nil
+	m := &Mounted{server: server, point: point, kernel: a.kernel, dog: a.dog}
+	if opt.Guarded {
+		m.guard = startGuard(point, opt.Log)
+	}
+	return m, nil
+}
+
+// keepFUSE keeps the connection to the kernel from the programs that this one
+// starts, which go-fuse does not: as long as one has it, a mount without a
+// daemon waits for answers.
+func keepFUSE() {
+	fds, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return
+	}
+	for _, e := range fds {
+		if to, err := os.Readlink("/proc/self/fd/" + e.Name()); err == nil && to == "/dev/fuse" {
+			if fd, err := strconv.Atoi(e.Name()); err == nil {
+				syscall.CloseOnExec(fd)
+			}
+		}
+	}
 }
 
 // slogWriter sends go-fuse's own lines to the log.
@@ -126,14 +165,20 @@ func explainMount(point string, opt MountOptions, err error) error {
 // Wait returns when the tree is shown no more.
 func (m *Mounted) Wait() {
 	m.server.Wait()
-	m.once.Do(m.kernel.stop)
+	m.once.Do(m.stop)
+	m.guard.dismiss()
+}
+
+func (m *Mounted) stop() {
+	close(m.dog.stop)
+	m.kernel.stop()
 }
 
 // Unmount takes the mount away. Where it is in use, it is detached: it is gone
 // from its place at once, and Wait returns when the last user lets go; busy
 // is then true.
 func (m *Mounted) Unmount() (busy bool, err error) {
-	m.once.Do(m.kernel.stop)
+	m.once.Do(m.stop)
 	for try := range 5 {
 		if err = m.server.Unmount(); err == nil {
 			return false, nil

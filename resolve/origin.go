@@ -12,6 +12,7 @@ import (
 
 	"github.com/mlflowfs/mlflowfs/cache"
 	"github.com/mlflowfs/mlflowfs/resolve/artifact"
+	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
 )
 
 // Origin is a directory of artifacts: the union of its layers and mounts. Of
@@ -97,10 +98,10 @@ func (l listing) find(name string) (artifact.Entry, bool) {
 // the directories below it in the same answer is remembered with it.
 func (r *Resolver) list(ctx context.Context, l Layer, final bool) (listing, error) {
 	out, err := r.listings.Get(ctx, dirKey(l.Store, l.Dir), func(ctx context.Context) (listing, error) {
-		tree, err := l.Store.List(ctx, l.Dir)
+		tree, err := r.tree(ctx, l)
 		for dir, entries := range tree {
 			if dir != l.Dir {
-				r.listings.Put(dirKey(l.Store, dir), listing{artifact.Clean(r.log, dir, entries), final})
+				r.listings.PutAs(ctx, dirKey(l.Store, dir), listing{artifact.Clean(r.log, dir, entries), final})
 			}
 		}
 		return listing{artifact.Clean(r.log, l.Dir, tree[l.Dir]), final}, err
@@ -109,6 +110,48 @@ func (r *Resolver) list(ctx context.Context, l Layer, final bool) (listing, erro
 		return listing{}, nil // a place that nothing was written to
 	}
 	return out, err
+}
+
+// listed is a store's answer as the shelf keeps it, with the way by which it
+// came, which is a part of its files' keys.
+type listed struct {
+	Tree artifact.Tree
+	Via  artifact.Access
+}
+
+// tree asks a store for a directory, or gives what it said last.
+func (r *Resolver) tree(ctx context.Context, l Layer) (artifact.Tree, error) {
+	if _, here := artifact.Chosen(l.Store).(artifact.Opener); here || r.opt.Shelf == nil {
+		return l.Store.List(ctx, l.Dir)
+	}
+	said, err := cache.Recall(ctx, r.opt.Shelf, server(l.Store), dirKey(l.Store, l.Dir), func(ctx context.Context) (listed, error) {
+		tree, err := l.Store.List(ctx, l.Dir)
+		return listed{tree, artifact.Via(l.Store)}, err
+	}, mlflow.Said)
+	if err != nil && !mlflow.Said(err) {
+		// It may have come with the answer for a directory above.
+		for dir := l.Dir; dir != "" && err != nil; {
+			if dir = path.Dir(dir); dir == "." {
+				dir = ""
+			}
+			above, ok := cache.Recalled[listed](r.opt.Shelf, server(l.Store), dirKey(l.Store, dir))
+			if entries, has := above.Tree[l.Dir]; ok && has {
+				cache.Doubt(ctx)
+				said, err = listed{artifact.Tree{l.Dir: entries}, above.Via}, nil
+			}
+		}
+	}
+	if c, ok := l.Store.(*artifact.Choice); ok && err == nil {
+		c.Presume(said.Via)
+	}
+	return said.Tree, err
+}
+
+// server is what leads to a store's server.
+func server(s artifact.Store) string {
+	id := strings.TrimPrefix(strings.TrimPrefix(s.ID(), "served:"), "web:")
+	id, _, _ = strings.Cut(id, "\x00")
+	return mlflow.ServerOf(id)
 }
 
 func dirKey(s artifact.Store, dir string) string { return s.ID() + "\x00" + dir }

@@ -36,6 +36,14 @@ type Options struct {
 	// elsewhere must not choose which local files other users see.
 	NoLocal bool
 
+	// Silence is how long all ways to a directory of artifacts together may be
+	// silent; 0: as long as each of them may.
+	Silence time.Duration
+
+	// Shelf keeps what directories hold for the time in which their servers
+	// can't be asked; nil: nothing does.
+	Shelf *cache.Shelf
+
 	Log *slog.Logger
 }
 

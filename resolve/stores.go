@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/mlflowfs/mlflowfs/resolve/artifact"
 	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
@@ -38,7 +39,7 @@ func (r *Resolver) store(ctx context.Context, p place) (artifact.Store, error) {
 		}
 		switch {
 		case len(allowed) > 0:
-			return artifact.NewChoice(id, Shown(p.uri), allowed), nil
+			return artifact.NewChoice(id, Shown(p.uri), allowed, r.opt.Silence), nil
 		case len(ways) > 0:
 			return artifact.Unsupported(fmt.Sprintf("%s has no access of the kind %q, only %s", Shown(p.uri), r.opt.Access, names(ways))), nil
 		}
@@ -172,14 +173,21 @@ func (r *Resolver) bucket(scheme, uri string) []artifact.Way {
 	if !ok || host == "" {
 		return unsupported(artifact.Direct, "a %s URI without a bucket", scheme)
 	}
-	b := artifact.NewBlob(Shown(uri), key, func(ctx context.Context) (*artifact.Bucket, error) {
-		o, err := r.buckets.Get(ctx, scheme+"://"+host, func(ctx context.Context) (opened, error) {
-			b, err := open(ctx, host)
-			if none := artifact.NoCredentials(""); errors.As(err, &none) {
-				return opened{nil, err}, nil
-			}
-			return opened{b, nil}, err
-		})
+	b := artifact.NewBlob(Shown(uri), key, func(ctx context.Context, fresh bool) (*artifact.Bucket, error) {
+		get := func() (opened, error) {
+			return r.buckets.Get(ctx, scheme+"://"+host, func(ctx context.Context) (opened, error) {
+				b, err := open(ctx, host)
+				if none := artifact.NoCredentials(""); errors.As(err, &none) {
+					return opened{nil, err, time.Now()}, nil
+				}
+				return opened{b, nil, time.Now()}, err
+			})
+		}
+		o, err := get()
+		if fresh && err == nil && time.Since(o.at) > reopenEvery {
+			r.buckets.Drop(scheme + "://" + host)
+			o, err = get()
+		}
 		return o.bucket, errors.Join(err, o.err)
 	})
 	return []artifact.Way{{Access: artifact.Direct, Says: "the object store itself, with credentials of this client", Store: b}}
@@ -190,7 +198,12 @@ func (r *Resolver) bucket(scheme, uri string) []artifact.Way {
 type opened struct {
 	bucket *artifact.Bucket
 	err    error
+	at     time.Time
 }
+
+// reopenEvery is how often a bucket whose credentials are refused is opened
+// with those that can be found then.
+const reopenEvery = 5 * time.Second
 
 // proxied follows mlflow.store.artifact.mlflow_artifacts_repo.resolve_uri:
 // the scheme and the path's prefix are the tracking server's, the host is the

@@ -351,12 +351,52 @@ func TestUnmount(t *testing.T) {
 	}
 }
 
+// guardOf gives the process that watches over a mount.
+func guardOf(t *testing.T, m *mount) (pid int) {
+	t.Helper()
+	waitFor(t, "no guard", 5*time.Second, func() bool {
+		procs, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+		for _, p := range procs {
+			if cmd, _ := os.ReadFile(p); bytes.Contains(cmd, []byte("__guard")) && bytes.Contains(cmd, []byte(m.dir)) {
+				fmt.Sscanf(p, "/proc/%d/", &pid)
+			}
+		}
+		return pid > 0
+	})
+	return pid
+}
+
+// A killed daemon leaves no dead mount: its guard takes it away, and goes.
+func TestKilledDaemonLeavesNothing(t *testing.T) {
+	s := shared.get(t, "sqlite 3.17")
+	m := mountAt(t, s.uri, nil)
+	guard := guardOf(t, m)
+	m.killed = true
+	m.cmd.Process.Kill()
+	<-m.ended
+	waitFor(t, "the dead mount stays", 2*time.Second, func() bool {
+		b, err := os.ReadFile("/proc/self/mounts")
+		return err == nil && !bytes.Contains(b, []byte(m.dir))
+	})
+	if _, err := os.ReadDir(m.dir); err != nil {
+		t.Error(err)
+	}
+	waitFor(t, "the guard stays", 10*time.Second, func() bool { return syscall.Kill(guard, 0) != nil })
+	// One that ends well dismisses it.
+	m = mountAt(t, s.uri, nil)
+	guard = guardOf(t, m)
+	m.stop()
+	waitFor(t, "the guard stays", 10*time.Second, func() bool { return syscall.Kill(guard, 0) != nil })
+}
+
 // What a killed daemon leaves is cleared by the next mount, and by unmount.
 func TestDeadMount(t *testing.T) {
 	s := shared.get(t, "sqlite 3.17")
 	kill := func() *mount {
 		m := mountAt(t, s.uri, nil)
 		m.killed = true
+		guard := guardOf(t, m)
+		syscall.Kill(guard, syscall.SIGKILL) // who would clear it
 		m.cmd.Process.Kill()
 		<-m.ended
 		if _, err := output("ls", m.dir); err == nil || !strings.Contains(err.Error(), "not connected") {

@@ -112,13 +112,14 @@ func scope() string {
 	return b.String()
 }
 
-// open makes the cache of a daemon.
-func (c *caching) open(log *slog.Logger) (*cache.Cache, error) {
+// open makes the cache of a daemon; the disk below it is nil where there is
+// none.
+func (c *caching) open(log *slog.Logger) (*cache.Cache, *cache.Disk, error) {
 	d, err := c.disk()
 	if err != nil && c.dir == defaultCacheDir() {
 		log.Warn("nothing is kept on disk", "err", err)
 	} else if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	opt := cache.Options{Disk: d, Memory: int64(c.memory) / 2, Parallel: c.parallel, Log: log}
 	if opt.Fill = opt.Memory / 2; d != nil {
@@ -128,7 +129,7 @@ func (c *caching) open(log *slog.Logger) (*cache.Cache, error) {
 	if c.fillSet != nil && c.fillSet() {
 		opt.Fill = min(int64(c.fillLimit), 2*opt.Fill)
 	}
-	return newCache(opt, int64(c.memory)), nil
+	return newCache(opt, int64(c.memory)), d, nil
 }
 
 // newCache makes the process's cache, and has the Go runtime keep to the limit

@@ -4,10 +4,12 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"strconv"
 	"time"
 
 	"github.com/spf13/pflag"
 
+	"github.com/mlflowfs/mlflowfs/cache"
 	"github.com/mlflowfs/mlflowfs/resolve"
 	"github.com/mlflowfs/mlflowfs/resolve/artifact"
 	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
@@ -19,7 +21,13 @@ type connection struct {
 	trackingURI string
 	registryURI string
 	access      accessFlag
+	tokenFile   string
 	logLevel    string
+
+	// Of a daemon:
+	timeout time.Duration // 0: MLFLOW_HTTP_REQUEST_TIMEOUT, or its default
+	offline bool
+	shelf   *cache.Shelf // nil: no answer is kept
 }
 
 func (c *connection) bind(fl *pflag.FlagSet, env environment, logLevel string) {
@@ -28,6 +36,8 @@ func (c *connection) bind(fl *pflag.FlagSet, env environment, logLevel string) {
 	env.bind(fl, "tracking-uri", "MLFLOW_TRACKING_URI")
 	fl.StringVar(&c.registryURI, "registry-uri", "", "where the model registry is, if not at the tracking URI")
 	env.bind(fl, "registry-uri", "MLFLOW_REGISTRY_URI")
+	fl.StringVar(&c.tokenFile, "token-file", "", "file that holds the token for the tracking server, read anew when it changes")
+	env.bind(fl, "token-file", mlflow.TokenFileVariable)
 	fl.Var(&c.access, "artifact-access", "auto, or one way to artifacts: direct (with this client's credentials), presigned (URLs that the server signs), server (through the server)")
 	env.bind(fl, "artifact-access", "MLFLOWFS_ARTIFACT_ACCESS")
 	fl.StringVar(&c.logLevel, "log-level", logLevel, "debug, info, warn or error")
@@ -75,16 +85,30 @@ func (s *stores) close() {
 	}
 }
 
+// env is the environment, with what flags say in its place.
+func (c *connection) env(name string) string {
+	switch {
+	case name == mlflow.TimeoutVariable && c.timeout > 0:
+		return strconv.FormatFloat(c.timeout.Seconds(), 'f', -1, 64)
+	case name == mlflow.OfflineVariable && c.offline:
+		return "true"
+	case name == mlflow.TokenFileVariable && c.tokenFile != "":
+		return c.tokenFile
+	}
+	return os.Getenv(name)
+}
+
 // open opens the stores and makes a resolver of them; noLocal is
 // [resolve.Options.NoLocal] where the tracking store is a server. Where no
 // tracking URI is given, the default store is opened only if it is needed: a
 // storage URI needs none.
 func (c *connection) open(ttl time.Duration, needed, noLocal bool, log *slog.Logger) (*stores, error) {
-	set, err := mlflow.ReadSettings(os.Getenv)
+	env := c.env
+	set, err := mlflow.ReadSettings(env)
 	if err != nil {
 		return nil, usageError{err}
 	}
-	web, err := mlflow.NewWebClient(os.Getenv, log)
+	web, err := mlflow.NewWebClient(env, log)
 	if err != nil {
 		return nil, err
 	}
@@ -93,20 +117,27 @@ func (c *connection) open(ttl time.Duration, needed, noLocal bool, log *slog.Log
 		c.trackingURI = mlflow.DefaultTrackingURI()
 	}
 	if c.trackingURI != "" {
-		if s.tracking, s.client, err = mlflow.Open(c.trackingURI, os.Getenv, log); err != nil {
+		if s.tracking, s.client, err = mlflow.Open(c.trackingURI, env, log); err != nil {
 			return nil, err
 		}
 	}
 	if c.registryURI != "" && c.registryURI != c.trackingURI {
-		if s.registry, _, err = mlflow.Open(c.registryURI, os.Getenv, log); err != nil {
+		var client *mlflow.Client
+		if s.registry, client, err = mlflow.Open(c.registryURI, env, log); err != nil {
 			s.close()
 			return nil, fmt.Errorf("the registry: %w", err)
 		}
+		if client != nil && c.shelf != nil {
+			s.registry = mlflow.Keep(s.registry, c.shelf, c.registryURI)
+		}
+	}
+	if s.client != nil && c.shelf != nil {
+		s.tracking = mlflow.Keep(s.tracking, c.shelf, c.trackingURI)
 	}
 	s.Resolver = resolve.New(resolve.Options{
 		Tracking: s.tracking, Registry: s.registry, Client: s.client, Web: web,
-		Buckets: buckets(set, os.Getenv), Access: artifact.Access(c.access),
-		TTL: ttl, NoLocal: noLocal && s.client != nil, Log: log,
+		Buckets: buckets(set, env), Access: artifact.Access(c.access),
+		TTL: ttl, NoLocal: noLocal && s.client != nil, Silence: c.timeout, Shelf: c.shelf, Log: log,
 	})
 	return s, nil
 }

@@ -23,6 +23,8 @@ import (
 	"os"
 
 	"github.com/spf13/cobra"
+
+	mount "github.com/mlflowfs/mlflowfs/fs"
 )
 
 // Exit codes.
@@ -39,6 +41,10 @@ type usageError struct{ error }
 func (e usageError) Unwrap() error { return e.error }
 
 func main() {
+	if len(os.Args) > 1 && os.Args[1] == mount.GuardCommand {
+		mount.Guard(os.Args[2:])
+		return
+	}
 	if err := rootCommand().Execute(); err != nil {
 		fmt.Fprintln(os.Stderr, "mlflowfs:", err)
 		os.Exit(exitCode(err))

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/mlflowfs/mlflowfs/cache"
 	"github.com/mlflowfs/mlflowfs/fs"
 	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
 )
@@ -24,6 +26,7 @@ type mountFlags struct {
 	allowOther    bool
 	uris          []string
 	ttl           time.Duration
+	stale         time.Duration
 	debugFUSE     bool
 	noPassthrough bool
 	noPush        bool
@@ -48,9 +51,12 @@ MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR; for artifacts in S3 MLFLOW_S3_ENDPOINT_URL a
 MLFLOW_S3_IGNORE_TLS. Object stores take their own variables (AWS_…, GOOGLE_…,
 AZURE_STORAGE_…); where there are none, the tracking server's access is used.`,
 		Args: exactly(1, "one MOUNTPOINT"),
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(c *cobra.Command, args []string) error {
 			if err := env.apply(); err != nil {
 				return err
+			}
+			if !c.Flags().Changed("timeout") && os.Getenv("MLFLOWFS_TIMEOUT") == "" && os.Getenv(mlflow.TimeoutVariable) != "" {
+				f.timeout = 0 // MLflow's own variable says it
 			}
 			return f.run(args[0])
 		},
@@ -65,6 +71,12 @@ AZURE_STORAGE_…); where there are none, the tracking server's access is used.`
 	env.bind(fl, "mount-uris", "MLFLOWFS_MOUNT_URIS")
 	fl.DurationVar(&f.ttl, "metadata-ttl", 10*time.Second, "how long an answer of the server is believed; six times as long for what is finished")
 	env.bind(fl, "metadata-ttl", "MLFLOWFS_METADATA_TTL")
+	fl.DurationVar(&f.timeout, "timeout", 30*time.Second, "how long a server may be silent until what waits for it fails")
+	env.bind(fl, "timeout", "MLFLOWFS_TIMEOUT")
+	fl.BoolVar(&f.offline, "offline", false, "use no network: show what was listed before, and read what the cache has")
+	env.bind(fl, "offline", mlflow.OfflineVariable)
+	fl.DurationVar(&f.stale, "stale-if-error", 24*time.Hour, "how old a listing may be that is shown while its server can't be asked; 0: none is")
+	env.bind(fl, "stale-if-error", "MLFLOWFS_STALE_IF_ERROR")
 	fl.BoolVar(&f.debugFUSE, "debug-fuse", false, "log each request of the kernel (with --log-level debug)")
 	env.bind(fl, "debug-fuse", "MLFLOWFS_DEBUG_FUSE")
 	fl.BoolVar(&f.noPassthrough, "no-passthrough", false, "have the kernel read no file of the cache by itself")
@@ -81,6 +93,9 @@ func (f *mountFlags) run(point string) error {
 	}
 	if f.ttl <= 0 {
 		return usageError{fmt.Errorf("--metadata-ttl %v: it must be more than 0", f.ttl)}
+	}
+	if f.timeout < 0 || f.stale < 0 {
+		return usageError{errors.New("--timeout and --stale-if-error must not be less than 0")}
 	}
 	if err := f.check(); err != nil {
 		return err
@@ -102,21 +117,23 @@ func (f *mountFlags) run(point string) error {
 
 // tree opens the stores and makes the tree that they show.
 func (f *mountFlags) tree(log *slog.Logger) (root *fs.Node, closeStores func(), err error) {
+	c, d, err := f.caching.open(log)
+	if err != nil {
+		return nil, nil, err
+	}
+	f.shelf = cache.NewShelf(d, cache.ShelfOptions{Stale: f.stale, Offline: f.offline, Log: log})
 	s, err := f.connection.open(f.ttl, true, f.allowOther, log)
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := ping(s.tracking, f.trackingURI, log); err != nil {
+	if f.offline {
+		log.Info("the network is not used; what was listed before is shown, and what the cache has can be read")
+	} else if err := ping(s.tracking, f.trackingURI, log); err != nil {
 		s.close()
 		return nil, nil, err
 	}
 	if s.client != nil { // known by the time that it is needed
 		go s.client.OffersPresigned(context.Background())
-	}
-	c, err := f.caching.open(log)
-	if err != nil {
-		s.close()
-		return nil, nil, err
 	}
 	if root, err = fs.New(s.Resolver, c, log, f.uris...); err != nil {
 		s.close()
@@ -127,7 +144,7 @@ func (f *mountFlags) tree(log *slog.Logger) (root *fs.Node, closeStores func(), 
 
 // pingFor is how long a mount waits for the server's first word. A server
 // that is down now may come up later, and the mount with it.
-const pingFor = 3 * time.Second
+const pingFor = 1500 * time.Millisecond
 
 func ping(s mlflow.Store, uri string, log *slog.Logger) error {
 	ctx, cancel := context.WithTimeout(context.Background(), pingFor)
@@ -154,7 +171,7 @@ func (f *mountFlags) serve(point string, root *fs.Node, log *slog.Logger) error 
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
 	defer signal.Stop(signals)
 	m, err := fs.Mount(point, root, fs.MountOptions{
-		AllowOther: f.allowOther, Debug: f.debugFUSE, MaxRead: f.maxRead(), NoPassing: f.noPassthrough, NoPushing: f.noPush, Log: log,
+		AllowOther: f.allowOther, Debug: f.debugFUSE, MaxRead: f.maxRead(), NoPassing: f.noPassthrough, NoPushing: f.noPush, Stuck: 3 * cmp.Or(f.timeout, 2*time.Minute), Guarded: true, Log: log,
 	})
 	if err != nil {
 		return err

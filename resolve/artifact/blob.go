@@ -62,7 +62,7 @@ type Answer struct {
 type Blob struct {
 	uri  string // as it may be shown
 	root string // key, no slash at either end
-	open func(context.Context) (*Bucket, error)
+	open func(ctx context.Context, fresh bool) (*Bucket, error)
 }
 
 var (
@@ -71,8 +71,10 @@ var (
 )
 
 // NewBlob makes a store of the directory root in a bucket, which open gives
-// whenever it is needed. uri is both, as it may be shown.
-func NewBlob(uri, root string, open func(context.Context) (*Bucket, error)) *Blob {
+// whenever it is needed; fresh says that its credentials were refused, and asks
+// for one with those that can be found now, or the same where that is all too
+// soon. uri is both, as it may be shown.
+func NewBlob(uri, root string, open func(ctx context.Context, fresh bool) (*Bucket, error)) *Blob {
 	return &Blob{strings.TrimRight(uri, "/"), strings.Trim(root, "/"), open}
 }
 
@@ -157,14 +159,42 @@ func (o *object) entry(name string) Entry {
 }
 
 func (b *Blob) page(ctx context.Context, prefix, delimiter string, token []byte) ([]object, []byte, error) {
-	bucket, err := b.open(ctx)
+	bucket, err := b.open(ctx, false)
 	if err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", b.uri, err)
 	}
+	objects, next, err := b.pageOf(ctx, bucket, prefix, delimiter, token)
+	if fresh := b.renewed(ctx, bucket, err); fresh != nil {
+		objects, next, err = b.pageOf(ctx, fresh, prefix, delimiter, token)
+	}
+	if err != nil {
+		return nil, nil, b.fail(bucket, "", err, "")
+	}
+	return objects, next, nil
+}
+
+// renewed gives a bucket with newer credentials, where err says that those of
+// bucket are refused and there are others; else nil.
+func (b *Blob) renewed(ctx context.Context, bucket *Bucket, err error) *Bucket {
+	if err == nil {
+		return nil
+	}
+	status, code, _ := bucket.Refusal(err)
+	if status != http.StatusUnauthorized && status != http.StatusForbidden && code != "ExpiredToken" && code != "TokenRefreshRequired" {
+		return nil
+	}
+	fresh, err := b.open(ctx, true)
+	if err != nil || fresh == bucket {
+		return nil
+	}
+	return fresh
+}
+
+func (b *Blob) pageOf(ctx context.Context, bucket *Bucket, prefix, delimiter string, token []byte) ([]object, []byte, error) {
 	w := bucket.Settings.Watch(ctx, "listing "+b.uri)
 	var listed []*blob.ListObject
 	var next []byte
-	err = bucket.twice(func() (err error) {
+	err := bucket.twice(func() (err error) {
 		listed, next, err = bucket.ListPage(w.Context(), token, onePage, &blob.ListOptions{
 			Prefix: prefix, Delimiter: delimiter,
 			BeforeList: func(as func(any) bool) error { return bucket.BeforeList(as, prefix) },
@@ -172,7 +202,7 @@ func (b *Blob) page(ctx context.Context, prefix, delimiter string, token []byte)
 		return err
 	})
 	if err := w.End(err); err != nil {
-		return nil, nil, b.fail(bucket, "", err, "")
+		return nil, nil, err
 	}
 	answered(ctx)
 	out := make([]object, len(listed))
@@ -225,21 +255,18 @@ func plant(dir, prefix string, objects []object) Tree {
 
 // ReadRange reads an object, pinned to the validator where there is one.
 func (b *Blob) ReadRange(ctx context.Context, file string, off, n int64, validator string) (*cache.Body, error) {
-	bucket, err := b.open(ctx)
+	bucket, err := b.open(ctx, false)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", b.uri, err)
 	}
-	w := bucket.Settings.Watch(ctx, "reading "+b.uri)
-	var rc io.ReadCloser
-	var a Answer
-	err = bucket.twice(func() (err error) {
-		rc, a, err = bucket.read(w.Context(), b.key(file), validator, off, n)
-		return err
-	})
-	if err != nil {
-		return nil, b.fail(bucket, file, w.End(err), validator)
+	rc, a, err := b.readFrom(ctx, bucket, file, off, n, validator)
+	if fresh := b.renewed(ctx, bucket, err); fresh != nil {
+		rc, a, err = b.readFrom(ctx, fresh, file, off, n, validator)
 	}
-	body := &cache.Body{ReadCloser: w.Body(rc), Total: a.Size, Validator: a.Version, Sums: a.Sums}
+	if err != nil {
+		return nil, b.fail(bucket, file, err, validator)
+	}
+	body := &cache.Body{ReadCloser: rc, Total: a.Size, Validator: a.Version, Sums: a.Sums}
 	if a.ContentRange == "" {
 		body.Whole = true
 		return body, nil
@@ -249,6 +276,18 @@ func (b *Blob) ReadRange(ctx context.Context, file string, off, n int64, validat
 		return nil, err
 	}
 	return body, nil
+}
+
+func (b *Blob) readFrom(ctx context.Context, bucket *Bucket, file string, off, n int64, validator string) (rc io.ReadCloser, a Answer, err error) {
+	w := bucket.Settings.Watch(ctx, "reading "+b.uri)
+	err = bucket.twice(func() (err error) {
+		rc, a, err = bucket.read(w.Context(), b.key(file), validator, off, n)
+		return err
+	})
+	if err != nil {
+		return nil, a, w.End(err)
+	}
+	return w.Body(rc), a, nil
 }
 
 // twice asks once, and again where the first answer says how.

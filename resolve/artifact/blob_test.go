@@ -50,7 +50,7 @@ func memory(t *testing.T, keys ...string) *Bucket {
 }
 
 func blobOf(b *Bucket, root string) *Blob {
-	return NewBlob("mem://b/"+root, root, func(context.Context) (*Bucket, error) { return b, nil })
+	return NewBlob("mem://b/"+root, root, func(context.Context, bool) (*Bucket, error) { return b, nil })
 }
 
 // show gives a tree as lines.

@@ -57,6 +57,7 @@ type Choice struct {
 	id       string
 	ways     []Way
 	patience time.Duration // for a way that has another behind it
+	total    time.Duration // for all ways together; 0: each has its own
 
 	mu     sync.Mutex // guards what follows
 	errs   []error    // of the ways that were left, in order
@@ -73,9 +74,14 @@ var (
 )
 
 // NewChoice makes a store of ways, which are not empty, to the directory at
-// where, which id identifies.
-func NewChoice(id, where string, ways []Way) *Choice {
-	return &Choice{Where: where, id: id, ways: ways, patience: 20 * time.Second}
+// where, which id identifies. silence is how long all of them together may be
+// silent; 0: each has its own patience.
+func NewChoice(id, where string, ways []Way, silence time.Duration) *Choice {
+	c := &Choice{Where: where, id: id, ways: ways, patience: 20 * time.Second, total: silence}
+	if silence > 0 {
+		c.patience = min(c.patience, silence/3)
+	}
+	return c
 }
 
 // ID is that of the directory, whatever the way.
@@ -101,6 +107,23 @@ func Via(s Store) Access { return decided(s).Access }
 // Chosen is the store that answers for s: where s is a Choice that is decided,
 // that of its way.
 func Chosen(s Store) Store { return decided(s).Store }
+
+// Presume takes the way of a kind as the one that is chosen, where none is: it
+// was when the directory was listed last. Its first read may still leave it.
+func (c *Choice) Presume(a Access) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i, w := range c.ways {
+		if !c.listed && w.Access == a {
+			for range i {
+				c.errs = append(c.errs, errPresumed)
+			}
+			c.listed = true
+		}
+	}
+}
+
+var errPresumed = errors.New("not tried: it was left when the directory was listed last")
 
 // Verdicts says how each way was found.
 func (c *Choice) Verdicts() []Verdict {
@@ -169,11 +192,12 @@ func (c *Choice) try(ctx context.Context, f func(context.Context, Store) (bool, 
 	var errs []error
 	var err error
 	var found, absent bool
+	begin := time.Now()
 	for i, w := range c.ways {
 		last := i == len(c.ways)-1
 		tctx, cancel := ctx, context.CancelFunc(func() {})
-		if !last {
-			tctx, cancel = untilAnswered(ctx, c.patience)
+		if d := c.patienceFor(last, begin); d > 0 {
+			tctx, cancel = untilAnswered(ctx, d)
 		}
 		if ck, ok := w.Store.(checker); ok {
 			err = ck.check(tctx)
@@ -206,6 +230,18 @@ func (c *Choice) try(ctx context.Context, f func(context.Context, Store) (bool, 
 		c.errs, c.listed = errs, true // else nothing is anywhere yet
 	}
 	return err
+}
+
+// patienceFor is how long a way may take to begin its answer, where the first
+// was asked at begin; 0: as long as it likes.
+func (c *Choice) patienceFor(last bool, begin time.Time) time.Duration {
+	if !last {
+		return c.patience
+	}
+	if waited := time.Since(begin); c.total > 0 && waited > time.Millisecond {
+		return max(c.total-waited, time.Second)
+	}
+	return 0
 }
 
 // untilAnswered is ctx, but that it ends after patience unless a first answer
@@ -270,12 +306,13 @@ func leads(err error) bool {
 
 // ReadRange reads by the way that is chosen. The first read proves the way.
 func (c *Choice) ReadRange(ctx context.Context, file string, off, n int64, validator string) (*cache.Body, error) {
+	begin := time.Now()
 	for {
 		c.mu.Lock()
 		at, proven := len(c.errs), c.proven
 		w := c.ways[at]
 		c.mu.Unlock()
-		body, err := c.read(ctx, w, proven || at == len(c.ways)-1, file, off, n, validator)
+		body, err := c.read(ctx, w, c.patienceFor(proven || at == len(c.ways)-1, begin), file, off, n, validator)
 		c.mu.Lock()
 		if err == nil {
 			if at == len(c.errs) {
@@ -297,13 +334,13 @@ func (c *Choice) ReadRange(ctx context.Context, file string, off, n int64, valid
 	}
 }
 
-// read asks one way. Where there is another behind it, it must begin to answer
-// soon.
-func (c *Choice) read(ctx context.Context, w Way, alone bool, file string, off, n int64, validator string) (*cache.Body, error) {
-	if alone {
+// read asks one way, which must begin to answer within patience, if that is
+// not 0.
+func (c *Choice) read(ctx context.Context, w Way, patience time.Duration, file string, off, n int64, validator string) (*cache.Body, error) {
+	if patience == 0 {
 		return w.Store.ReadRange(ctx, file, off, n, validator)
 	}
-	watch := mlflow.Settings{Silence: c.patience}.Watch(ctx, "reading "+file)
+	watch := mlflow.Settings{Silence: patience}.Watch(ctx, "reading "+file)
 	body, err := w.Store.ReadRange(watch.Context(), file, off, n, validator)
 	if err != nil {
 		return nil, watch.End(err)

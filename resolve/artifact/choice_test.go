@@ -64,7 +64,7 @@ func choiceOf(stores ...*scripted) *Choice {
 	for i, s := range stores {
 		ways = append(ways, Way{Access: Access(fmt.Sprint(i)), Store: s})
 	}
-	c := NewChoice("id", "where", ways)
+	c := NewChoice("id", "where", ways, 0)
 	c.patience = 50 * time.Millisecond
 	return c
 }

@@ -26,6 +26,7 @@ type Client struct {
 	retry *retryablehttp.Client
 	set   Settings
 	log   *slog.Logger
+	creds *renewable // nil where there are none
 
 	presigned *cache.Memo[struct{}, bool] // see OffersPresigned
 }
@@ -38,7 +39,7 @@ func NewClient(uri string, env Env, log *slog.Logger) (*Client, error) {
 		// The parse error would quote the URI, which may hold a password.
 		return nil, fmt.Errorf("the tracking URI is no http:// or https:// address with a host")
 	}
-	creds, err := readCredentials(u, env)
+	creds, err := newRenewable(u, env, log)
 	if err != nil {
 		return nil, err
 	}
@@ -47,13 +48,17 @@ func NewClient(uri string, env Env, log *slog.Logger) (*Client, error) {
 		return nil, err
 	}
 	base := &url.URL{Scheme: u.Scheme, Host: u.Host, Path: strings.TrimRight(u.Path, "/")}
-	return newClient(base, env, log, tlsConf, func(t *http.Transport) http.RoundTripper {
+	c, err := newClient(base, env, log, tlsConf, func(t *http.Transport) http.RoundTripper {
 		auth := &authTransport{next: t, base: base, creds: creds, workspace: env("MLFLOW_WORKSPACE")}
 		if Truthy(env("MLFLOW_TRACKING_AWS_SIGV4")) {
 			auth.sigV4 = &sigV4{signer: v4.NewSigner()}
 		}
 		return auth
 	})
+	if err == nil {
+		c.creds = creds
+	}
+	return c, err
 }
 
 // NewWebClient makes a client for addresses that are not the tracking
@@ -76,7 +81,7 @@ func newClient(base *url.URL, env Env, log *slog.Logger, tlsConf *tls.Config, dr
 		HTTPClient:   &http.Client{Transport: dress(transport), CheckRedirect: keepHeadersHome},
 		RetryMax:     set.Retries,
 		RetryWaitMin: set.Backoff,
-		RetryWaitMax: 30 * time.Second,
+		RetryWaitMax: longestWait,
 		CheckRetry:   worthRetrying,
 		Backoff:      retryablehttp.DefaultBackoff, // doubles; follows Retry-After
 		ErrorHandler: retryablehttp.PassthroughErrorHandler,
@@ -88,6 +93,10 @@ func newClient(base *url.URL, env Env, log *slog.Logger, tlsConf *tls.Config, dr
 	}
 	return c, nil
 }
+
+// longestWait is the longest time before a request is sent again, but where
+// the server asks for more: one that is back is found so much later.
+const longestWait = 3 * time.Second
 
 // keepHeadersHome lets a redirect to another host take no header along but
 // what a range needs: a header that a presigned URL came with may hold a key.
@@ -117,6 +126,9 @@ func worthRetrying(ctx context.Context, resp *http.Response, err error) (bool, e
 	if ctx.Err() != nil {
 		return false, context.Cause(ctx)
 	}
+	if errors.Is(err, ErrOffline) {
+		return false, ErrOffline
+	}
 	var unsigned *signError
 	if errors.As(err, &unsigned) {
 		return false, unsigned
@@ -135,8 +147,28 @@ func worthRetrying(ctx context.Context, resp *http.Response, err error) (bool, e
 // Do sends req, again where that is worth it, and returns when the headers of
 // an answer are there, be it one of success or not. When no headers have come
 // after MLFLOW_HTTP_REQUEST_TIMEOUT, retries included, or no piece of the body
-// for that long, the request ends with an error.
+// for that long, the request ends with an error. One that the tracking server
+// refuses is sent once more where there are new credentials by now.
 func (c *Client) Do(req *http.Request) (*http.Response, error) {
+	if c.creds == nil || req.URL.Host != c.base.Host || req.URL.Scheme != c.base.Scheme {
+		return c.send(req)
+	}
+	with := c.creds.get()
+	resp, err := c.send(req)
+	if err != nil || (resp.StatusCode != http.StatusUnauthorized && resp.StatusCode != http.StatusForbidden) || !c.creds.refused(with) {
+		return resp, err
+	}
+	resp.Body.Close()
+	again := req.Clone(req.Context())
+	if req.GetBody != nil {
+		if again.Body, err = req.GetBody(); err != nil {
+			return nil, err
+		}
+	}
+	return c.send(again)
+}
+
+func (c *Client) send(req *http.Request) (*http.Response, error) {
 	w := c.set.Watch(req.Context(), req.Method+" "+req.URL.Host)
 	rreq, err := retryablehttp.FromRequest(req.WithContext(w.Context()))
 	if err != nil {

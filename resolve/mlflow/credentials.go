@@ -5,10 +5,14 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
+	"sync"
+	"time"
 
 	"gopkg.in/ini.v1"
 )
@@ -22,10 +26,29 @@ type credentials struct {
 	token          string
 }
 
+// TokenFileVariable names a file that holds a token, which may be another one
+// the next time that it is read.
+const TokenFileVariable = "MLFLOWFS_TOKEN_FILE"
+
 // readCredentials takes them from where the MLflow client does
 // (mlflow.utils.credentials): the tracking URI's own user and password, the
-// environment, ~/.mlflow/credentials; the first that has a part wins it.
+// environment, ~/.mlflow/credentials; the first that has a part wins it. A
+// token's file comes before all of them.
 func readCredentials(u *url.URL, env Env) (credentials, error) {
+	if name := env(TokenFileVariable); name != "" {
+		b, err := os.ReadFile(name)
+		token := strings.TrimSpace(string(b))
+		if err == nil && token == "" {
+			err = fmt.Errorf("%s is empty", name)
+		}
+		if err != nil {
+			return credentials{}, fmt.Errorf("the token can't be read: %w", err)
+		}
+		if strings.ContainsAny(token, "\r\n") {
+			return credentials{}, fmt.Errorf("%s holds more than one line: it must hold the token alone", name)
+		}
+		return credentials{token: token}, nil
+	}
 	c := credentials{
 		user:     env("MLFLOW_TRACKING_USERNAME"),
 		password: env("MLFLOW_TRACKING_PASSWORD"),
@@ -48,6 +71,76 @@ func readCredentials(u *url.URL, env Env) (credentials, error) {
 		c.password, _ = u.User.Password()
 	}
 	return c, nil
+}
+
+// renewable are credentials that are read anew when their files have changed.
+type renewable struct {
+	uri *url.URL
+	env Env
+	log *slog.Logger
+
+	mu     sync.Mutex // guards what follows; no other lock is taken under it
+	now    credentials
+	stamp  string // of the files, when they were read
+	looked time.Time
+}
+
+// lookEvery is how often it is looked whether a file has changed.
+const lookEvery = time.Second
+
+func newRenewable(u *url.URL, env Env, log *slog.Logger) (*renewable, error) {
+	r := &renewable{uri: u, env: env, log: log, looked: time.Now()}
+	r.stamp = r.stamped()
+	var err error
+	r.now, err = readCredentials(u, env)
+	return r, err
+}
+
+// stamped is what the files are known to have changed by.
+func (r *renewable) stamped() (s string) {
+	for _, name := range []string{r.env(TokenFileVariable), filepath.Join(r.env("HOME"), ".mlflow", "credentials")} {
+		if st, err := os.Stat(name); err == nil {
+			s += fmt.Sprint(name, st.Size(), st.ModTime().UnixNano(), " ")
+		}
+	}
+	return s
+}
+
+// get gives the credentials of now.
+func (r *renewable) get() credentials {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if time.Since(r.looked) > lookEvery {
+		r.looked = time.Now()
+		if s := r.stamped(); s != r.stamp {
+			r.read(s)
+		}
+	}
+	return r.now
+}
+
+// refused tells whether there are other credentials than those that were
+// refused.
+func (r *renewable) refused(old credentials) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.now == old {
+		r.read(r.stamped())
+	}
+	return r.now != old
+}
+
+// read reads the files anew; what can't be read changes nothing. r.mu is held.
+func (r *renewable) read(stamp string) {
+	c, err := readCredentials(r.uri, r.env)
+	if err != nil {
+		r.log.Warn("the credentials can't be read anew; those of before are used", "err", err)
+		return
+	}
+	if r.stamp = stamp; c != r.now {
+		r.now = c
+		r.log.Info("the credentials have changed, and the new ones are used")
+	}
 }
 
 func credentialsFile(home string) (user, password string, err error) {
@@ -73,7 +166,7 @@ func credentialsFile(home string) (user, password string, err error) {
 type authTransport struct {
 	next      http.RoundTripper
 	base      *url.URL
-	creds     credentials
+	creds     *renewable
 	workspace string
 	sigV4     *sigV4 // nil: no signature
 }
@@ -81,11 +174,12 @@ type authTransport struct {
 func (t *authTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if req.URL.Scheme == t.base.Scheme && req.URL.Host == t.base.Host {
 		req = req.Clone(req.Context())
+		c := t.creds.get()
 		switch {
-		case t.creds.user != "" && t.creds.password != "":
-			req.SetBasicAuth(t.creds.user, t.creds.password)
-		case t.creds.token != "":
-			req.Header.Set("Authorization", "Bearer "+t.creds.token)
+		case c.user != "" && c.password != "":
+			req.SetBasicAuth(c.user, c.password)
+		case c.token != "":
+			req.Header.Set("Authorization", "Bearer "+c.token)
 		}
 		if t.workspace != "" {
 			req.Header.Set("X-MLFLOW-WORKSPACE", t.workspace)

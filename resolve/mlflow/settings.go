@@ -1,6 +1,8 @@
 package mlflow
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -14,7 +16,17 @@ type Settings struct {
 	Silence time.Duration // MLFLOW_HTTP_REQUEST_TIMEOUT, 120 s
 	Retries int           // MLFLOW_HTTP_REQUEST_MAX_RETRIES, 6
 	Backoff time.Duration // before the first retry: MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR, 0.5 s
+	Offline bool          // nothing is sent (MLFLOWFS_OFFLINE, ours)
 }
+
+// Variables that flags stand for, too.
+const (
+	TimeoutVariable = "MLFLOW_HTTP_REQUEST_TIMEOUT"
+	OfflineVariable = "MLFLOWFS_OFFLINE"
+)
+
+// ErrOffline is why nothing is sent to a server.
+var ErrOffline = errors.New("the network is not used (--offline)")
 
 // ReadSettings reads them; each is a number, 0 or more.
 func ReadSettings(env Env) (Settings, error) {
@@ -29,7 +41,7 @@ func ReadSettings(env Env) (Settings, error) {
 		}
 		return n, nil
 	}
-	timeout, err := number("MLFLOW_HTTP_REQUEST_TIMEOUT", 120)
+	timeout, err := number(TimeoutVariable, 120)
 	if err != nil {
 		return Settings{}, err
 	}
@@ -39,7 +51,7 @@ func ReadSettings(env Env) (Settings, error) {
 	}
 	backoff, err := number("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", 0.5)
 	seconds := func(n float64) time.Duration { return time.Duration(n * float64(time.Second)) }
-	return Settings{seconds(timeout), int(retries), seconds(backoff)}, err
+	return Settings{seconds(timeout), int(retries), seconds(backoff), Truthy(env(OfflineVariable))}, err
 }
 
 // headRead is what a connection's buffer takes at a time, in bytes: an answer's
@@ -56,6 +68,9 @@ func (s Settings) Tune(t *http.Transport) {
 		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 10 * time.Second, Interval: 5 * time.Second, Count: 4},
 	}
 	t.DialContext = quickAck(dialer.DialContext)
+	if s.Offline {
+		t.DialContext = func(context.Context, string, string) (net.Conn, error) { return nil, ErrOffline }
+	}
 	t.TLSHandshakeTimeout = 10 * time.Second
 	t.MaxIdleConns = 256
 	t.MaxIdleConnsPerHost = 64

@@ -21,9 +21,23 @@ type Watch struct {
 // end. One of Body and End must be called.
 func (s Settings) Watch(ctx context.Context, what string) *Watch {
 	ctx, cancel := context.WithCancelCause(ctx)
-	silent := fmt.Errorf("%s: no answer for %v", what, s.Silence)
+	silent := &silence{what, s.Silence}
 	return &Watch{ctx, cancel, time.AfterFunc(s.Silence, func() { cancel(silent) }), s.Silence}
 }
+
+// silence is the end of a request whose peer has fallen silent.
+type silence struct {
+	what string
+	long time.Duration
+}
+
+var _ error = (*silence)(nil)
+
+func (s *silence) Error() string { return fmt.Sprintf("%s: no answer for %v", s.what, s.long) }
+
+// Timeout is true: who waited has waited long enough, and does not ask again
+// (net.Error has the like).
+func (s *silence) Timeout() bool { return true }
 
 // Context is the context of the request.
 func (w *Watch) Context() context.Context { return w.ctx }

@@ -1,0 +1,124 @@
+package fs
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"os/signal"
+	"runtime"
+	"strconv"
+	"syscall"
+
+	"github.com/moby/sys/mountinfo"
+	"golang.org/x/sys/unix"
+)
+
+// A daemon that is killed lets go of its mount when its last thread ends. One
+// that was just giving the kernel a page (FUSE_NOTIFY_STORE) may wait for a
+// folio that a READ holds, which nobody answers any more: it can't be killed,
+// and neither lets go. So a second process, the guard, waits for the daemon's
+// end, aborts the connection, and takes the dead mount away, so that no
+// "Transport endpoint is not connected" is left behind.
+
+// GuardCommand is the first argument of a process that is to be a guard; the
+// others go to [Guard].
+const GuardCommand = "__guard"
+
+// guardReady is what a guard says when it is on its watch.
+const guardReady = "ready"
+
+// guard is the guard of a mount, as the daemon knows it.
+type guard struct {
+	bye io.Closer
+	cmd *exec.Cmd
+}
+
+// startGuard starts the guard of the mount at point. A mount without one works
+// as well.
+func startGuard(point string, log *slog.Logger) *guard {
+	started := make(chan *guard)
+	go func() {
+		// The guard is told of the end of the thread that started it, which
+		// must be that of the process: it is nobody else's, and stays.
+		runtime.LockOSThread()
+		g, err := newGuard(point)
+		if err != nil {
+			log.Info("no process watches over the mount; what a kill leaves is cleared by the next mount", "err", err)
+		}
+		started <- g
+		if g != nil {
+			g.cmd.Wait()
+		}
+	}()
+	return <-started
+}
+
+func newGuard(point string) (*guard, error) {
+	var st syscall.Stat_t
+	if err := syscall.Stat(point, &st); err != nil {
+		return nil, err
+	}
+	cmd := exec.Command("/proc/self/exe", GuardCommand, strconv.FormatUint(uint64(unix.Minor(st.Dev)), 10), point)
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "GORACE=" + os.Getenv("GORACE"), "GOMAXPROCS=1"}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM, Setsid: true}
+	bye, err := cmd.StdinPipe()
+	if err != nil {
+		return nil, err
+	}
+	ready, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	if _, err := io.ReadFull(ready, make([]byte, len(guardReady))); err != nil {
+		cmd.Process.Kill()
+		cmd.Wait()
+		return nil, fmt.Errorf("it does not start: %w", err)
+	}
+	return &guard{bye, cmd}, nil
+}
+
+// dismiss ends the guard of a mount that is gone.
+func (g *guard) dismiss() {
+	if g != nil {
+		io.WriteString(g.bye.(io.Writer), "bye")
+		g.bye.Close()
+	}
+}
+
+// Guard is the guard's whole life. args are what [startGuard] gives it.
+func Guard(args []string) error {
+	killed := make(chan os.Signal, 1)
+	signal.Notify(killed, syscall.SIGTERM)
+	signal.Ignore(syscall.SIGINT, syscall.SIGHUP)
+	if len(args) != 2 {
+		return fmt.Errorf("%s is not for people", GuardCommand)
+	}
+	io.WriteString(os.Stdout, guardReady)
+	word := make(chan int, 1)
+	go func() {
+		n, _ := os.Stdin.Read(make([]byte, 3))
+		word <- n
+	}()
+	select {
+	case <-killed:
+	case n := <-word:
+		if n > 0 {
+			return nil
+		}
+	}
+	minor, point := args[0], args[1]
+	os.WriteFile("/sys/fs/fuse/connections/"+minor+"/abort", []byte("1"), 0)
+	infos, err := mountinfo.GetMounts(mountinfo.SingleEntryFilter(point))
+	if err != nil || len(infos) == 0 || strconv.Itoa(infos[len(infos)-1].Minor) != minor {
+		return err // it is gone, or another's
+	}
+	if os.Geteuid() == 0 {
+		return syscall.Unmount(point, unix.MNT_FORCE|unix.MNT_DETACH) // which aborts it, too
+	}
+	return Unmount(point, true)
+}

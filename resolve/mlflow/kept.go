@@ -1,0 +1,106 @@
+package mlflow
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"strings"
+
+	"github.com/mlflowfs/mlflowfs/cache"
+)
+
+// kept is a store whose last answers are given where it can't be asked.
+type kept struct {
+	Store
+	shelf *cache.Shelf
+	line  string
+	uri   string
+}
+
+// Keep makes a store of s, a tracking server at uri, that gives the last
+// answer from the shelf where there is none to be had.
+func Keep(s Store, shelf *cache.Shelf, uri string) Store {
+	return &kept{s, shelf, ServerOf(uri), Redact(uri)}
+}
+
+// ServerOf is what leads to the server of a URI: its scheme and host, as they
+// may be shown.
+func ServerOf(uri string) string {
+	scheme, rest, ok := strings.Cut(Redact(uri), "://")
+	if !ok {
+		return uri
+	}
+	host, _, _ := strings.Cut(rest, "/")
+	return scheme + "://" + host
+}
+
+var _ Store = (*kept)(nil)
+
+// Said tells whether err is an answer to what was asked, as opposed to one
+// that a server gives when it can't answer, or none.
+func Said(err error) bool {
+	var e *Error
+	if errors.As(err, &e) {
+		switch e.Status {
+		case http.StatusRequestTimeout, http.StatusTooManyRequests:
+			return false
+		}
+		return e.Status < 500
+	}
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) || errors.Is(err, errors.ErrUnsupported)
+}
+
+func recall[T any](ctx context.Context, k *kept, ask func(context.Context) (T, error), what string, args ...string) (T, error) {
+	return cache.Recall(ctx, k.shelf, k.line, fmt.Sprintf("%s %s %q", k.uri, what, args), ask, Said)
+}
+
+func (k *kept) Run(ctx context.Context, id string) (*Run, error) {
+	return recall(ctx, k, func(ctx context.Context) (*Run, error) { return k.Store.Run(ctx, id) }, "run", id)
+}
+
+func (k *kept) SearchRuns(ctx context.Context, experimentIDs []string, token string) (Page[Run], error) {
+	return recall(ctx, k, func(ctx context.Context) (Page[Run], error) { return k.Store.SearchRuns(ctx, experimentIDs, token) },
+		"runs", strings.Join(experimentIDs, " "), token)
+}
+
+func (k *kept) SearchExperiments(ctx context.Context, token string) (Page[Experiment], error) {
+	return recall(ctx, k, func(ctx context.Context) (Page[Experiment], error) { return k.Store.SearchExperiments(ctx, token) }, "experiments", token)
+}
+
+func (k *kept) ExperimentByName(ctx context.Context, name string) (*Experiment, error) {
+	return recall(ctx, k, func(ctx context.Context) (*Experiment, error) { return k.Store.ExperimentByName(ctx, name) }, "experiment", name)
+}
+
+func (k *kept) LoggedModel(ctx context.Context, id string) (*LoggedModel, error) {
+	return recall(ctx, k, func(ctx context.Context) (*LoggedModel, error) { return k.Store.LoggedModel(ctx, id) }, "logged model", id)
+}
+
+func (k *kept) SearchLoggedModels(ctx context.Context, experimentIDs []string, runID, token string) (Page[LoggedModel], error) {
+	return recall(ctx, k, func(ctx context.Context) (Page[LoggedModel], error) {
+		return k.Store.SearchLoggedModels(ctx, experimentIDs, runID, token)
+	}, "logged models", strings.Join(experimentIDs, " "), runID, token)
+}
+
+func (k *kept) RegisteredModel(ctx context.Context, name string) (*RegisteredModel, error) {
+	return recall(ctx, k, func(ctx context.Context) (*RegisteredModel, error) { return k.Store.RegisteredModel(ctx, name) }, "registered model", name)
+}
+
+func (k *kept) SearchRegisteredModels(ctx context.Context, token string) (Page[RegisteredModel], error) {
+	return recall(ctx, k, func(ctx context.Context) (Page[RegisteredModel], error) {
+		return k.Store.SearchRegisteredModels(ctx, token)
+	}, "registered models", token)
+}
+
+func (k *kept) Version(ctx context.Context, name, version string) (*Version, error) {
+	return recall(ctx, k, func(ctx context.Context) (*Version, error) { return k.Store.Version(ctx, name, version) }, "version", name, version)
+}
+
+func (k *kept) SearchVersions(ctx context.Context, name, token string) (Page[Version], error) {
+	return recall(ctx, k, func(ctx context.Context) (Page[Version], error) { return k.Store.SearchVersions(ctx, name, token) }, "versions", name, token)
+}
+
+func (k *kept) DownloadURI(ctx context.Context, name, version string) (string, error) {
+	return recall(ctx, k, func(ctx context.Context) (string, error) { return k.Store.DownloadURI(ctx, name, version) }, "download URI", name, version)
+}

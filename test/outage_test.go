@@ -1,0 +1,415 @@
+package test
+
+import (
+	"fmt"
+	"io/fs"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// The server is down, and the daemon is started again: what was listed is
+// shown, what was read reads bit for bit, and when the server is back all is
+// well at once. With --offline there is no request at all.
+func TestOutage(t *testing.T) {
+	s := startServer(t, "mlflow3", nil)
+	p := proxyTo(t, s.url())
+	run := finished(t, s.url(), newRun(t, s.url(), "0"))
+	dir := filepath.Join(s.artifacts(), "0", run, "artifacts")
+	grow(t, dir, 1, 4<<20)
+	name := func(path string, in map[string]any) { api(t, s.url(), "/api/2.0/mlflow/"+path, in) }
+	name("registered-models/create", map[string]any{"name": "m"})
+	name("model-versions/create", map[string]any{"name": "m", "source": "runs:/" + run, "run_id": run})
+	name("registered-models/alias", map[string]any{"name": "m", "alias": "champion", "version": "1"})
+	cached := t.TempDir()
+	env := append([]string{"MLFLOWFS_CACHE_DIR=" + cached, "MLFLOW_TRACKING_TOKEN=s3cret-token"}, fast...)
+	same := func(t *testing.T, m *mount) {
+		t.Helper()
+		for _, at := range []string{m.path("runs", run), m.path("models", "m@champion")} {
+			// The version's own registered_model_meta is ours to add.
+			if out, err := output("diff", "-r", "--exclude=registered_model_meta", dir, at); err != nil {
+				t.Errorf("%s: %s, %v", at, out, err)
+			}
+		}
+		for _, list := range []string{"runs", "experiments", "experiments/Default", "models"} {
+			if out, err := output("ls", m.path(list)); err != nil || len(out) < 2 {
+				t.Errorf("%s lists %q, %v", list, out, err)
+			}
+		}
+	}
+	m := mountAt(t, p.URL, env)
+	same(t, m)
+	time.Sleep(500 * time.Millisecond) // the last answers reach the disk
+	m.stop()
+	s.stop()
+
+	begin := time.Now()
+	m = mountAt(t, p.URL, env, "--metadata-ttl", "1s")
+	if d := time.Since(begin); d > 4*time.Second { // of it the race detector's daemon needs one to start
+		t.Errorf("a mount without its server took %v", d)
+	}
+	for range 2 { // the second time all lifetimes are over
+		begin = time.Now()
+		same(t, m)
+		if d := time.Since(begin); d > 10*time.Second {
+			t.Errorf("what is known took %v to show without the server", d)
+		}
+		time.Sleep(7 * time.Second)
+	}
+	if n := strings.Count(m.log.String(), "what it said last is shown"); n == 0 || n > 2 {
+		t.Errorf("that the server is gone is said %d times:\n%s", n, m.log)
+	}
+	if err := s.start(); err != nil {
+		t.Fatal(err)
+	}
+	second := newRun(t, s.url(), "0")
+	waitFor(t, "what is new is not seen when the server is back", 5*time.Second, func() bool {
+		out, err := output("ls", m.path("runs"))
+		return err == nil && strings.Contains(string(out), second)
+	})
+	m.stop()
+
+	p.reset()
+	m = mountAt(t, p.URL, env, "--offline")
+	same(t, m)
+	if requests, _ := p.reset(); len(requests) > 0 {
+		t.Errorf("offline, and asked: %q", requests)
+	}
+	begin = time.Now()
+	if _, err := output("ls", m.path("models", "other")); err == nil || time.Since(begin) > 3*time.Second {
+		t.Errorf("what is not known, offline: %v after %v", err, time.Since(begin))
+	}
+	m.stop()
+
+	s.stop()
+	m = mountAt(t, p.URL, env, "--stale-if-error", "1ms")
+	if out, err := output("ls", m.path("runs")); err == nil {
+		t.Errorf("too old, and shown: %s", out)
+	}
+	m.stop()
+	if out, err := output("grep", "-rlE", "s3cret", cached); err == nil {
+		t.Errorf("a credential is in the cache: %s", out)
+	}
+}
+
+// With the origin in a black hole, what is here is shown at once, what is not
+// ends in EIO when the patience is over, and nothing hangs.
+func TestSilence(t *testing.T) {
+	const patience = 4 * time.Second
+	e := newEngineFiles(t, map[string]int{"warm": 3 << 20, "cold": 20 << 20, "colder": 20 << 20})
+	m := mountAt(t, e.URL, nil, "--timeout", patience.String(), "--metadata-ttl", "1s", "--fill-limit", "0")
+	e.same(t, m, "warm")
+	if _, err := output("ls", "-lR", m.path("runs", e.run), m.path("experiments")); err != nil {
+		t.Fatal(err)
+	}
+	hole := make(chan struct{})
+	var once sync.Once
+	open := func() { once.Do(func() { close(hole) }) }
+	defer open()
+	e.faults(func(w http.ResponseWriter, r *http.Request) bool {
+		select {
+		case <-hole:
+			return false
+		case <-r.Context().Done():
+			panic(http.ErrAbortHandler)
+		}
+	}, nil)
+	within := func(what string, limit time.Duration, f func() error) {
+		t.Helper()
+		begin := time.Now()
+		err := f()
+		if d := time.Since(begin); d > limit || err != nil {
+			t.Errorf("%s: %v, after %v", what, err, d)
+		}
+	}
+	run := func(args ...string) func() error {
+		return func() error {
+			_, err := output(args[0], args[1:]...)
+			return err
+		}
+	}
+	for range 2 { // the second time all lifetimes are over
+		within("a cached read", 1200*time.Millisecond, run("cat", m.path("runs", e.run, "warm")))
+		within("a listing", 1200*time.Millisecond, run("ls", "-l", m.path("runs", e.run)))
+		within("another listing", 1200*time.Millisecond, run("ls", m.path("experiments")))
+		within("df", time.Second, run("df", m.dir))
+		within("stat of the mount point", time.Second, run("stat", m.dir))
+		time.Sleep(7 * time.Second)
+	}
+
+	begin := time.Now()
+	_, err := read(m.path("runs", e.run, "cold"))
+	if d := time.Since(begin); err == nil || !strings.Contains(err.Error(), "Input/output error") || d > patience+3*time.Second {
+		t.Errorf("an uncached read: %v after %v", err, d)
+	}
+	c := exec.Command("cat", m.path("runs", e.run, "colder"))
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(500 * time.Millisecond)
+	begin = time.Now()
+	c.Process.Kill()
+	c.Wait()
+	if d := time.Since(begin); d > 2*time.Second {
+		t.Errorf("a killed reader went after %v", d)
+	}
+	if left := inState(t, 'D', m.dir); left != "" {
+		t.Errorf("in state D: %s", left)
+	}
+
+	// A body that falls silent in its middle ends the read, too.
+	open()
+	waitFor(t, "the mount does not recover", 10*time.Second, func() bool { _, err := read(m.path("runs", e.run, "colder")); return err == nil })
+	e.faults(nil, func(r *http.Response) error {
+		if isArtifact(r.Request) {
+			r.Body = &stallingBody{r.Body, 100_000, time.Minute}
+		}
+		return nil
+	})
+	begin = time.Now()
+	_, err = read(m.path("runs", e.run, "cold"))
+	if d := time.Since(begin); err == nil || d > patience+3*time.Second {
+		t.Errorf("a read of a body that falls silent: %v after %v", err, d)
+	}
+	within("unmount", 2*time.Second, run("umount", m.dir))
+	<-m.ended
+	e.CloseClientConnections()
+}
+
+// inState names processes in a state whose command line holds a text.
+func inState(t *testing.T, state byte, text string) (found string) {
+	t.Helper()
+	procs, _ := filepath.Glob("/proc/[0-9]*")
+	for _, p := range procs {
+		cmd, _ := os.ReadFile(p + "/cmdline")
+		st, _ := os.ReadFile(p + "/stat")
+		if strings.Contains(string(cmd), text) && strings.Contains(string(st), fmt.Sprintf(") %c ", state)) {
+			found += strings.ReplaceAll(string(cmd), "\x00", " ") + "; "
+		}
+	}
+	return found
+}
+
+// An alias that moves under readers: an open file keeps its version, a
+// directory that was entered never mixes two, a move is seen within the
+// alias's lifetime and a second, and costs one request for each lifetime.
+func TestAliasMovesUnderReaders(t *testing.T) {
+	const ttl = 2 * time.Second
+	s := shared.get(t, "server 3.17")
+	p := proxyTo(t, s.uri)
+	const versions = 4
+	name := fmt.Sprintf("moving-%d", time.Now().UnixNano())
+	post := func(path string, in map[string]any) { api(t, s.uri, "/api/2.0/mlflow/"+path, in) }
+	post("registered-models/create", map[string]any{"name": name})
+	for v := 1; v <= versions; v++ {
+		run := finished(t, s.uri, newRun(t, s.uri, "0"))
+		dir := filepath.Join(s.server.artifacts(), "0", run, "artifacts")
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range []string{"MLmodel", "a", "b"} {
+			if err := os.WriteFile(filepath.Join(dir, f), []byte(strings.Repeat(fmt.Sprint(v), 5000*v)), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		post("model-versions/create", map[string]any{"name": name, "source": "runs:/" + run, "run_id": run})
+	}
+	move := func(v int) {
+		post("registered-models/alias", map[string]any{"name": name, "alias": "champion", "version": fmt.Sprint(v)})
+	}
+	move(1)
+	m := mountAt(t, p.URL, nil, "--metadata-ttl", ttl.String())
+	alias := m.path("models", name+"@champion")
+	p.reset()
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	var reads atomic.Int64
+	begin := time.Now()
+	for range 16 {
+		wg.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				out, err := output("bash", "-c", `cd -P "$1" && exec 3<a && v=$(head -c1 MLmodel) && sleep 0.3 && for f in a b MLmodel; do head -c1 $f; done && head -c1 <&3 && basename "$PWD"`, "bash", alias)
+				reads.Add(1)
+				w := strings.TrimSpace(string(out))
+				if err != nil || len(w) != 5 || strings.Trim(w, w[:1]) != "" {
+					t.Errorf("a directory that was entered holds %q, %v", w, err)
+					return
+				}
+			}
+		})
+	}
+	moves := 1000
+	if os.Getenv("MLFLOWFS_TEST_SEEDS") == "" {
+		moves = 200
+	}
+	for i := range moves {
+		move(i%versions + 1)
+		if i%50 == 0 { // and then it stays for a while
+			at := time.Now()
+			want := fmt.Sprint(i%versions + 1)
+			waitFor(t, "a move is not seen", ttl+1500*time.Millisecond, func() bool { // half a second for the machine
+				got, _ := os.Readlink(alias)
+				return strings.HasSuffix(got, "/"+want) || got == want
+			})
+			t.Logf("seen after %v", time.Since(at).Round(10*time.Millisecond))
+		}
+	}
+	lifetimes := int(time.Since(begin)/ttl) + 2
+	close(stop)
+	wg.Wait()
+	requests, _ := p.reset()
+	if n := count(requests, "registered-models/get?"); n > lifetimes {
+		t.Errorf("%d requests for one alias in %d lifetimes", n, lifetimes)
+	}
+	t.Logf("%d moves under %d reads", moves, reads.Load())
+}
+
+// A token that is rotated under a reader is taken from its file when it
+// changes, or when the server refuses the old one, and no program sees any of
+// it.
+func TestTokenRotation(t *testing.T) {
+	const size = 48 << 20
+	e := newEngineFiles(t, map[string]int{"big": size, "other": 1 << 20})
+	file := filepath.Join(t.TempDir(), "token")
+	var valid atomic.Value
+	rotate := func(n int) {
+		token := fmt.Sprintf("s3cret-token-%d", n)
+		if err := os.WriteFile(file+".new", []byte(token+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		valid.Store("Bearer " + token)
+		if err := os.Rename(file+".new", file); err != nil {
+			t.Fatal(err)
+		}
+	}
+	rotate(0)
+	var refused atomic.Int64
+	e.faults(func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Header.Get("Authorization") != valid.Load() {
+			refused.Add(1)
+			w.WriteHeader(401)
+			return true
+		}
+		return false
+	}, func(r *http.Response) error {
+		if isArtifact(r.Request) {
+			r.Body = &slowed{r.Body}
+		}
+		return nil
+	})
+	m := mountAt(t, e.URL, fast, "--token-file", file, "--log-level", "debug", "--parallelism", "2", "--metadata-ttl", "1s")
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		e.same(t, m, "big")
+	}()
+	for n := 1; ; n++ {
+		select {
+		case <-done:
+			e.same(t, m, "other")
+			if n < 5 || refused.Load() == 0 {
+				t.Errorf("%d rotations, %d refusals: nothing was tested", n, refused.Load())
+			}
+			// A token that is no more: EACCES, and a word about it.
+			valid.Store("Bearer none")
+			time.Sleep(7 * time.Second)
+			if _, err := output("ls", m.path("runs", e.run)); err == nil || !strings.Contains(err.Error(), "Permission denied") {
+				t.Errorf("a refused token: %v", err)
+			}
+			if strings.Contains(m.log.String(), "s3cret") {
+				t.Errorf("a token is in the log:\n%s", m.log)
+			}
+			return
+		case <-time.After(150 * time.Millisecond):
+			rotate(n)
+		}
+	}
+}
+
+// A daemon that is killed at any moment of a fill leaves a cache without a bad
+// byte in which nearly all that was complete still counts.
+func TestKilledAtAnyMoment(t *testing.T) {
+	kills := 15
+	if os.Getenv("MLFLOWFS_TEST_SEEDS") != "" {
+		kills = 200
+	}
+	const size = 96 << 20
+	e := newEngineFiles(t, map[string]int{"model/MLmodel": 100, "model/big": size})
+	e.faults(nil, func(r *http.Response) error {
+		if isArtifact(r.Request) {
+			r.Body = &slowed{r.Body}
+		}
+		return nil
+	})
+	dir := t.TempDir()
+	cache := []string{"MLFLOWFS_CACHE_DIR=" + dir}
+	for i := range kills {
+		m := mountAt(t, e.URL, cache)
+		c := exec.Command("cat", m.path("runs", e.run, "model", "big"))
+		var got counted
+		c.Stdout = &got
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		goal := int64(i) * size / int64(kills+1) // each comes a little further
+		for end := time.Now().Add(10 * time.Second); got.n.Load() < goal && time.Now().Before(end); {
+			time.Sleep(time.Millisecond)
+		}
+		time.Sleep(time.Duration(i%7) * time.Millisecond)
+		m.killed = true
+		m.cmd.Process.Kill()
+		<-m.ended
+		c.Wait()
+		syscall.Unmount(m.dir, syscall.MNT_DETACH)
+		// What a program has read was complete; it is there, but for what was
+		// on its way to the disk.
+		const block, parallel = 128 << 10, 8
+		if came, kept := got.n.Load(), stored(t, dir)*block; float64(kept) < 0.95*float64(came)-parallel*block {
+			t.Errorf("kill %d: %d bytes were read and %d are kept", i, came, kept)
+		}
+	}
+	e.faults(nil, nil)
+	e.reset()
+	m := mountAt(t, e.URL, cache)
+	e.same(t, m, "model/big")
+	if n, _ := e.fetched(); n > size/2 {
+		t.Errorf("%d of %d bytes came again", n, size)
+	}
+}
+
+// counted counts what is written to it.
+type counted struct{ n atomic.Int64 }
+
+func (c *counted) Write(p []byte) (int, error) {
+	c.n.Add(int64(len(p)))
+	return len(p), nil
+}
+
+// stored is how many blocks the records below a cache directory name.
+func stored(t *testing.T, dir string) (n int64) {
+	t.Helper()
+	filepath.WalkDir(dir, func(p string, e fs.DirEntry, err error) error {
+		if strings.HasSuffix(p, ".rec") {
+			b, err := os.ReadFile(p)
+			for at := 512; err == nil && at+8 <= len(b); at += 8 {
+				if [8]byte(b[at:]) != [8]byte{} {
+					n++
+				}
+			}
+		}
+		return err
+	})
+	return n
+}
