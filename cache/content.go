@@ -47,6 +47,13 @@ type content struct {
 	unit      int64 // blocks of one request ahead
 	verifying bool  // ahead of readers
 
+	// The origin fell silent: who asks again at once is told so at once. The
+	// kernel does, of a page that its read-ahead did not get.
+	silent struct {
+		err   error
+		until time.Time
+	}
+
 	fresh bitset // blocks that came unasked, and that nobody has read
 	wake  func() // told of fresh blocks
 }
@@ -127,6 +134,9 @@ func (ct *content) look(i, last int64, urgent bool) (p place, err error) {
 		return p, nil
 	}
 	if ct.flights[i] == nil {
+		if time.Now().Before(ct.silent.until) {
+			return place{}, ct.silent.err
+		}
 		if ct.stream != nil {
 			ct.flights[i] = &flight{index: i, done: make(chan struct{})}
 		} else {

@@ -91,10 +91,11 @@ func (d *Disk) open(key Key) (*entry, error) {
 		e.record.Close()
 		return nil, ignoreMissing(err)
 	}
-	if !e.load() || (key.Version == "" && e.validator == "" && e.n < blocksOf(e.size)) {
+	ok, err := e.load()
+	if err != nil || !ok || (key.Version == "" && e.validator == "" && e.n < blocksOf(e.size)) {
 		e.data.Close()
 		e.record.Close()
-		return nil, nil
+		return nil, err
 	}
 	d.use(name, 1)
 	now := time.Now()
@@ -187,30 +188,33 @@ func (e *entry) head() []byte {
 	return b
 }
 
-// load reads the record; false where it is none of this content.
-func (e *entry) load() bool {
+// load reads the record; false where it is none of this content. An error is
+// the disk's.
+func (e *entry) load() (bool, error) {
 	b := make([]byte, headSize+8*blocksOf(e.size))
-	if n, err := e.record.ReadAt(b, 0); n < headSize || (err != nil && err != io.EOF) {
-		return false
+	if n, err := e.record.ReadAt(b, 0); err != nil && err != io.EOF {
+		return false, err
+	} else if n < headSize {
+		return false, nil
 	}
 	at := len(recordMagic) + len(e.name) + 12
 	n := int(binary.BigEndian.Uint16(b[at:]))
 	if n > maxValidator {
-		return false
+		return false, nil
 	}
 	e.validator = string(b[at+2 : at+2+n])
 	if string(b[:headSize]) != string(e.head()) {
-		return false
+		return false, nil
 	}
 	if st, err := e.data.Stat(); err != nil || st.Size() != e.size {
-		return false
+		return false, nil
 	}
 	e.sums = make([]uint32, blocksOf(e.size))
 	for i := range e.sums {
 		e.noted(int64(i), b[headSize+8*i:])
 	}
 	e.id = idOf(e.data)
-	return true
+	return true, nil
 }
 
 // noted takes what the record says of block i.

@@ -100,7 +100,9 @@ func (f *fetch) run() {
 		}
 	}
 	if err != nil {
-		ct.plan.filling = false
+		if ct.plan.filling = false; silent(err) {
+			ct.silent.err, ct.silent.until = err, time.Now().Add(silentFor)
+		}
 	} else {
 		ct.adapt(f, time.Since(begin))
 		ct.pump()
@@ -149,9 +151,18 @@ func (f *fetch) pending() int {
 // any more is permanent, too.
 func permanent(err error) bool {
 	var broken *brokenBody
-	var silent interface{ Timeout() bool }
-	return !errors.As(err, &broken) || (errors.As(err, &silent) && silent.Timeout())
+	return !errors.As(err, &broken) || silent(err)
 }
+
+// silent tells whether err says that its source was waited for long enough, as
+// a net.Error does.
+func silent(err error) bool {
+	var t interface{ Timeout() bool }
+	return errors.As(err, &t) && t.Timeout()
+}
+
+// silentFor is how long an origin's silence is remembered.
+const silentFor = time.Second
 
 // brokenBody is a body that ended before its promised length.
 type brokenBody struct{ err error }

@@ -279,6 +279,9 @@ func grow(t *testing.T, dir string, seed uint64, total int) {
 	noise := rand.NewChaCha8([32]byte{byte(seed)})
 	sizes := []int{0, 1, 1000, 4096, 131071, 131072, 131073, 300_000, 1 << 20, 3<<20 + 17}
 	dirs := []string{dir}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
 	for n := 0; total > 0; n++ {
 		parent := dirs[r.IntN(len(dirs))]
 		if r.IntN(6) == 0 {
@@ -403,9 +406,6 @@ func newChaotic(t *testing.T, kind string, seed uint64) *chaotic {
 	s := shared.get(t, "server "+kind)
 	c.run = finished(t, s.uri, newRun(t, s.uri, "0"))
 	c.truth = filepath.Join(s.server.artifacts(), "0", c.run, "artifacts")
-	if err := os.MkdirAll(c.truth, 0o755); err != nil {
-		t.Fatal(err)
-	}
 	grow(t, c.truth, seed, total)
 	p := proxyTo(t, s.uri)
 	c.uri, c.proxies = p.URL, []*proxy{p}
