@@ -48,9 +48,6 @@ func newBadDisk(t *testing.T) *badDisk {
 		t.Fatal(err)
 	}
 	root := &gofs.LoopbackRoot{Path: below}
-	root.NewNode = func(r *gofs.LoopbackRoot, _ *gofs.Inode, _ string, _ *syscall.Stat_t) gofs.InodeEmbedder {
-		return &badNode{gofs.LoopbackNode{RootData: r}, d}
-	}
 	server, err := gofs.Mount(d.dir, &badNode{gofs.LoopbackNode{RootData: root}, d}, &gofs.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -79,10 +76,15 @@ type badNode struct {
 }
 
 var (
-	_ gofs.NodeOpener   = (*badNode)(nil)
-	_ gofs.NodeCreater  = (*badNode)(nil)
-	_ gofs.NodeLookuper = (*badNode)(nil)
+	_ gofs.NodeOpener      = (*badNode)(nil)
+	_ gofs.NodeCreater     = (*badNode)(nil)
+	_ gofs.NodeLookuper    = (*badNode)(nil)
+	_ gofs.NodeWrapChilder = (*badNode)(nil)
 )
+
+func (n *badNode) WrapChild(context.Context, gofs.InodeEmbedder) gofs.InodeEmbedder {
+	return &badNode{gofs.LoopbackNode{RootData: n.RootData}, n.d}
+}
 
 func (n *badNode) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*gofs.Inode, syscall.Errno) {
 	if e := n.d.fault("lookup"); e != 0 {
