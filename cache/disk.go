@@ -263,6 +263,9 @@ func (d *Disk) scan() (found []kept, pinned map[string]bool, err error) {
 	records := map[string]os.FileInfo{}
 	data := map[string]os.FileInfo{}
 	err = filepath.WalkDir(d.dir, func(p string, e fs.DirEntry, err error) error {
+		if err == nil && e.IsDir() && e.Name() == answersDir {
+			return fs.SkipDir
+		}
 		if err != nil || e.IsDir() {
 			return ignoreMissing(err)
 		}

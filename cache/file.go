@@ -118,7 +118,7 @@ func (f *File) readAhead(next, window int64) {
 // after them are worth having, and whether it followed on none. The window
 // opens with the second block read in order, doubles with each further one,
 // and closes at a jump; a jump within it is none. Behind a jump it is at most
-// half of what was read in order since: a large read at random is many of the
+// a quarter of what was read in order since: a large read at random is many of the
 // kernel's, and brings little more than itself.
 func (f *File) follow(first, last int64) (window int64, jumped bool) {
 	f.mu.Lock()
@@ -133,7 +133,7 @@ func (f *File) follow(first, last int64) (window int64, jumped bool) {
 		f.window = min(max(2*f.window, 2*n, 4), maxWindow)
 		if f.run >= 0 {
 			f.run += last + 1 - f.next
-			f.window = min(f.window, f.run/2)
+			f.window = min(f.window, f.run/4)
 		}
 		f.next, f.low, f.back = last+1, first, 0
 	}

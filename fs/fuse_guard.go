@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"strconv"
 	"syscall"
+	"time"
 
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
@@ -29,9 +30,12 @@ const GuardCommand = "__guard"
 // guardReady is what a guard says when it is on its watch.
 const guardReady = "ready"
 
+// guardStarts is how long it may take until then.
+const guardStarts = 5 * time.Second
+
 // guard is the guard of a mount, as the daemon knows it.
 type guard struct {
-	bye io.Closer
+	bye io.WriteCloser
 	cmd *exec.Cmd
 }
 
@@ -74,6 +78,8 @@ func newGuard(point string) (*guard, error) {
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
+	late := time.AfterFunc(guardStarts, func() { cmd.Process.Kill() })
+	defer late.Stop()
 	if _, err := io.ReadFull(ready, make([]byte, len(guardReady))); err != nil {
 		cmd.Process.Kill()
 		cmd.Wait()
@@ -85,7 +91,7 @@ func newGuard(point string) (*guard, error) {
 // dismiss ends the guard of a mount that is gone.
 func (g *guard) dismiss() {
 	if g != nil {
-		io.WriteString(g.bye.(io.Writer), "bye")
+		io.WriteString(g.bye, "bye")
 		g.bye.Close()
 	}
 }

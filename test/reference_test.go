@@ -344,7 +344,8 @@ func reference(t *testing.T, mounts []string, truth string, seed uint64, process
 }
 
 // referenceSize is how many operations each seed does, and for how long at
-// most; MLFLOWFS_TEST_SEEDS and MLFLOWFS_TEST_OPS make it longer.
+// most; MLFLOWFS_TEST_SEEDS and MLFLOWFS_TEST_OPS make it longer, and
+// MLFLOWFS_TEST_SEED says where to begin: in a long run, where the clock says.
 func referenceSize(t *testing.T) (seeds []uint64, ops int, limit time.Duration) {
 	number := func(name string, fallback int) int {
 		v := os.Getenv(name)
@@ -358,10 +359,11 @@ func referenceSize(t *testing.T) (seeds []uint64, ops int, limit time.Duration) 
 		return n
 	}
 	ops, limit = number("MLFLOWFS_TEST_OPS", 100_000), 12*time.Second
+	begin := 1
 	if ops > 100_000 || os.Getenv("MLFLOWFS_TEST_SEEDS") != "" {
-		limit = time.Hour
+		limit, begin = time.Hour, int(time.Now().Unix()%1_000_000)
 	}
-	first := uint64(number("MLFLOWFS_TEST_SEED", int(time.Now().Unix()%1_000_000)))
+	first := uint64(number("MLFLOWFS_TEST_SEED", begin))
 	for i := range number("MLFLOWFS_TEST_SEEDS", 1) {
 		seeds = append(seeds, first+uint64(i))
 	}

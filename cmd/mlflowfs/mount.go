@@ -170,6 +170,7 @@ func (f *mountFlags) serve(point string, root *fs.Node, log *slog.Logger) error 
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
 	defer signal.Stop(signals)
+	dropRights(log)
 	m, err := fs.Mount(point, root, fs.MountOptions{
 		AllowOther: f.allowOther, Debug: f.debugFUSE, MaxRead: f.maxRead(), NoPassing: f.noPassthrough, NoPushing: f.noPush, Stuck: 3 * cmp.Or(f.timeout, 2*time.Minute), Guarded: true, Log: log,
 	})

@@ -1,0 +1,121 @@
+package test
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// vitals are what a daemon must not gather.
+type vitals struct{ fds, threads, mib int }
+
+func (m *mount) vitals() (v vitals) {
+	proc := fmt.Sprintf("/proc/%d/", m.cmd.Process.Pid)
+	fds, _ := os.ReadDir(proc + "fd")
+	threads, _ := os.ReadDir(proc + "task")
+	status, _ := os.ReadFile(proc + "status")
+	for l := range strings.Lines(string(status)) {
+		if rest, ok := strings.CutPrefix(l, "VmRSS:"); ok {
+			kib, _ := strconv.Atoi(strings.Fields(rest)[0])
+			v.mib = kib >> 10
+		}
+	}
+	v.fds, v.threads = len(fds), len(threads)
+	return v
+}
+
+// A day in miniature: rounds of work on a broken origin end where they began.
+// (Two rounds of 15 s here; MLFLOWFS_TEST_SEEDS has 30 minutes.)
+func TestSoak(t *testing.T) {
+	rounds, each := 2, 15*time.Second
+	if os.Getenv("MLFLOWFS_TEST_SEEDS") != "" {
+		rounds, each = 15, 2*time.Minute
+	}
+	seed := uint64(time.Now().Unix())
+	o := newChaotic(t, "3.17", seed)
+	m := mountAt(t, o.uri, []string{"MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR=0.02", "MLFLOW_HTTP_REQUEST_MAX_RETRIES=2", "MLFLOW_HTTP_REQUEST_TIMEOUT=3"},
+		"--metadata-ttl", "1s", "--cache-size", "24MiB", "--memory-limit", "128MiB")
+	mounted := m.path("runs", o.run)
+	c := unleash(t, o.proxies[0], seed, 0.3, o.artifacts)
+	var first vitals
+	idle := func() (v vitals) { // what lingers after the last reader has gone
+		best := m.vitals()
+		for end := time.Now().Add(100 * time.Second); time.Now().Before(end); time.Sleep(time.Second) {
+			if v = m.vitals(); v.fds < best.fds {
+				best = v
+			}
+			if first.fds > 0 && best.fds <= first.fds+4 {
+				break
+			}
+			if first.fds == 0 && time.Until(end) < 35*time.Second {
+				break // 60 s and a little: the connections have gone
+			}
+		}
+		return best
+	}
+	for range 1 + rounds {
+		reference(t, []string{mounted}, o.truth, seed, 3, 1_000_000, each)
+		if first.fds == 0 {
+			first = idle()
+		}
+		seed++
+	}
+	last := idle()
+	t.Logf("after the first round %+v, after the last %+v", first, last)
+	if last.fds > first.fds+4 || last.threads > first.threads+8 || last.mib > first.mib*3/2+30 {
+		t.Errorf("after the first round %+v, after the last %+v", first, last)
+	}
+	if n := strings.Count(m.log.String(), "\n"); n > 3000 {
+		t.Errorf("%d lines in the log", n)
+	}
+	c.calm()
+}
+
+// A directory with a hundred thousand entries is listed, and looked into.
+func TestHugeListing(t *testing.T) {
+	const n = 100_000
+	e := newEngineFiles(t, map[string]int{"huge/00000001": 1000})
+	e.faults(nil, func(r *http.Response) error {
+		if !strings.HasSuffix(r.Request.URL.Query().Get("path"), "huge") {
+			return nil
+		}
+		type file struct {
+			Path string `json:"path"`
+			Dir  bool   `json:"is_dir"`
+			Size int    `json:"file_size"`
+		}
+		files := make([]file, n)
+		for i := range files {
+			files[i] = file{fmt.Sprintf("%08d", i), false, 1000}
+		}
+		b, err := json.Marshal(map[string]any{"files": files})
+		r.Body = io.NopCloser(bytes.NewReader(b))
+		r.ContentLength = int64(len(b))
+		r.Header.Set("Content-Length", strconv.Itoa(len(b)))
+		return err
+	})
+	m := mountAt(t, e.URL, nil, "--fill-limit", "0") // its siblings are not there
+	huge := m.path("runs", e.run, "huge")
+	begin := time.Now()
+	out, err := output("find", huge, "-type", "f", "-printf", ".")
+	if err != nil || len(out) != n {
+		t.Errorf("%d of %d entries, %v", len(out), n, err)
+	}
+	if d := time.Since(begin); d > 30*time.Second {
+		t.Errorf("it took %v", d)
+	}
+	got, err := os.ReadFile(filepath.Join(huge, "00000001"))
+	want, _ := os.ReadFile(filepath.Join(e.dir, "huge", "00000001"))
+	if err != nil || !bytes.Equal(got, want) {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+	t.Logf("%v, %+v", time.Since(begin), m.vitals())
+}
