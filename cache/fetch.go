@@ -207,9 +207,7 @@ func (f *fetch) attempt() error {
 	defer body.Close()
 	if n >= allocateFrom {
 		if e := ct.entry(); e != nil && e.d != nil && e.d.Used()+int64(ct.c.opt.Parallel)*n <= e.d.bound/2 { // no scan counts it meanwhile
-			ct.c.mu.Lock()
-			data := e.data
-			ct.c.mu.Unlock()
+			data := ct.filesOf(e).data
 			e.health().do(func() error { allocate(data, off, n); return nil })
 		}
 	}

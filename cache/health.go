@@ -59,7 +59,7 @@ func (h *health) failed(err error) {
 
 // worked notes that an operation succeeded.
 func (h *health) worked() {
-	if h.until.Load() == 0 || !h.ok() {
+	if h == nil || h.until.Load() == 0 || !h.ok() {
 		return
 	}
 	h.until.Store(0)

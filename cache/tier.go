@@ -127,8 +127,8 @@ func (ct *content) nextUnverified() (int64, bool) {
 // failed takes a block that could not be read from the disk tier as one that
 // is not there. The reader asks again.
 func (ct *content) failed(i int64, at place, err error) {
-	if isDisk(err) && at.disk.d != nil {
-		at.disk.d.health.failed(err)
+	if isDisk(err) {
+		at.disk.health().failed(err)
 	}
 	if errors.Is(err, errSlowDisk) {
 		return // it is there, and is not looked at for a while
@@ -152,18 +152,14 @@ func (ct *content) store(i int64, b *block, sum uint32, must bool) error {
 	if e == nil {
 		return nil
 	}
-	ct.c.mu.Lock()
-	to := e.entryFiles
-	ct.c.mu.Unlock()
+	to := ct.filesOf(e)
 	err := ct.diskWork(e, b, func() error { return e.write(to, i, b.data, sum, must) })
 	ct.c.mu.Lock()
 	defer ct.c.mu.Unlock()
 	switch {
 	case err == nil:
 		e.wrote(i, sum)
-		if h := e.health(); h != nil {
-			h.worked()
-		}
+		e.health().worked()
 	case ct.gone:
 		return err
 	case must && e.d == nil:
@@ -218,6 +214,13 @@ func (ct *content) attach() {
 	if e != nil && ct.validator == "" {
 		ct.validator = e.validator
 	}
+}
+
+// filesOf are the files of e as they are now. c.mu is not held.
+func (ct *content) filesOf(e *entry) entryFiles {
+	ct.c.mu.Lock()
+	defer ct.c.mu.Unlock()
+	return e.entryFiles
 }
 
 // closeLate lets go of an entry that came too late.

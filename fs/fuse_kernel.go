@@ -116,11 +116,14 @@ func (k *kernel) work() {
 	var looked time.Time
 	short := false
 	for {
-		i, isShort := k.next()
+		i := k.next()
 		if i == nil {
 			return
 		}
 		if now := time.Now(); now.Sub(looked) > time.Second {
+			k.mu.Lock()
+			isShort := k.short
+			k.mu.Unlock()
 			looked, short = now, isShort()
 		}
 		if short {
@@ -137,13 +140,12 @@ func (k *kernel) work() {
 	}
 }
 
-// next waits for an inode with bytes to push, and gives what tells whether
-// memory is short; nil says that it is over.
-func (k *kernel) next() (*inode, func() bool) {
+// next waits for an inode with bytes to push; nil says that it is over.
+func (k *kernel) next() *inode {
 	for {
 		select {
 		case <-k.stopped:
-			return nil, nil
+			return nil
 		default:
 		}
 		k.mu.Lock()
@@ -152,13 +154,13 @@ func (k *kernel) next() (*inode, func() bool) {
 			i := k.queue[0]
 			k.queue = k.queue[1:]
 			i.queued = false
-			return i, k.short
+			return i
 		}
 		k.mu.Unlock()
 		select {
 		case <-k.wakeup:
 		case <-k.stopped:
-			return nil, nil
+			return nil
 		}
 	}
 }
