@@ -47,6 +47,8 @@ type Cache struct {
 	mu       sync.Mutex
 	contents map[Key]*content
 	idle     *simplelru.LRU[*content, struct{}] // contents that nobody has open
+	serial   uint64                             // contents that are another than the one before by their key
+	latest   *simplelru.LRU[Key, uint64]        // their serials; a key that never changed has none
 	open     int                                // contents that somebody has open
 	blocks   *simplelru.LRU[blockKey, *block]
 	held     int64    // bytes in blocks
@@ -67,6 +69,7 @@ type block struct {
 
 const (
 	maxIdle = 10_000              // contents that are remembered while nobody has them open
+	maxKeys = 10_000              // keys that are remembered to have changed
 	maxFree = 4 << 20 / BlockSize // buffers that wait to be used again
 )
 
@@ -98,6 +101,9 @@ func New(opt Options) *Cache {
 	if c.blocks, err = simplelru.NewLRU(math.MaxInt, c.evicted); err == nil {
 		c.idle, err = simplelru.NewLRU[*content, struct{}](math.MaxInt, nil)
 	}
+	if err == nil {
+		c.latest, err = simplelru.NewLRU[Key, uint64](maxKeys, nil)
+	}
 	if err != nil {
 		panic(err) // only for a size below 1
 	}
@@ -112,6 +118,10 @@ func (c *Cache) Open(key Key, src Source, keep bool) *File {
 	ct := c.contents[key]
 	if ct == nil {
 		ct = &content{c: c, key: key, src: src, keep: keep, flights: map[int64]*flight{}, storing: map[int64]*block{}, validator: key.Version, unit: firstUnit}
+		if !keep {
+			c.isAnother(key)
+		}
+		ct.generation, _ = c.latest.Get(key)
 		c.contents[key] = ct
 	}
 	ct.refs++
@@ -126,6 +136,12 @@ func (c *Cache) Open(key Key, src Source, keep bool) *File {
 	c.mu.Unlock()
 	ct.attach()
 	return &File{ct: ct, next: -1}
+}
+
+// isAnother notes that what comes next by key is another content. c.mu is held.
+func (c *Cache) isAnother(key Key) {
+	c.serial++
+	c.latest.Add(key, c.serial)
 }
 
 // Wait returns when no fetch and no stream is on its way. No File may be read

@@ -11,11 +11,12 @@ import (
 )
 
 // content is what one key holds, shared by its handles. All its fields are
-// guarded by c.mu, but for the first three, which never change.
+// guarded by c.mu, but for the first four, which never change.
 type content struct {
-	c   *Cache
-	key Key
-	src Source
+	c          *Cache
+	key        Key
+	src        Source
+	generation uint64
 
 	files sync.Mutex // held while files of disk are opened or closed; before c.mu
 
@@ -291,6 +292,9 @@ func (ct *content) changed(err error) {
 	ct.c.mu.Lock()
 	defer ct.c.mu.Unlock()
 	ct.err = err
+	if !ct.gone {
+		ct.c.isAnother(ct.key)
+	}
 	ct.drop()
 }
 

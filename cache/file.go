@@ -37,6 +37,10 @@ const vicinity = 8
 // Size returns the content's size in bytes.
 func (f *File) Size() int64 { return f.ct.key.Size }
 
+// Generation tells the content from others that the same key had before or has
+// after it: a content that changed, or that may and was forgotten.
+func (f *File) Generation() uint64 { return f.ct.generation }
+
 // ReadAt fills p from offset off. It returns fewer than len(p) bytes only at
 // the end of the file, with io.EOF; else all of them, or none and an error:
 // [ErrChanged], the source's error, or the cause of ctx's end, which ends this

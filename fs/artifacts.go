@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"path"
-	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -51,7 +50,7 @@ func (d artifactsDir) List(ctx context.Context) (Listing, error) {
 	if err != nil {
 		return nil, err
 	}
-	d.inModel = d.inModel || slices.ContainsFunc(items, func(it resolve.Item) bool { return it.Name == resolve.ModelFile && it.Dir == nil })
+	d.inModel = d.inModel || items.Model()
 	return &itemListing{d, items}, nil
 }
 
@@ -67,17 +66,16 @@ func (t *tree) artifacts(origin func(context.Context) (resolve.Origin, error)) D
 // itemListing makes a node of each item when it is asked for.
 type itemListing struct {
 	d     artifactsDir
-	items []resolve.Item
+	items *resolve.Items
 }
 
 var _ Listing = (*itemListing)(nil)
 
 func (l *itemListing) Next(context.Context) (Entry, error) {
-	if len(l.items) == 0 {
+	it, ok := l.items.Next()
+	if !ok {
 		return Entry{}, io.EOF
 	}
-	it := l.items[0]
-	l.items = l.items[1:]
 	return Entry{it.Name, l.d.node(it)}, nil
 }
 
@@ -89,7 +87,10 @@ func (d artifactsDir) node(it resolve.Item) *Node {
 	case it.Store == nil:
 		n.File, n.Size = text(it.Content), it.Size
 	default:
-		n.File, n.Size = artifactFile{d, it}, it.Size
+		n.File, n.Size, n.Stamp = artifactFile{d, it}, it.Size, it.Version
+		if n.Stamp == "" && !it.Mtime.IsZero() {
+			n.Stamp = strconv.FormatInt(it.Mtime.UnixNano(), 36)
+		}
 	}
 	return n
 }
@@ -109,9 +110,7 @@ func (f artifactFile) Open(context.Context) (Handle, error) {
 	key := f.it.Key()
 	h := &cachedHandle{f: f, File: f.d.t.cache.Open(key, f.it, f.it.Known())}
 	h.Whole = f.d.inModel || weights[strings.ToLower(path.Ext(f.it.Name))]
-	if f.it.Known() {
-		h.identity = key.Location + "\x00" + strconv.FormatInt(key.Size, 10) + "\x00" + key.Version
-	}
+	h.identity = fmt.Sprintf("%s\x00%d\x00%s\x00%d", key.Location, key.Size, key.Version, h.Generation())
 	return h, nil
 }
 

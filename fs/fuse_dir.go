@@ -66,7 +66,7 @@ func (d *openDir) Readdirent(ctx context.Context) (*fuse.DirEntry, syscall.Errno
 	out := &fuse.DirEntry{Name: e.Name, Off: d.pos, Mode: syscall.S_IFDIR}
 	if e.Node != nil {
 		out.Mode = mode(e.Node)
-		out.Ino = d.i.a.child(d.i.id, e.Name, e.Node).stable(e.Node).Ino
+		out.Ino = d.i.identify(e.Name, e.Node).stable(e.Node).Ino
 	}
 	return out, 0
 }

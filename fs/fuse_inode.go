@@ -27,6 +27,7 @@ type adapter struct {
 	seeds    [2]maphash.Seed
 	said     *saidOnce
 	kernel   *kernel
+	names    *names
 	dog      *watchdog
 }
 
@@ -43,50 +44,41 @@ type inode struct {
 
 	mu      sync.Mutex // guards what follows; no other lock is taken under it
 	node    *Node
-	read    string // identity of what was opened last: the pages that the kernel has
-	stale   staleness
-	listed  time.Time   // when the kernel began to remember the directory's entries
-	cached  []*openFile // open handles that the kernel caches pages for
-	passed  int         // open handles whose backing file it reads itself
-	backed  string      // identity of what was passed first
-	reading []span      // what the kernel waits for
+	read    string         // identity of what was opened last: the pages that the kernel has
+	stale   bool           // the content was found to have changed: its name leads to another inode now
+	turns   map[string]int // of a directory's names, how often that was found
+	listed  time.Time      // when the kernel began to remember the directory's entries
+	cached  []*openFile    // open handles that the kernel caches pages for
+	passed  int            // open handles whose backing file it reads itself
+	backed  string         // identity of what was passed first
+	reading []span         // what the kernel waits for
 }
 
-// staleness is where an inode stands whose content was found to have changed.
-// Its next open answers ESTALE, at which the kernel looks its name up anew,
-// however long it might believe the old answer, and opens what it finds; the
-// open after that look-up drops the pages of the old content.
-type staleness int
-
-const (
-	notStale staleness = iota
-	foundStale
-	lookedUpAnew
-)
-
-// changedContent is no handle's identity.
-const changedContent = "\x00changed"
-
 // ident is what an inode's number is made of: two hashes of its path, seeded
-// for each mount. The number is stable for the life of the mount without a
-// table of all names ever seen; the second hash is the generation, so that
-// two paths are one inode only if 128 bits agree.
+// for each mount, and of what tells its content from others by that path: its
+// size, the Node's Stamp, and how often it was found to have changed. So the
+// kernel never has pages of two contents for one inode, and who reads the old
+// one goes on with that. The number is stable for the life of the mount without
+// a table of all names ever seen; the second hash is the generation, so that
+// two are one inode only if 128 bits agree.
 type ident [2]uint64
 
-func (a *adapter) child(parent ident, name string, n *Node) ident {
+// identify gives the ident of n as i's child by that name.
+func (i *inode) identify(name string, n *Node) ident {
+	i.mu.Lock()
+	turn := i.turns[name]
+	i.mu.Unlock()
 	var id ident
-	for i := range id {
+	for k := range id {
 		var h maphash.Hash
-		h.SetSeed(a.seeds[i])
-		var b [16]byte
-		binary.LittleEndian.PutUint64(b[:8], parent[0])
-		binary.LittleEndian.PutUint64(b[8:], parent[1])
-		h.Write(b[:])
-		h.WriteString(name)
-		if n.Link != "" { // a link that moves is another link
-			h.WriteString("\x00" + n.Link)
+		h.SetSeed(i.a.seeds[k])
+		var b [32]byte
+		for at, v := range []uint64{i.id[0], i.id[1], uint64(n.Size), uint64(turn)} {
+			binary.LittleEndian.PutUint64(b[8*at:], v)
 		}
-		id[i] = h.Sum64()
+		h.Write(b[:])
+		h.WriteString(name + "\x00" + n.Stamp + "\x00" + n.Link) // a link that moves is another link
+		id[k] = h.Sum64()
 	}
 	return id
 }
@@ -144,6 +136,7 @@ var (
 	_ gofs.NodeOpener         = (*inode)(nil)
 	_ gofs.NodeOpendirHandler = (*inode)(nil)
 	_ gofs.NodeStatfser       = (*inode)(nil)
+	_ gofs.NodeOnForgetter    = (*inode)(nil)
 )
 
 func (i *inode) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*gofs.Inode, syscall.Errno) {
@@ -162,7 +155,7 @@ func (i *inode) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*g
 
 // entry makes n the child of i by that name.
 func (i *inode) entry(ctx context.Context, name string, n *Node, out *fuse.EntryOut) *gofs.Inode {
-	id := i.a.child(i.id, name, n)
+	id := i.identify(name, n)
 	in := i.GetChild(name)
 	if in == nil || in.StableAttr() != id.stable(n) {
 		in = i.NewInode(ctx, &inode{a: i.a, id: id, node: n}, id.stable(n))
@@ -170,15 +163,16 @@ func (i *inode) entry(ctx context.Context, name string, n *Node, out *fuse.Entry
 	child := in.Operations().(*inode)
 	child.mu.Lock()
 	child.node = n // what the kernel knows already is told anew
-	if child.stale == foundStale {
-		child.stale = lookedUpAnew
-	}
 	child.mu.Unlock()
+	i.a.names.touch(child)
 	out.SetEntryTimeout(n.TTL)
 	out.SetAttrTimeout(n.TTL)
 	child.attr(n, &out.Attr)
 	return in
 }
+
+// OnForget is called when the kernel knows i no more.
+func (i *inode) OnForget() { i.a.names.forgotten(i) }
 
 func (i *inode) Getattr(_ context.Context, _ gofs.FileHandle, out *fuse.AttrOut) syscall.Errno {
 	n := i.get()
@@ -196,8 +190,9 @@ func (i *inode) Statfs(_ context.Context, out *fuse.StatfsOut) syscall.Errno {
 	return 0
 }
 
-// Open keeps the pages that the kernel has of the last open where they are of
-// the same content.
+// Open answers ESTALE where the inode's content is no more what its name leads
+// to: the kernel then looks the name up anew, however long it might believe the
+// old answer, and opens what it finds.
 func (i *inode) Open(ctx context.Context, flags uint32) (gofs.FileHandle, uint32, syscall.Errno) {
 	if flags&(syscall.O_WRONLY|syscall.O_RDWR|syscall.O_TRUNC|syscall.O_APPEND) != 0 {
 		return nil, 0, syscall.EROFS
@@ -210,56 +205,104 @@ func (i *inode) Open(ctx context.Context, flags uint32) (gofs.FileHandle, uint32
 	if n.File == nil {
 		return nil, 0, syscall.EISDIR
 	}
-	if stale == foundStale {
+	if stale {
 		return nil, 0, syscall.ESTALE
 	}
 	h, err := n.File.Open(p)
 	if err != nil {
 		return nil, 0, i.fail("open", "", err)
 	}
-	file, flags := i.opened(h, n.Size)
+	file, flags, ok := i.opened(h, n.Size)
+	if !ok {
+		h.Close()
+		i.outdated()
+		return nil, 0, syscall.ESTALE
+	}
 	return file, flags, 0
 }
 
-// opened decides how the kernel is to read a handle that has just been opened.
+// outdated has the next look-up of i's name give another inode.
+func (i *inode) outdated() {
+	i.mu.Lock()
+	known := i.stale
+	i.stale = true
+	i.mu.Unlock()
+	name, parent := i.Parent()
+	if known || parent == nil {
+		return
+	}
+	p := parent.Operations().(*inode)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.turns == nil {
+		p.turns = map[string]int{}
+	}
+	p.turns[name]++
+}
+
+// noIdentity is what the kernel has pages of after an open of a handle without
+// an identity.
+const noIdentity = "\x00"
+
+// opened decides how the kernel is to read a handle that has just been opened;
+// ok is false where the inode is open with another content.
+//
+// The pages of an old content go before the answer: the kernel drops them for an
+// open without FOPEN_KEEP_CACHE only when it has that, and who opens the file
+// right behind with it may have read of them by then. Nothing waits for a page
+// meanwhile, since no handle is open.
 //
 // An inode is read by the kernel itself, or through its page cache, from its
 // first open to its last close, and never both (fuse_file_io_open in the
 // kernel). go-fuse gives all opens of an inode the backing file of the first,
 // so an inode that had one of another content gets none.
-func (i *inode) opened(h Handle, size int64) (gofs.FileHandle, uint32) {
-	f := &openFile{i: i, h: h, size: size}
-	if id, ok := h.(Identified); ok {
+func (i *inode) opened(h Handle, size int64) (_ gofs.FileHandle, flags uint32, ok bool) {
+	f := &openFile{i: i, h: h, size: size, identity: noIdentity}
+	if id, is := h.(Identified); is {
 		f.identity = id.Identity()
 	}
 	backing := i.a.kernel.backing(h)
 	i.pushing.Lock()
 	defer i.pushing.Unlock()
+	if !i.reads(f.identity) {
+		return nil, 0, false
+	}
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	if i.stale == lookedUpAnew {
-		i.stale, i.read = notStale, changedContent
-	}
-	same := f.identity != "" && (i.read == "" || i.read == f.identity)
-	i.read = f.identity
-	switch {
-	case f.identity != "" && i.backed == f.identity && i.passed > 0,
-		backing != nil && (i.backed == "" || i.backed == f.identity) && len(i.cached) == 0 && i.passed == 0:
+	if i.passed > 0 || (backing != nil && (i.backed == "" || i.backed == f.identity) && len(i.cached) == 0) {
 		i.passed++
 		i.backed = f.identity
-		return passedFile{f, backing}, 0
-	case i.passed > 0: // of other content: neither
-		return f, fuse.FOPEN_DIRECT_IO
+		return passedFile{f, backing}, 0, true
 	}
 	i.cached = append(i.cached, f)
-	if ah, ok := h.(Ahead); ok && f.identity != "" {
+	if f.identity == noIdentity {
+		return f, 0, true
+	}
+	if ah, is := h.(Ahead); is {
 		ah.Wake(func() { i.a.kernel.push(i) })
 	}
-	if same {
-		return f, fuse.FOPEN_KEEP_CACHE
-	}
-	return f, 0
+	return f, fuse.FOPEN_KEEP_CACHE, true
 }
+
+// reads has the kernel read that content from now on, and drop the pages of
+// another; false says that one is open. i.pushing is held.
+func (i *inode) reads(identity string) bool {
+	i.mu.Lock()
+	was := i.read
+	if was != identity && i.isOpen() {
+		i.mu.Unlock()
+		return false
+	}
+	i.read = identity
+	i.mu.Unlock()
+	if was != "" && was != identity {
+		i.NotifyContent(0, 0)
+	}
+	return true
+}
+
+// isOpen tells whether a program has i open. i.mu is held.
+func (i *inode) isOpen() bool { return len(i.cached) > 0 || i.passed > 0 }
 
 // openFile is a Handle as go-fuse wants it.
 type openFile struct {
@@ -283,7 +326,7 @@ func (f *openFile) Read(ctx context.Context, dest []byte, off int64) (fuse.ReadR
 	p := f.i.a.patient(ctx)
 	defer p.finish()
 	s := span{off, off + int64(len(dest))}
-	f.i.reads(s)
+	f.i.waitsFor(s)
 	n, err := f.h.ReadAt(p, dest, off)
 	f.i.hasRead(s)
 	if want := min(int64(len(dest)), f.size-off); err == io.EOF && int64(n) < want {
@@ -295,7 +338,7 @@ func (f *openFile) Read(ctx context.Context, dest []byte, off int64) (fuse.ReadR
 	return fuse.ReadResultData(dest[:n]), 0
 }
 
-func (i *inode) reads(s span) {
+func (i *inode) waitsFor(s span) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.reading = append(i.reading, s)
@@ -347,9 +390,7 @@ const lookUp = "look-up"
 func (i *inode) fail(op, name string, err error) syscall.Errno {
 	e := errno(err)
 	if e == syscall.ESTALE {
-		i.mu.Lock()
-		i.stale = foundStale
-		i.mu.Unlock()
+		i.outdated()
 	}
 	if e != syscall.EINTR && (e != syscall.ENOENT || op != lookUp) {
 		path := "/" + i.Path(nil)

@@ -194,7 +194,7 @@ func (i *inode) ahead() Ahead {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	for _, f := range i.cached {
-		if ah, ok := f.h.(Ahead); ok && f.identity == i.read && f.identity != "" {
+		if ah, ok := f.h.(Ahead); ok && f.identity == i.read && f.identity != noIdentity {
 			return ah
 		}
 	}

@@ -27,6 +27,7 @@ type MountOptions struct {
 	MaxRead    int  // bytes that the kernel asks for at a time, at most (1 MiB)
 	NoPassing  bool // have no file of the cache read by the kernel itself
 	NoPushing  bool // give the kernel no pages before it asks
+	MaxNames   int  // names that the kernel knows, beyond which it is asked to forget what is not in use (0: none)
 
 	// Stuck is how long a request of the kernel may wait until the log is told
 	// where the daemon stands (2 minutes).
@@ -44,9 +45,10 @@ type Mounted struct {
 	server *fuse.Server
 	point  string
 	kernel *kernel
+	names  *names
 	dog    *watchdog
 	guard  *guard
-	once   sync.Once // stops kernel and dog
+	once   sync.Once // stops kernel, names and dog
 }
 
 const fsName = "mlflowfs"
@@ -62,6 +64,7 @@ func Mount(point string, root *Node, opt MountOptions) (*Mounted, error) {
 		seeds:  [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()},
 		said:   newSaidOnce(),
 		kernel: newKernel(opt.Log, opt.NoPassing, opt.NoPushing),
+		names:  newNames(opt.Log, opt.MaxNames),
 	}
 	if opt.MaxRead <= 0 {
 		opt.MaxRead = 1 << 20
@@ -99,15 +102,17 @@ func Mount(point string, root *Node, opt MountOptions) (*Mounted, error) {
 	} else {
 		o.Options = append(o.Options, "ro")
 	}
-	server, err := gofs.Mount(point, &inode{a: a, node: root}, o)
+	top := &inode{a: a, node: root}
+	server, err := gofs.Mount(point, top, o)
 	if err != nil {
 		return nil, explainMount(point, opt, err)
 	}
 	keepFUSE()
 	a.kernel.start(server)
+	go a.names.work(top)
 	go a.dog.watch()
 	readAhead(point, readAheadKiB, opt.Log)
-	m := &Mounted{server: server, point: point, kernel: a.kernel, dog: a.dog}
+	m := &Mounted{server: server, point: point, kernel: a.kernel, names: a.names, dog: a.dog}
 	if opt.Guarded {
 		m.guard = startGuard(point, opt.Log)
 	}
@@ -171,6 +176,7 @@ func (m *Mounted) Wait() {
 
 func (m *Mounted) stop() {
 	close(m.dog.stop)
+	close(m.names.stopped)
 	m.kernel.stop()
 }
 

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strconv"
 	"testing"
@@ -57,7 +58,6 @@ func TestManyNames(t *testing.T) {
 	if os.Getenv("MLFLOWFS_TEST_SEEDS") != "" {
 		n = 1000
 	}
-	point := t.TempDir()
 	heap := func() int64 {
 		runtime.GC()
 		runtime.GC()
@@ -66,16 +66,7 @@ func TestManyNames(t *testing.T) {
 		return int64(m.HeapAlloc)
 	}
 	before := heap()
-	m, err := Mount(point, &Node{Dir: census{n, 1}, TTL: time.Hour}, MountOptions{Log: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if _, err := m.Unmount(); err != nil {
-			t.Error(err)
-		}
-		m.Wait()
-	}()
+	point, _ := mounted(t, &Node{Dir: census{n, 1}, TTL: time.Hour}, MountOptions{Log: slog.New(slog.DiscardHandler)})
 	out, err := exec.Command("find", point, "-size", "-2", "-type", "f", "-printf", "x").Output()
 	if err != nil || len(out) != n*n {
 		t.Fatal(len(out), err)
@@ -98,4 +89,57 @@ func TestManyNames(t *testing.T) {
 		t.Errorf("%.0f bytes for a name, and %.0f when it is forgotten", each, left)
 	}
 	t.Logf("%.0f bytes for a name, %.0f when it is forgotten", each, left)
+}
+
+// Beyond a bound the kernel is asked to forget what is not in use, and what is
+// in use stays: an open file, the directory that a program stands in. A kernel
+// that can't be asked so forgets files all the same.
+func TestNamesAreBounded(t *testing.T) {
+	for _, old := range []bool{false, true} {
+		t.Run(fmt.Sprint("old ", old), func(t *testing.T) {
+			const n, bound = 120, 1000
+			point, m := mounted(t, &Node{Dir: census{n, 1}, TTL: time.Hour}, MountOptions{Log: slog.New(slog.DiscardHandler), MaxNames: bound})
+			m.names.old.Store(old)
+			open, err := os.Open(filepath.Join(point, "000000", "000000"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer open.Close()
+			sleep := exec.Command("sleep", "60")
+			sleep.Dir = filepath.Join(point, "000001")
+			if err := sleep.Start(); err != nil {
+				t.Fatal(err)
+			}
+			defer func() {
+				sleep.Process.Kill()
+				sleep.Wait()
+			}()
+			out, err := exec.Command("find", point, "-size", "-2", "-type", "f", "-printf", "x").Output()
+			if err != nil || len(out) != n*n {
+				t.Fatal(len(out), err)
+			}
+			known := 0
+			for range 100 {
+				m.names.mu.Lock()
+				known = m.names.known.Len()
+				m.names.mu.Unlock()
+				if known <= bound {
+					break
+				}
+				time.Sleep(50 * time.Millisecond)
+			}
+			if known > bound {
+				t.Errorf("%d names are known, of at most %d", known, bound)
+			}
+			if b, err := io.ReadAll(open); string(b) != "x" || err != nil {
+				t.Errorf("the open file reads as %q, %v", b, err)
+			}
+			if to, err := os.Readlink(fmt.Sprintf("/proc/%d/cwd", sleep.Process.Pid)); to != sleep.Dir || err != nil {
+				t.Errorf("the directory that is in use is %s now, %v", to, err)
+			}
+			if b, err := os.ReadFile(filepath.Join(point, "000119", "000119")); string(b) != "x" || err != nil {
+				t.Errorf("%q, %v", b, err)
+			}
+		})
+	}
 }

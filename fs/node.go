@@ -14,6 +14,7 @@ type Node struct {
 	Link string // a symlink's target
 
 	Size  int64     // bytes, of a file
+	Stamp string    // tells the file's content from others by its name, where that is known
 	Mtime time.Time // zero where nothing applies
 
 	// TTL is how long the kernel may believe that the name leads to this
@@ -65,8 +66,8 @@ type Handle interface {
 
 // Identified is a Handle that knows what content it reads. Two handles of one
 // name and one identity read the same bytes, so that the kernel may keep its
-// pages from one to the next; a Handle without it, or with an empty identity,
-// has its pages dropped at each open.
+// pages from one to the next; a Handle without it has its pages dropped at each
+// open.
 type Identified interface {
 	Identity() string
 }

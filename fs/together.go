@@ -23,6 +23,7 @@ const (
 	smallFile   = 256 << 10 // bytes
 	smallAtOnce = 32        // files
 	togetherFor = time.Minute
+	leastRoom   = cache.BlockSize / 32 // bytes that a file takes, however small
 )
 
 func newTogether() *together {
@@ -49,19 +50,20 @@ func (f artifactFile) fetchSiblings(ctx context.Context, room int64) error {
 	if err != nil {
 		return err // the next look into the directory tells
 	}
-	at := 0
-	for i, it := range items {
-		if it.Name == f.it.Name {
-			at = i + 1
+	var before, after []resolve.Item // small files
+	for it := range items.All() {
+		switch {
+		case it.Dir != nil || it.Store == nil || it.Size == 0 || it.Size > smallFile || !it.Known() || it.Name == f.it.Name:
+		case it.Name < f.it.Name:
+			before = append(before, it)
+		case int64(len(after))*leastRoom < room:
+			after = append(after, it)
 		}
 	}
 	var g errgroup.Group
 	g.SetLimit(smallAtOnce)
-	for _, it := range append(items[at:len(items):len(items)], items[:at]...) {
-		if it.Dir != nil || it.Store == nil || it.Size == 0 || it.Size > smallFile || !it.Known() || it.Name == f.it.Name {
-			continue
-		}
-		if room -= max(it.Size, cache.BlockSize/32); room < 0 {
+	for _, it := range append(after, before...) {
+		if room -= max(it.Size, leastRoom); room < 0 {
 			break
 		}
 		g.Go(func() error {

@@ -166,33 +166,6 @@ func (r *Resolver) Forget(s artifact.Store, file string) {
 	r.listings.Drop(dirKey(s, dir))
 }
 
-// List gives what is in o, sorted by name.
-func (r *Resolver) List(ctx context.Context, o *Origin) ([]Item, error) {
-	items := map[string]*Item{}
-	for _, l := range o.Layers {
-		ls, err := r.list(ctx, l, o.Final)
-		if err != nil {
-			return nil, err
-		}
-		for _, e := range ls.entries {
-			items[e.Name] = o.overlay(items[e.Name], l, e)
-		}
-	}
-	for i := range o.Mounts {
-		m := &o.Mounts[i]
-		items[m.Name] = o.mount(items[m.Name], m)
-	}
-	if m := items[ModelFile]; o.Meta != "" && m != nil && m.Dir == nil {
-		items[MetaName] = o.metaItem()
-	}
-	out := make([]Item, 0, len(items))
-	for _, it := range items {
-		out = append(out, *it)
-	}
-	slices.SortFunc(out, func(a, b Item) int { return strings.Compare(a.Name, b.Name) })
-	return out, nil
-}
-
 // Lookup gives one name in o; fs.ErrNotExist where there is none. It asks for
 // no more than List does.
 func (r *Resolver) Lookup(ctx context.Context, o *Origin, name string) (Item, error) {

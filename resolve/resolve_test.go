@@ -288,7 +288,7 @@ func TestUnion(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, it := range items {
+		for it := range items.All() {
 			s := it.Name
 			if it.Dir != nil {
 				s += "/"

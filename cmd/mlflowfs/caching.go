@@ -32,6 +32,7 @@ const (
 	leastMemory   = 64 << 20
 	blocksOnDisk  = 32 << 20 // memory for blocks where the disk keeps them, too
 	goOverhead    = 8        // one in so many bytes of the memory limit is not Go's heap
+	perName       = 10 << 10 // of the memory limit, for each name that the kernel knows
 	defaultOnDisk = 10 << 30
 )
 
@@ -136,6 +137,7 @@ func (c *caching) open(log *slog.Logger) (*cache.Cache, *cache.Disk, error) {
 // of memory.
 func newCache(opt cache.Options, limit int64) *cache.Cache {
 	debug.SetMemoryLimit(limit - limit/goOverhead)
+	debug.SetGCPercent(50) // a hundred thousand names are no garbage
 	return cache.New(opt)
 }
 
@@ -147,6 +149,9 @@ func (c *caching) maxRead() int {
 	}
 	return 1 << 20
 }
+
+// maxNames is how many names the kernel may know.
+func (c *caching) maxNames() int { return int(c.memory / perName) }
 
 // defaultMemory is a quarter of the machine's memory, or of the control
 // group's where that has less, and at most maxMemory.

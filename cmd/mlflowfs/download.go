@@ -8,6 +8,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	"github.com/spf13/cobra"
@@ -168,11 +169,12 @@ func (d *downloads) dir(ctx context.Context, o *resolve.Origin, at string) {
 		if !take(ctx, d.lists) {
 			return ctx.Err()
 		}
-		items, err := d.s.List(ctx, o)
+		list, err := d.s.List(ctx, o)
 		<-d.lists
 		if err != nil {
 			return err
 		}
+		items := slices.Collect(list.All())
 		if at != "" {
 			if err := d.root.Mkdir(at, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
 				return err

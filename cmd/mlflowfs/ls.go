@@ -79,7 +79,7 @@ func (l *lister) dir(ctx context.Context, o resolve.Origin, mlflow, rel string) 
 	if err != nil {
 		return err
 	}
-	for _, it := range items {
+	for it := range items.All() {
 		p, name := path.Join(mlflow, it.Name), path.Join(rel, it.Name)
 		if l.json {
 			info := fileInfo{Path: p, IsDir: it.Dir != nil}

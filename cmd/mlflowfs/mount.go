@@ -172,7 +172,7 @@ func (f *mountFlags) serve(point string, root *fs.Node, log *slog.Logger) error 
 	defer signal.Stop(signals)
 	dropRights(log)
 	m, err := fs.Mount(point, root, fs.MountOptions{
-		AllowOther: f.allowOther, Debug: f.debugFUSE, MaxRead: f.maxRead(), NoPassing: f.noPassthrough, NoPushing: f.noPush, Stuck: 3 * cmp.Or(f.timeout, 2*time.Minute), Guarded: true, Log: log,
+		AllowOther: f.allowOther, Debug: f.debugFUSE, MaxRead: f.maxRead(), MaxNames: f.maxNames(), NoPassing: f.noPassthrough, NoPushing: f.noPush, Stuck: 3 * cmp.Or(f.timeout, 2*time.Minute), Guarded: true, Log: log,
 	})
 	if err != nil {
 		return err

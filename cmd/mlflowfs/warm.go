@@ -104,12 +104,15 @@ type named struct {
 func (t *cachedFiles) each(ctx context.Context, s *stores, it resolve.Item, at string, files *[]named) error {
 	if it.Dir != nil {
 		items, err := s.List(ctx, it.Dir)
-		for _, below := range items {
-			if err == nil {
-				err = t.each(ctx, s, below, path.Join(at, below.Name), files)
+		if err != nil {
+			return err
+		}
+		for below := range items.All() {
+			if err := t.each(ctx, s, below, path.Join(at, below.Name), files); err != nil {
+				return err
 			}
 		}
-		return err
+		return nil
 	}
 	if it.Store == nil || it.Size == 0 || (at != "" && !t.included(at)) {
 		return nil

@@ -1,0 +1,92 @@
+package resolve
+
+import (
+	"context"
+	"iter"
+	"slices"
+	"strings"
+
+	"github.com/mlflowfs/mlflowfs/resolve/artifact"
+)
+
+// Items is what is in an Origin, sorted by name, on its way to one reader. It is
+// merged from its sorted listings as it is read, and holds no copy of them.
+type Items struct {
+	o      *Origin
+	layers [][]artifact.Entry // what is left of each
+	mounts []Mount            // left, sorted by name; the later of two of one name wins
+	model  bool
+	meta   bool // MetaName is wanted, and was not given yet
+}
+
+// List gives what is in o.
+func (r *Resolver) List(ctx context.Context, o *Origin) (*Items, error) {
+	it := &Items{o: o, layers: make([][]artifact.Entry, len(o.Layers)), mounts: slices.Clone(o.Mounts)}
+	for k, l := range o.Layers {
+		ls, err := r.list(ctx, l, o.Final)
+		if err != nil {
+			return nil, err
+		}
+		it.layers[k] = ls.entries
+	}
+	slices.SortStableFunc(it.mounts, func(a, b Mount) int { return strings.Compare(a.Name, b.Name) })
+	m, err := r.find(ctx, o, ModelFile)
+	it.model = m != nil && m.Dir == nil
+	it.meta = it.model && o.Meta != ""
+	return it, err
+}
+
+// Model tells whether the directory is a model's: it holds an MLmodel.
+func (l *Items) Model() bool { return l.model }
+
+// All gives the items that Next has not given.
+func (l *Items) All() iter.Seq[Item] {
+	return func(yield func(Item) bool) {
+		for it, ok := l.Next(); ok && yield(it); it, ok = l.Next() {
+		}
+	}
+}
+
+// Next gives the next item; false behind the last.
+func (l *Items) Next() (Item, bool) {
+	name, ok := l.least()
+	if !ok {
+		return Item{}, false
+	}
+	var out *Item
+	for k, entries := range l.layers {
+		if len(entries) > 0 && entries[0].Name == name {
+			out = l.o.overlay(out, l.o.Layers[k], entries[0])
+			l.layers[k] = entries[1:]
+		}
+	}
+	for len(l.mounts) > 0 && l.mounts[0].Name == name {
+		out = l.o.mount(out, &l.mounts[0])
+		l.mounts = l.mounts[1:]
+	}
+	if l.meta && name == MetaName {
+		out, l.meta = l.o.metaItem(), false
+	}
+	return *out, true
+}
+
+// least is the name that comes next.
+func (l *Items) least() (name string, ok bool) {
+	see := func(n string) {
+		if !ok || n < name {
+			name, ok = n, true
+		}
+	}
+	for _, entries := range l.layers {
+		if len(entries) > 0 {
+			see(entries[0].Name)
+		}
+	}
+	if len(l.mounts) > 0 {
+		see(l.mounts[0].Name)
+	}
+	if l.meta {
+		see(MetaName)
+	}
+	return name, ok
+}
