@@ -23,17 +23,18 @@ type chaos struct {
 	aside     string  // another host, which sends on to the same server
 	artifacts func(*http.Request) bool
 
-	mu   sync.Mutex // guards what follows
-	r    *rand.Rand
-	done map[string]int // faults by their names
-	off  bool
+	mu      sync.Mutex // guards what follows
+	r       *rand.Rand
+	done    map[string]int  // faults by their names
+	expired map[string]bool // signatures of addresses
+	off     bool
 }
 
 // unleash begins to break what p sends; artifacts tells which requests are for
 // an artifact's bytes.
 func unleash(t *testing.T, p *proxy, seed uint64, share float64, artifacts func(*http.Request) bool) *chaos {
 	t.Helper()
-	c := &chaos{share: share, artifacts: artifacts, r: rand.New(rand.NewPCG(seed, 1)), done: map[string]int{}}
+	c := &chaos{share: share, artifacts: artifacts, r: rand.New(rand.NewPCG(seed, 1)), done: map[string]int{}, expired: map[string]bool{}}
 	aside := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		r.Header.Set("X-Aside", "1")
 		p.Config.Handler.ServeHTTP(w, r)
@@ -50,6 +51,13 @@ func unleash(t *testing.T, p *proxy, seed uint64, share float64, artifacts func(
 	})
 	p.faults(c.before, c.after)
 	return c
+}
+
+// begin has a machine that was off break that share.
+func (c *chaos) begin(share float64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.off, c.share = false, share
 }
 
 // calm ends the faults.
@@ -69,11 +77,12 @@ func (c *chaos) faults() (n int, what string) {
 	return n, fmt.Sprint(c.done)
 }
 
-// draw gives a fault's number of n, or -1 for none.
-func (c *chaos) draw(share float64, n int) (fault int, r float64) {
+// draw gives a fault's number of n, or -1 for none; part is how much of the
+// share has one.
+func (c *chaos) draw(part float64, n int) (fault int, r float64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.off || c.r.Float64() >= share {
+	if c.off || c.r.Float64() >= part*c.share {
 		return -1, 0
 	}
 	return c.r.IntN(n), c.r.Float64()
@@ -89,12 +98,26 @@ func (c *chaos) note(what string) {
 // faults it makes wrong bytes itself.
 func ofServer(r *http.Request) bool { return strings.Contains(r.Header.Get("User-Agent"), "Boto3") }
 
+// signature is that of a presigned address.
+func signature(r *http.Request) string { return r.URL.Query().Get("X-Amz-Signature") }
+
+// hasExpired tells whether r's address has ended.
+func (c *chaos) hasExpired(r *http.Request) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return !c.off && c.expired[signature(r)]
+}
+
 // before does what is done in the place of an answer.
 func (c *chaos) before(w http.ResponseWriter, r *http.Request) bool {
 	if ofServer(r) {
 		return false
 	}
-	kind, x := c.draw(c.share/2, 12)
+	if c.hasExpired(r) {
+		http.Error(w, "<Error><Code>AccessDenied</Code><Message>Request has expired</Message></Error>", http.StatusForbidden)
+		return true
+	}
+	kind, x := c.draw(0.5, 12)
 	answer := func(code int, header ...string) bool {
 		c.note(strconv.Itoa(code))
 		for i := 0; i+1 < len(header); i += 2 {
@@ -161,7 +184,7 @@ func (c *chaos) after(resp *http.Response) error {
 	if ofServer(resp.Request) || (resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusPartialContent) {
 		return nil
 	}
-	kind, x := c.draw(c.share/2, 8)
+	kind, x := c.draw(0.5, 9)
 	bytes := c.artifacts(resp.Request)
 	at := int64(x * float64(max(resp.ContentLength, 1)))
 	switch kind {
@@ -204,6 +227,14 @@ func (c *chaos) after(resp *http.Response) error {
 	case 6:
 		c.note("crumbs")
 		resp.Body = crumbs{resp.Body}
+	case 8:
+		if s := signature(resp.Request); s != "" {
+			c.note("expired")
+			c.mu.Lock()
+			c.expired[s] = true
+			c.mu.Unlock()
+			cut(resp, at, false)
+		}
 	case 7:
 		if !bytes {
 			c.note("no-JSON")
@@ -252,7 +283,7 @@ func TestChaosBreaks(t *testing.T) {
 	defer server.Close()
 	p := proxyTo(t, server.URL)
 	c := unleash(t, p, 1, 1, isArtifact)
-	kinds := strings.Fields("hang-up stall silence 500 502 503 504 429 400 401 403 408 404 412 416 206 204 empty-200 no-range aside 410 reset early-end longer validator range stall-inside crumbs no-JSON")
+	kinds := strings.Fields("hang-up stall silence 500 502 503 504 429 400 401 403 408 404 412 416 206 204 empty-200 no-range aside 410 reset early-end longer validator range stall-inside crumbs no-JSON expired")
 	missing := func() (out []string) {
 		c.mu.Lock()
 		defer c.mu.Unlock()
@@ -266,8 +297,11 @@ func TestChaosBreaks(t *testing.T) {
 	client := &http.Client{Timeout: 50 * time.Millisecond}
 	for i := 0; i < 2000 && len(missing()) > 0; i++ {
 		path := artifactsAPI + "/f"
-		if i%5 == 0 {
+		switch i % 5 {
+		case 0:
 			path = "/api/other"
+		case 1:
+			path += fmt.Sprint("?X-Amz-Signature=", i)
 		}
 		req, err := http.NewRequest(http.MethodGet, p.URL+path, nil)
 		if err != nil {

@@ -32,13 +32,17 @@ func (o *objectStores) put(t *testing.T, store, key, file string) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	api := s3.New(s3.Options{
+	if _, err := o.api().PutObject(context.Background(), &s3.PutObjectInput{Bucket: aws.String(bucket), Key: aws.String(key), Body: f}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// api is S3's own client of the S3 store.
+func (o *objectStores) api() *s3.Client {
+	return s3.New(s3.Options{
 		BaseEndpoint: aws.String("http://" + o.s3), UsePathStyle: true, Region: "us-east-1",
 		Credentials: credentials.NewStaticCredentialsProvider(s3Key, s3Secret, ""),
 	})
-	if _, err := api.PutObject(context.Background(), &s3.PutObjectInput{Bucket: aws.String(bucket), Key: aws.String(key), Body: f}); err != nil {
-		t.Fatal(err)
-	}
 }
 
 // fileOf makes a file of size bytes of text.

@@ -37,6 +37,7 @@ type job struct {
 	Seed         uint64
 	Ops          int           // how many operations
 	For          time.Duration // and how long, at most
+	Replaced     bool          // the files are patchworks, and are replaced all the time
 }
 
 // found is what it says when it is done.
@@ -45,12 +46,17 @@ type found struct {
 	Errors map[string]int // by operation and errno
 	Worst  time.Duration  // the longest operation
 	Wrong  string
+	Mixed  []string // reads of replaced files that were not of one version
 }
 
 func actAsWorker(spec string) {
 	var j job
 	if err := json.Unmarshal([]byte(spec), &j); err != nil {
 		panic(err)
+	}
+	if j.Replaced {
+		actOnReplaced(j)
+		return
 	}
 	w := &worker{job: j, r: rand.New(rand.NewPCG(j.Seed, 2)), names: map[string][]string{}}
 	out := found{Errors: map[string]int{}}
@@ -308,14 +314,14 @@ func grow(t *testing.T, dir string, seed uint64, total int) {
 
 // reference has processes hold mounts against truth, and fails the test with
 // the seed for what is wrong. It gives what they found, together.
-func reference(t *testing.T, mounts []string, truth string, seed uint64, processes, ops int, limit time.Duration) found {
+func reference(t *testing.T, mounts []string, truth string, seed uint64, processes, ops int, limit time.Duration, replaced bool) found {
 	t.Helper()
 	var mu sync.Mutex
 	all := found{Errors: map[string]int{}}
 	var wg sync.WaitGroup
 	for i := range processes {
 		wg.Go(func() {
-			spec, _ := json.Marshal(job{mounts[i%len(mounts)], truth, seed + uint64(i)<<32, ops / processes, limit})
+			spec, _ := json.Marshal(job{mounts[i%len(mounts)], truth, seed + uint64(i)<<32, ops / processes, limit, replaced})
 			c := exec.Command(os.Args[0])
 			c.Env = append(os.Environ(), asWorker+"="+string(spec))
 			var errs bytes.Buffer
@@ -333,6 +339,7 @@ func reference(t *testing.T, mounts []string, truth string, seed uint64, process
 				t.Errorf("seed %d, process %d: %s %v\n%s", seed, i, one.Wrong, err, tail(errs.String()))
 			}
 			all.Ops += one.Ops
+			all.Mixed = append(all.Mixed, one.Mixed...)
 			all.Worst = max(all.Worst, one.Worst)
 			for k, n := range one.Errors {
 				all.Errors[k] += n
@@ -360,7 +367,7 @@ func referenceSize(t *testing.T) (seeds []uint64, ops int, limit time.Duration) 
 	}
 	ops, limit = number("MLFLOWFS_TEST_OPS", 100_000), 12*time.Second
 	begin := 1
-	if ops > 100_000 || os.Getenv("MLFLOWFS_TEST_SEEDS") != "" {
+	if ops > 100_000 || long() {
 		limit, begin = time.Hour, int(time.Now().Unix()%1_000_000)
 	}
 	first := uint64(number("MLFLOWFS_TEST_SEED", begin))
@@ -370,10 +377,15 @@ func referenceSize(t *testing.T) (seeds []uint64, ops int, limit time.Duration) 
 	return seeds, ops, limit
 }
 
+// long tells whether this is a run by hand, which may take hours.
+func long() bool { return os.Getenv("MLFLOWFS_TEST_SEEDS") != "" }
+
 // chaotic is an origin that is broken at will.
 type chaotic struct {
 	uri       string
+	env       []string // of a mount
 	run       string
+	over      *chaos // of TLS, once it is unleashed
 	truth     string
 	proxies   []*proxy
 	artifacts func(*http.Request) bool
@@ -405,25 +417,39 @@ func newChaotic(t *testing.T, kind string, seed uint64) *chaotic {
 		c.artifacts = func(r *http.Request) bool { return isArtifact(r) || strings.HasPrefix(r.URL.Path, "/"+bucket+"/") }
 		return c
 	}
-	s := shared.get(t, "server "+kind)
+	version, byTLS := strings.CutSuffix(kind, " by TLS")
+	s := shared.get(t, "server "+version)
 	c.run = finished(t, s.uri, newRun(t, s.uri, "0"))
 	c.truth = filepath.Join(s.server.artifacts(), "0", c.run, "artifacts")
 	grow(t, c.truth, seed, total)
 	p := proxyTo(t, s.uri)
 	c.uri, c.proxies = p.URL, []*proxy{p}
+	if byTLS {
+		var cert string
+		c.over = &chaos{off: true, r: rand.New(rand.NewPCG(seed, 1)), done: map[string]int{}}
+		c.uri, cert = overTLS(t, p, &c.over)
+		c.env = []string{"MLFLOW_TRACKING_SERVER_CERT_PATH=" + cert}
+	}
 	return c
 }
 
+// impatient makes a mount give up early, so that many faults can come.
+var impatient = []string{"MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR=0.02", "MLFLOW_HTTP_REQUEST_MAX_RETRIES=2", "MLFLOW_HTTP_REQUEST_TIMEOUT=3"}
+
 func TestReference(t *testing.T) {
 	seeds, ops, limit := referenceSize(t)
-	for _, kind := range []string{"3.17", "2.22", "S3"} {
-		for name, flags := range map[string][]string{
+	for _, kind := range []string{"3.17", "2.22", "S3", "3.17 by TLS"} {
+		ways := map[string][]string{
 			"disk": {"--cache-size", "24MiB"}, "memory": {"--cache-dir", "none", "--memory-limit", "64MiB"}, "two daemons": {"--cache-size", "16MiB"},
-		} {
+		}
+		if kind == "3.17 by TLS" && !long() {
+			ways = map[string][]string{"disk": ways["disk"]}
+		}
+		for name, flags := range ways {
 			for _, seed := range seeds {
 				t.Run(fmt.Sprintf("%s %s seed %d", kind, name, seed), func(t *testing.T) {
 					o := newChaotic(t, kind, seed)
-					env := []string{"MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR=0.02", "MLFLOW_HTTP_REQUEST_MAX_RETRIES=2", "MLFLOW_HTTP_REQUEST_TIMEOUT=3"}
+					env := slices.Concat(o.env, impatient)
 					mounts := 1
 					if name == "two daemons" {
 						mounts = 2
@@ -440,7 +466,11 @@ func TestReference(t *testing.T) {
 					for i, p := range o.proxies {
 						machines = append(machines, unleash(t, p, seed+uint64(i), 0.3, o.artifacts))
 					}
-					got := reference(t, mounted, o.truth, seed, 4, ops, limit)
+					if o.over != nil {
+						o.over.begin(0.5)
+						machines = append(machines, o.over)
+					}
+					got := reference(t, mounted, o.truth, seed, 4, ops, limit, false)
 					broken := 0
 					for _, c := range machines {
 						n, what := c.faults()

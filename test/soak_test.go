@@ -36,12 +36,12 @@ func (m *mount) vitals() (v vitals) {
 // (Two rounds of 15 s here; MLFLOWFS_TEST_SEEDS has 30 minutes.)
 func TestSoak(t *testing.T) {
 	rounds, each := 2, 15*time.Second
-	if os.Getenv("MLFLOWFS_TEST_SEEDS") != "" {
+	if long() {
 		rounds, each = 15, 2*time.Minute
 	}
 	seed := uint64(time.Now().Unix())
 	o := newChaotic(t, "3.17", seed)
-	m := mountAt(t, o.uri, []string{"MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR=0.02", "MLFLOW_HTTP_REQUEST_MAX_RETRIES=2", "MLFLOW_HTTP_REQUEST_TIMEOUT=3"},
+	m := mountAt(t, o.uri, impatient,
 		"--metadata-ttl", "1s", "--cache-size", "24MiB", "--memory-limit", "128MiB")
 	mounted := m.path("runs", o.run)
 	c := unleash(t, o.proxies[0], seed, 0.3, o.artifacts)
@@ -62,7 +62,7 @@ func TestSoak(t *testing.T) {
 		return best
 	}
 	for range 1 + rounds {
-		reference(t, []string{mounted}, o.truth, seed, 3, 1_000_000, each)
+		reference(t, []string{mounted}, o.truth, seed, 3, 1_000_000, each, false)
 		if first.fds == 0 {
 			first = idle()
 		}
