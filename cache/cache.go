@@ -40,6 +40,7 @@ type Cache struct {
 	opt     Options
 	gate    gate
 	running sync.WaitGroup // fetches and streams
+	did     counters
 
 	// mu guards everything below and in every content; nothing that waits is
 	// done under it. Before it, content.files is taken; inside it only the
@@ -213,6 +214,7 @@ func (c *Cache) add(ct *content, index int64, b *block) {
 func (c *Cache) evicted(k blockKey, b *block) {
 	c.held -= int64(cap(b.data))
 	k.of.resident--
+	c.did.evicted.Add(1)
 	c.release(b)
 }
 

@@ -122,7 +122,12 @@ func (ct *content) look(i, last int64, urgent bool) (p place, err error) {
 		return place{}, ct.err
 	}
 	ct.fresh.clear(i)
+	did := &ct.c.did
+	if !urgent {
+		did = &counters{} // no program's
+	}
 	if b := ct.inMemory(i); b != nil {
+		did.memory.Add(1)
 		b.refs++
 		return place{b: b}, nil
 	}
@@ -132,6 +137,7 @@ func (ct *content) look(i, last int64, urgent bool) (p place, err error) {
 			ct.fresh.clear(p.to)
 			p.to++
 		}
+		did.disk.Add(p.to - i)
 		return p, nil
 	}
 	if ct.flights[i] == nil {
@@ -144,6 +150,7 @@ func (ct *content) look(i, last int64, urgent bool) (p place, err error) {
 			ct.demand(i, last, urgent)
 		}
 	}
+	did.misses.Add(1)
 	fl := ct.flights[i]
 	fl.waiting++
 	if urgent && fl.fetch != nil && !fl.fetch.urgent {
@@ -155,6 +162,7 @@ func (ct *content) look(i, last int64, urgent bool) (p place, err error) {
 
 // wait waits for a flight's block, which the caller then holds.
 func (ct *content) wait(ctx context.Context, fl *flight) (*block, error) {
+	ct.waits(ctx, fl)
 	select {
 	case <-fl.done:
 		return fl.b, fl.err
@@ -186,7 +194,11 @@ func (ct *content) land(i int64, b *block, err error) {
 		}
 		close(fl.done)
 	}
-	if b == nil || ct.gone {
+	if b == nil {
+		return
+	}
+	ct.c.did.origin.Add(int64(len(b.data)))
+	if ct.gone {
 		return
 	}
 	ct.c.add(ct, i, b)

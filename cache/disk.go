@@ -117,6 +117,17 @@ func (d *Disk) Close() error { return d.lock.Close() }
 // Used returns the bytes that the directory holds, of all processes.
 func (d *Disk) Used() int64 { return atomic.LoadInt64(d.used) }
 
+// Pinned returns the bytes of disk that pinned contents take.
+func (d *Disk) Pinned() (n int64) {
+	found, pinned, _ := d.scan()
+	for _, k := range found {
+		if pinned[k.name] {
+			n += k.bytes
+		}
+	}
+	return n
+}
+
 // locked runs f while no other process makes or removes entries.
 func (d *Disk) locked(f func() error) error {
 	if err := d.flock(syscall.LOCK_EX); err != nil {

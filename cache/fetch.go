@@ -17,6 +17,7 @@ type fetch struct {
 	mine   []*flight // those that have not landed
 	ticket *ticket
 	urgent bool // a program waits for it; guarded by Cache.mu
+	id     int64
 }
 
 const (
@@ -50,7 +51,7 @@ func (ct *content) demand(first, last int64, urgent bool) {
 // and end, at the latest, at last. It returns the block to go on with. c.mu is
 // held.
 func (ct *content) start(first, last int64, urgent bool) (next int64) {
-	f := &fetch{ct: ct, ahead: !urgent, urgent: urgent}
+	f := &fetch{ct: ct, ahead: !urgent, urgent: urgent, id: ct.c.did.fetches.Add(1)}
 	i := first
 	for ; i <= last; i++ {
 		if !ct.missing(i) {
@@ -189,7 +190,7 @@ func (f *fetch) attempt() error {
 	first, last := f.mine[0].index, f.mine[len(f.mine)-1].index
 	off := first * BlockSize
 	n := last*BlockSize + ct.blockLen(last) - off
-	body, err := ct.src.ReadRange(context.Background(), off, n, ct.expected())
+	body, err := ct.ask(context.Background(), f.id, off, n, ct.expected())
 	if err != nil {
 		return err
 	}

@@ -111,7 +111,7 @@ func (ct *content) pour(ctx context.Context, body *Body) error {
 			return err
 		}
 		time.Sleep(backoff(try))
-		if body, err = ct.src.ReadRange(ctx, 0, ct.key.Size, validator); err != nil {
+		if body, err = ct.ask(ctx, wholeBody, 0, ct.key.Size, validator); err != nil {
 			return err
 		}
 		if err := ct.check(body); err != nil {

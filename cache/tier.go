@@ -141,6 +141,7 @@ func (ct *content) failed(i int64, at place, err error) {
 	ct.disk.forget(i)
 	if !isDisk(err) && !ct.damaged {
 		ct.damaged = true
+		ct.c.did.damaged.Add(1)
 		ct.c.opt.Log.Warn("a file in the disk cache is damaged; what is wrong in it is fetched again", "err", err)
 	}
 }

@@ -50,7 +50,7 @@ func (i *inode) OpendirHandle(context.Context, uint32) (gofs.FileHandle, uint32,
 
 // Readdirent gives the next entry, or nil at the end.
 func (d *openDir) Readdirent(ctx context.Context) (*fuse.DirEntry, syscall.Errno) {
-	p := d.i.a.patient(ctx)
+	p := d.i.a.patient(ctx, listing)
 	defer p.finish()
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -59,7 +59,7 @@ func (d *openDir) Readdirent(ctx context.Context) (*fuse.DirEntry, syscall.Errno
 		return nil, 0
 	}
 	if err != nil {
-		return nil, d.i.fail("listing", "", err)
+		return nil, d.i.fail(listing, "", err)
 	}
 	d.pos++
 	d.last = e
@@ -101,7 +101,7 @@ func (d *openDir) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (
 // Seekdir goes to where off entries have been given; backwards means to list
 // again from the start.
 func (d *openDir) Seekdir(ctx context.Context, off uint64) syscall.Errno {
-	p := d.i.a.patient(ctx)
+	p := d.i.a.patient(ctx, listing)
 	defer p.finish()
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -114,7 +114,7 @@ func (d *openDir) Seekdir(ctx context.Context, off uint64) syscall.Errno {
 			return 0
 		}
 		if err != nil {
-			return d.i.fail("listing", "", err)
+			return d.i.fail(listing, "", err)
 		}
 		d.pos++
 		d.last = e

@@ -10,11 +10,13 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
 	gofs "github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
 
 	"github.com/mlflowfs/mlflowfs/cache"
 )
@@ -26,6 +28,10 @@ type adapter struct {
 	mounted  time.Time
 	seeds    [2]maphash.Seed
 	said     *saidOnce
+	answered func(op string, took time.Duration)
+	failed   func(op, errno string)
+	opens    opens
+	numbers  atomic.Uint64 // of reads, in the log
 	kernel   *kernel
 	names    *names
 	dog      *watchdog
@@ -140,7 +146,7 @@ var (
 )
 
 func (i *inode) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*gofs.Inode, syscall.Errno) {
-	p := i.a.patient(ctx)
+	p := i.a.patient(ctx, lookUp)
 	defer p.finish()
 	d := i.get().Dir
 	if d == nil {
@@ -197,7 +203,7 @@ func (i *inode) Open(ctx context.Context, flags uint32) (gofs.FileHandle, uint32
 	if flags&(syscall.O_WRONLY|syscall.O_RDWR|syscall.O_TRUNC|syscall.O_APPEND) != 0 {
 		return nil, 0, syscall.EROFS
 	}
-	p := i.a.patient(ctx)
+	p := i.a.patient(ctx, opening)
 	defer p.finish()
 	i.mu.Lock()
 	n, stale := i.node, i.stale
@@ -210,7 +216,7 @@ func (i *inode) Open(ctx context.Context, flags uint32) (gofs.FileHandle, uint32
 	}
 	h, err := n.File.Open(p)
 	if err != nil {
-		return nil, 0, i.fail("open", "", err)
+		return nil, 0, i.fail(opening, "", err)
 	}
 	file, flags, ok := i.opened(h, n.Size)
 	if !ok {
@@ -271,10 +277,12 @@ func (i *inode) opened(h Handle, size int64) (_ gofs.FileHandle, flags uint32, o
 	defer i.mu.Unlock()
 	if i.passed > 0 || (backing != nil && (i.backed == "" || i.backed == f.identity) && len(i.cached) == 0) {
 		i.passed++
+		i.a.opens.passed.Add(1)
 		i.backed = f.identity
 		return passedFile{f, backing}, 0, true
 	}
 	i.cached = append(i.cached, f)
+	i.a.opens.cached.Add(1)
 	if f.identity == noIdentity {
 		return f, 0, true
 	}
@@ -323,17 +331,24 @@ var (
 // Read answers whole or with an error: to the kernel a short answer is the
 // end of the file, for every reader.
 func (f *openFile) Read(ctx context.Context, dest []byte, off int64) (fuse.ReadResult, syscall.Errno) {
-	p := f.i.a.patient(ctx)
+	p := f.i.a.patient(ctx, reading)
 	defer p.finish()
 	s := span{off, off + int64(len(dest))}
 	f.i.waitsFor(s)
-	n, err := f.h.ReadAt(p, dest, off)
+	rctx := context.Context(p)
+	if log := f.i.a.log; log.Enabled(ctx, slog.LevelDebug) {
+		number := f.i.a.numbers.Add(1)
+		rctx = cache.WithRequest(p, number)
+		log.Debug("read", "request", number, "path", "/"+f.i.Path(nil), "offset", off, "bytes", len(dest))
+		defer func() { log.Debug("answered", "request", number, "took", time.Since(p.began)) }()
+	}
+	n, err := f.h.ReadAt(rctx, dest, off)
 	f.i.hasRead(s)
 	if want := min(int64(len(dest)), f.size-off); err == io.EOF && int64(n) < want {
 		err = fmt.Errorf("%w: it ends after %d bytes and was listed with %d", cache.ErrChanged, off+int64(n), f.size)
 	}
 	if err != nil && err != io.EOF {
-		return nil, f.i.fail("read", "", err)
+		return nil, f.i.fail(reading, "", err)
 	}
 	return fuse.ReadResultData(dest[:n]), 0
 }
@@ -383,7 +398,13 @@ func (f passedFile) Release(ctx context.Context) syscall.Errno {
 	return f.openFile.Release(ctx)
 }
 
-const lookUp = "look-up"
+// Operations, as the log and the metrics name them.
+const (
+	lookUp  = "look-up"
+	opening = "open"
+	reading = "read"
+	listing = "listing"
+)
 
 // fail gives the errno of err, and the log its words. A name that is not
 // there, or a request that was interrupted, is no event.
@@ -393,6 +414,7 @@ func (i *inode) fail(op, name string, err error) syscall.Errno {
 		i.outdated()
 	}
 	if e != syscall.EINTR && (e != syscall.ENOENT || op != lookUp) {
+		i.a.failed(op, unix.ErrnoName(e))
 		path := "/" + i.Path(nil)
 		if name != "" {
 			path += "/" + name

@@ -23,8 +23,10 @@ import (
 // A request that is answered from memory never calls Done, and pays nothing.
 type patient struct {
 	context.Context // values; the kernel's INTERRUPT is its Done
+	a               *adapter
+	op              string
+	began           time.Time
 	pid             uint32
-	dog             *watchdog
 
 	mu       sync.Mutex // guards what follows
 	done     chan struct{}
@@ -32,8 +34,9 @@ type patient struct {
 	finished chan struct{}
 }
 
-func (a *adapter) patient(ctx context.Context) *patient {
-	p := &patient{Context: ctx, dog: a.dog, finished: make(chan struct{})}
+// patient makes the context of a request, which op names in the metrics.
+func (a *adapter) patient(ctx context.Context, op string) *patient {
+	p := &patient{Context: ctx, a: a, op: op, began: time.Now(), finished: make(chan struct{})}
 	a.dog.begins(p)
 	if c, ok := fuse.FromContext(ctx); ok {
 		p.pid = c.Pid
@@ -66,7 +69,8 @@ func (p *patient) Err() error {
 
 // finish ends the watch when the request is answered.
 func (p *patient) finish() {
-	p.dog.ends(p)
+	p.a.dog.ends(p)
+	p.a.answered(p.op, time.Since(p.began))
 	close(p.finished)
 }
 

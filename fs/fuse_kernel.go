@@ -183,6 +183,7 @@ func (i *inode) pushSome(buf []byte) (more bool, err error) {
 		if errno := i.WriteCache(at, buf[at-off:to-off]); errno != 0 {
 			return false, errno
 		}
+		i.a.opens.pushed.Add(to - at)
 		at = to
 	}
 	return n > 0, nil

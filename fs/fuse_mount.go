@@ -33,6 +33,11 @@ type MountOptions struct {
 	// where the daemon stands (2 minutes).
 	Stuck time.Duration
 
+	// Answered is told of each request of the kernel, and Failed of each that a
+	// program gets an errno for. Neither may wait.
+	Answered func(op string, took time.Duration)
+	Failed   func(op, errno string)
+
 	// Guarded has a second process clear what is left of the mount when this
 	// one is killed: this program with [GuardCommand] as its first argument,
 	// which is to call [Guard].
@@ -46,6 +51,7 @@ type Mounted struct {
 	point  string
 	kernel *kernel
 	names  *names
+	opens  *opens
 	dog    *watchdog
 	guard  *guard
 	once   sync.Once // stops kernel, names and dog
@@ -61,10 +67,16 @@ const negativeTTL = time.Second
 func Mount(point string, root *Node, opt MountOptions) (*Mounted, error) {
 	a := &adapter{
 		log: opt.Log, uid: uint32(os.Getuid()), gid: uint32(os.Getgid()), mounted: time.Now(),
-		seeds:  [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()},
-		said:   newSaidOnce(),
+		seeds: [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()},
+		said:  newSaidOnce(), answered: opt.Answered, failed: opt.Failed,
 		kernel: newKernel(opt.Log, opt.NoPassing, opt.NoPushing),
 		names:  newNames(opt.Log, opt.MaxNames),
+	}
+	if a.answered == nil {
+		a.answered = func(string, time.Duration) {}
+	}
+	if a.failed == nil {
+		a.failed = func(string, string) {}
 	}
 	if opt.MaxRead <= 0 {
 		opt.MaxRead = 1 << 20
@@ -112,7 +124,7 @@ func Mount(point string, root *Node, opt MountOptions) (*Mounted, error) {
 	go a.names.work(top)
 	go a.dog.watch()
 	readAhead(point, readAheadKiB, opt.Log)
-	m := &Mounted{server: server, point: point, kernel: a.kernel, names: a.names, dog: a.dog}
+	m := &Mounted{server: server, point: point, kernel: a.kernel, names: a.names, opens: &a.opens, dog: a.dog}
 	if opt.Guarded {
 		m.guard = startGuard(point, opt.Log)
 	}
@@ -224,6 +236,16 @@ func FindMount(point string) (mounted, ours bool, err error) {
 		return false, false, err
 	}
 	return true, infos[0].FSType == "fuse."+fsName, nil
+}
+
+// Mounts gives the mount points of all mounts of mlflowfs that this process sees.
+func Mounts() ([]string, error) {
+	infos, err := mountinfo.GetMounts(mountinfo.FSTypeFilter("fuse." + fsName))
+	var points []string
+	for _, i := range infos {
+		points = append(points, i.Mountpoint)
+	}
+	return points, err
 }
 
 // ResolvePoint makes a mount point's path absolute and free of symbolic links,

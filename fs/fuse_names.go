@@ -44,12 +44,9 @@ func newNames(log *slog.Logger, max int) *names {
 
 // touch notes that the kernel is told of i.
 func (n *names) touch(i *inode) {
-	if n.max <= 0 {
-		return
-	}
 	n.mu.Lock()
 	n.known.Add(i, struct{}{})
-	over := n.known.Len() > n.max
+	over := n.max > 0 && n.known.Len() > n.max
 	n.mu.Unlock()
 	if over {
 		select {
@@ -65,12 +62,14 @@ func (n *names) forgotten(i *inode) {
 	n.known.Remove(i)
 }
 
-// over is how many names too many the kernel knows.
-func (n *names) over() int {
+func (n *names) len() int {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.known.Len() - n.max
+	return n.known.Len()
 }
+
+// over is how many names too many the kernel knows.
+func (n *names) over() int { return n.len() - n.max }
 
 // work asks the kernel to forget until stopped is closed. No request waits for
 // it: the kernel may wait for a directory's lock, which a look-up holds.

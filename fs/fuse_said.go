@@ -9,16 +9,21 @@ import (
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 )
 
-// saidOnce keeps a program that tries again and again from filling the log:
-// what was said of a path is said again only after a while.
+// saidOnce keeps programs that try again and again, or many names, from filling
+// the log: what was said of a path is said again only after a while, and there
+// are so many lines a second; how many were left out is said.
 type saidOnce struct {
-	mu   sync.Mutex // guards last
-	last *simplelru.LRU[string, time.Time]
+	mu     sync.Mutex // guards what follows
+	last   *simplelru.LRU[string, time.Time]
+	second time.Time // began when
+	lines  int       // in it
+	out    int       // left out since the last line
 }
 
 const (
-	sayAgain  = 10 * time.Second
-	remembers = 1000
+	sayAgain     = 10 * time.Second
+	remembers    = 1000
+	linesASecond = 5
 )
 
 func newSaidOnce() *saidOnce {
@@ -30,15 +35,32 @@ func newSaidOnce() *saidOnce {
 }
 
 func (s *saidOnce) log(log *slog.Logger, op, path string, e syscall.Errno, err error) {
-	key := path + "\x00" + e.Error()
+	say, out := s.may(path+"\x00"+e.Error(), time.Now())
+	if !say {
+		return
+	}
+	args := []any{"path", path, "errno", e.Error(), "err", err}
+	if out > 0 {
+		args = append(args, "left_out", out)
+	}
+	log.Error(op+" failed", args...)
+}
+
+// may tells whether key is to be said now, and how many others were not.
+func (s *saidOnce) may(key string, now time.Time) (say bool, out int) {
 	s.mu.Lock()
-	t, ok := s.last.Get(key)
-	again := ok && time.Since(t) < sayAgain
-	if !again {
-		s.last.Add(key, time.Now())
+	defer s.mu.Unlock()
+	if t, ok := s.last.Get(key); ok && now.Sub(t) < sayAgain {
+		return false, 0
 	}
-	s.mu.Unlock()
-	if !again {
-		log.Error(op+" failed", "path", path, "errno", e.Error(), "err", err)
+	if now.Sub(s.second) >= time.Second {
+		s.second, s.lines = now, 0
 	}
+	if s.lines++; s.lines > linesASecond {
+		s.out++
+		return false, 0
+	}
+	s.last.Add(key, now)
+	out, s.out = s.out, 0
+	return true, out
 }

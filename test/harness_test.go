@@ -374,11 +374,28 @@ var binary = sync.OnceValues(func() (string, error) {
 	return bin, nil
 })
 
+// shipped is mlflowfs as it is given to people.
+var shipped = sync.OnceValues(func() (string, error) {
+	bin := filepath.Join(work, "shipped")
+	c := exec.Command("go", "build", "-o", bin, "../cmd/mlflowfs")
+	c.Env = append(os.Environ(), "CGO_ENABLED=0")
+	out, err := c.CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("go build: %w\n%s", err, out)
+	}
+	return bin, nil
+})
+
 // mlflowfs is a command of ours, in an environment without anything of
 // MLflow's.
 func mlflowfs(t *testing.T, env []string, args ...string) *exec.Cmd {
 	t.Helper()
-	bin, err := binary()
+	return built(t, binary, env, args...)
+}
+
+func built(t *testing.T, build func() (string, error), env []string, args ...string) *exec.Cmd {
+	t.Helper()
+	bin, err := build()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -424,6 +441,18 @@ var fast = []string{"MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR=0.05", "MLFLOW_HTTP_REQU
 // goes with the test, and must go without a word of panic or race.
 func mountAt(t *testing.T, uri string, env []string, flags ...string) *mount {
 	t.Helper()
+	return mountWith(t, binary, uri, env, flags...)
+}
+
+// mountShipped is mountAt with the build that people have, which has no race
+// detector in it: what it takes is what they see.
+func mountShipped(t *testing.T, uri string, env []string, flags ...string) *mount {
+	t.Helper()
+	return mountWith(t, shipped, uri, env, flags...)
+}
+
+func mountWith(t *testing.T, build func() (string, error), uri string, env []string, flags ...string) *mount {
+	t.Helper()
 	dir, err := os.MkdirTemp(work, "mnt-")
 	if err != nil {
 		t.Fatal(err)
@@ -438,7 +467,7 @@ func mountAt(t *testing.T, uri string, env []string, flags ...string) *mount {
 		t.Fatal(err)
 	}
 	env = append([]string{"MLFLOWFS_CACHE_DIR=" + cached}, env...)
-	m := launch(t, dir, mlflowfs(t, env, append(args, dir)...))
+	m := launch(t, dir, built(t, build, env, append(args, dir)...))
 	t.Cleanup(func() {
 		m.stop()
 		os.RemoveAll(cached)

@@ -3,7 +3,6 @@ package test
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -16,24 +15,11 @@ func TestRightsAreDropped(t *testing.T) {
 		t.Fatal("this test looks at a mount of root's: run it as root")
 	}
 	const sysAdmin, dacReadSearch = 21, 2
-	bin := filepath.Join(work, "shipped")
-	build := exec.Command("go", "build", "-o", bin, "../cmd/mlflowfs")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatal(string(out), err)
-	}
 	e := newEngineFiles(t, map[string]int{"f": 5 << 20})
-	dir, err := os.MkdirTemp(work, "mnt-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := exec.Command(bin, "mount", "--tracking-uri", e.URL, "--cache-dir", t.TempDir(), dir)
-	c.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + work, noMetadata}
-	m := launch(t, dir, c)
-	defer m.stop()
+	m := mountShipped(t, e.URL, nil)
 	e.same(t, m, "f")
 	e.same(t, m, "f")
-	for _, pid := range []int{c.Process.Pid, guardOf(t, m)} {
+	for _, pid := range []int{m.cmd.Process.Pid, guardOf(t, m)} {
 		tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", pid))
 		if err != nil || len(tasks) == 0 {
 			t.Fatal(err)

@@ -4,7 +4,9 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"os/signal"
 	"strconv"
+	"syscall"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -23,6 +25,8 @@ type connection struct {
 	access      accessFlag
 	tokenFile   string
 	logLevel    string
+	logFormat   string
+	level       slog.LevelVar // of the log, now
 
 	// Of a daemon:
 	timeout time.Duration // 0: MLFLOW_HTTP_REQUEST_TIMEOUT, or its default
@@ -42,6 +46,8 @@ func (c *connection) bind(fl *pflag.FlagSet, env environment, logLevel string) {
 	env.bind(fl, "artifact-access", "MLFLOWFS_ARTIFACT_ACCESS")
 	fl.StringVar(&c.logLevel, "log-level", logLevel, "debug, info, warn or error")
 	env.bind(fl, "log-level", "MLFLOWFS_LOG_LEVEL")
+	fl.StringVar(&c.logFormat, "log-format", "text", "text or json")
+	env.bind(fl, "log-format", "MLFLOWFS_LOG_FORMAT")
 }
 
 // accessFlag is the value of --artifact-access.
@@ -67,7 +73,32 @@ func (c *connection) log() (*slog.Logger, error) {
 	if err := level.UnmarshalText([]byte(c.logLevel)); err != nil {
 		return nil, usageError{fmt.Errorf("--log-level %q: it must be debug, info, warn or error", c.logLevel)}
 	}
-	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})), nil
+	c.level.Set(level)
+	opt := &slog.HandlerOptions{Level: &c.level}
+	switch c.logFormat {
+	case "text":
+		return slog.New(slog.NewTextHandler(os.Stderr, opt)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(os.Stderr, opt)), nil
+	}
+	return nil, usageError{fmt.Errorf("--log-format %q: it must be text or json", c.logFormat)}
+}
+
+// levels has SIGUSR1 make the log tell more, by a level each time, and SIGUSR2
+// bring back what the flags ask for.
+func (c *connection) levels() {
+	asked := c.level.Level()
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGUSR1, syscall.SIGUSR2)
+	go func() {
+		for s := range signals {
+			if s == syscall.SIGUSR2 {
+				c.level.Set(asked)
+			} else {
+				c.level.Set(max(c.level.Level()-(slog.LevelInfo-slog.LevelDebug), slog.LevelDebug))
+			}
+		}
+	}()
 }
 
 // stores are the open stores of a connection.
@@ -75,6 +106,19 @@ type stores struct {
 	*resolve.Resolver
 	tracking, registry mlflow.Store   // nil where none was needed
 	client             *mlflow.Client // nil where the tracking store is no server
+	clients            []*mlflow.Client
+}
+
+// traffic is what was sent to the tracking server and to the registry.
+func (s *stores) traffic() (t mlflow.Traffic) {
+	for _, c := range s.clients {
+		one := c.Traffic()
+		for i, n := range one.Requests {
+			t.Requests[i] += n
+		}
+		t.Retries += one.Retries
+	}
+	return t
 }
 
 func (s *stores) close() {
@@ -112,7 +156,7 @@ func (c *connection) open(ttl time.Duration, needed, noLocal bool, log *slog.Log
 	if err != nil {
 		return nil, err
 	}
-	s := &stores{}
+	s := &stores{clients: []*mlflow.Client{web}}
 	if c.trackingURI == "" && needed {
 		c.trackingURI = mlflow.DefaultTrackingURI()
 	}
@@ -120,12 +164,18 @@ func (c *connection) open(ttl time.Duration, needed, noLocal bool, log *slog.Log
 		if s.tracking, s.client, err = mlflow.Open(c.trackingURI, env, log); err != nil {
 			return nil, err
 		}
+		if s.client != nil {
+			s.clients = append(s.clients, s.client)
+		}
 	}
 	if c.registryURI != "" && c.registryURI != c.trackingURI {
 		var client *mlflow.Client
 		if s.registry, client, err = mlflow.Open(c.registryURI, env, log); err != nil {
 			s.close()
 			return nil, fmt.Errorf("the registry: %w", err)
+		}
+		if client != nil {
+			s.clients = append(s.clients, client)
 		}
 		if client != nil && c.shelf != nil {
 			s.registry = mlflow.Keep(s.registry, c.shelf, c.registryURI)

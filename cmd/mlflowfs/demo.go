@@ -75,13 +75,13 @@ func demo(dir string) error {
 		}
 	}
 	f := mountFlags{connection: connection{trackingURI: "sqlite:///" + db}, caching: caching{dir: noCache, memory: leastMemory}, ttl: 10 * time.Second}
-	root, closeStores, err := f.tree(log)
+	d, err := f.open(log)
 	if err != nil {
 		return err
 	}
-	defer closeStores()
+	defer d.stores.close()
 	fmt.Println(point)
-	if err := printTree(os.Stdout, root.Dir, ""); err != nil {
+	if err := printTree(os.Stdout, d.root.Dir, ""); err != nil {
 		return err
 	}
 	fmt.Printf(`
@@ -92,7 +92,7 @@ Try, in another terminal:
   MLFLOW_TRACKING_URI=%[2]s mlflow ui     # the same runs, if you have MLflow
 
 `, point, f.trackingURI)
-	return f.serve(point, root, log)
+	return f.serve(point, d, log)
 }
 
 // refuseFull keeps the demo from writing among somebody's files.

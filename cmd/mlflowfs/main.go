@@ -45,6 +45,7 @@ func main() {
 		mount.Guard(os.Args[2:])
 		return
 	}
+	hidePasswords()
 	if err := rootCommand().Execute(); err != nil {
 		fmt.Fprintln(os.Stderr, "mlflowfs:", err)
 		os.Exit(exitCode(err))
@@ -82,7 +83,7 @@ and read lazily: nothing is downloaded before a program reads it.
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w (see `%s --help`)", err, c.CommandPath())}
 	})
-	root.AddCommand(mountCommand(), unmountCommand(), downloadCommand(), lsCommand(), catCommand(), resolveCommand(), demoCommand(),
+	root.AddCommand(mountCommand(), unmountCommand(), listCommand(), statusCommand(), downloadCommand(), lsCommand(), catCommand(), resolveCommand(), demoCommand(),
 		warmCommand(), evictCommand(), pinCommand(false), pinCommand(true))
 	return root
 }

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -30,6 +31,8 @@ type mountFlags struct {
 	debugFUSE     bool
 	noPassthrough bool
 	noPush        bool
+	metricsAddr   string
+	pprof         bool
 }
 
 func mountCommand() *cobra.Command {
@@ -83,6 +86,10 @@ AZURE_STORAGE_…); where there are none, the tracking server's access is used.`
 	env.bind(fl, "no-passthrough", "MLFLOWFS_NO_PASSTHROUGH")
 	fl.BoolVar(&f.noPush, "no-push", false, "give the kernel no pages before it asks for them")
 	env.bind(fl, "no-push", "MLFLOWFS_NO_PUSH")
+	fl.StringVar(&f.metricsAddr, "metrics-addr", "", "serve Prometheus metrics at this address, such as :9420; with no host: to this machine alone")
+	env.bind(fl, "metrics-addr", "MLFLOWFS_METRICS_ADDR")
+	fl.BoolVar(&f.pprof, "pprof", false, "serve profiles there, too (/debug/pprof/)")
+	env.bind(fl, "pprof", "MLFLOWFS_PPROF")
 	return c
 }
 
@@ -97,6 +104,9 @@ func (f *mountFlags) run(point string) error {
 	if f.timeout < 0 || f.stale < 0 {
 		return usageError{errors.New("--timeout and --stale-if-error must not be less than 0")}
 	}
+	if f.pprof && f.metricsAddr == "" {
+		return usageError{errors.New("--pprof needs --metrics-addr, which says where")}
+	}
 	if err := f.check(); err != nil {
 		return err
 	}
@@ -107,39 +117,73 @@ func (f *mountFlags) run(point string) error {
 	if err := fs.CheckMountpoint(point, log); err != nil {
 		return err
 	}
-	root, closeStores, err := f.tree(log)
+	d, err := f.open(log)
 	if err != nil {
 		return err
 	}
-	defer closeStores()
-	return f.serve(point, root, log)
+	defer d.stores.close()
+	return f.serve(point, d, log)
 }
 
-// tree opens the stores and makes the tree that they show.
-func (f *mountFlags) tree(log *slog.Logger) (root *fs.Node, closeStores func(), err error) {
-	c, d, err := f.caching.open(log)
-	if err != nil {
-		return nil, nil, err
+// daemon is a mount's process.
+type daemon struct {
+	point   string
+	server  string // the tracking URI
+	started time.Time
+	root    *fs.Node
+	cache   *cache.Cache
+	disk    *cache.Disk // nil: none
+	stores  *stores
+	meter   *meter
+	shown   atomic.Pointer[fs.Mounted] // nil until it is
+}
+
+// mounted is what the mount knows and did.
+func (d *daemon) mounted() fs.Stats {
+	if m := d.shown.Load(); m != nil {
+		return m.Stats()
 	}
-	f.shelf = cache.NewShelf(d, cache.ShelfOptions{Stale: f.stale, Offline: f.offline, Log: log})
+	return fs.Stats{}
+}
+
+// open opens the stores and makes the tree that they show.
+func (f *mountFlags) open(log *slog.Logger) (*daemon, error) {
+	c, disk, err := f.caching.open(log)
+	if err != nil {
+		return nil, err
+	}
+	f.shelf = cache.NewShelf(disk, cache.ShelfOptions{Stale: f.stale, Offline: f.offline, Log: log})
 	s, err := f.connection.open(f.ttl, true, f.allowOther, log)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
+	d := &daemon{server: f.trackingURI, started: time.Now(), cache: c, disk: disk, stores: s}
+	d.meter = newMeter(d)
 	if f.offline {
 		log.Info("the network is not used; what was listed before is shown, and what the cache has can be read")
-	} else if err := ping(s.tracking, f.trackingURI, log); err != nil {
+	} else {
+		err = ping(s.tracking, f.trackingURI, log)
+	}
+	if err == nil && f.metricsAddr != "" {
+		err = d.meter.listen(f.metricsAddr, f.pprof, log)
+	}
+	if err != nil {
 		s.close()
-		return nil, nil, err
+		return nil, err
 	}
 	if s.client != nil { // known by the time that it is needed
 		go s.client.OffersPresigned(context.Background())
 	}
-	if root, err = fs.New(s.Resolver, c, log, f.uris...); err != nil {
+	root, err := fs.New(s.Resolver, c, log, f.uris...)
+	if err != nil {
 		s.close()
-		return nil, nil, usageError{err}
+		return nil, usageError{err}
 	}
-	return root, s.close, nil
+	d.root = fs.WithAbout(root, map[string]func() []byte{
+		"status.json": func() []byte { return d.status().json() },
+		"metrics":     d.meter.text,
+	})
+	return d, nil
 }
 
 // pingFor is how long a mount waits for the server's first word. A server
@@ -166,17 +210,22 @@ func ping(s mlflow.Store, uri string, log *slog.Logger) error {
 
 // serve mounts the tree and stays until it is unmounted, by a signal or by
 // somebody else.
-func (f *mountFlags) serve(point string, root *fs.Node, log *slog.Logger) error {
+func (f *mountFlags) serve(point string, d *daemon, log *slog.Logger) error {
+	d.point = point
+	f.levels()
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
 	defer signal.Stop(signals)
 	dropRights(log)
-	m, err := fs.Mount(point, root, fs.MountOptions{
+	m, err := fs.Mount(point, d.root, fs.MountOptions{
 		AllowOther: f.allowOther, Debug: f.debugFUSE, MaxRead: f.maxRead(), MaxNames: f.maxNames(), NoPassing: f.noPassthrough, NoPushing: f.noPush, Stuck: 3 * cmp.Or(f.timeout, 2*time.Minute), Guarded: true, Log: log,
+		Answered: func(op string, took time.Duration) { d.meter.answered.WithLabelValues(op).Observe(took.Seconds()) },
+		Failed:   func(op, errno string) { d.meter.failed.WithLabelValues(op, errno).Inc() },
 	})
 	if err != nil {
 		return err
 	}
+	d.shown.Store(m)
 	fmt.Fprintf(os.Stderr, "mlflowfs: %s shows %s; Ctrl-C unmounts\n", point, mlflow.Redact(f.trackingURI))
 	gone := make(chan struct{})
 	go func() {

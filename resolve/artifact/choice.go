@@ -266,7 +266,8 @@ func answered(ctx context.Context) {
 }
 
 // noWay is the error where each way failed. One that is a refusal or knows
-// nothing of the place hides none of the others' words.
+// nothing of the place hides none of the others' words; that one is not offered
+// is the answer only where all of them are not.
 func (c *Choice) noWay(errs []error) error {
 	if len(errs) == 1 {
 		return errs[0]
@@ -274,6 +275,10 @@ func (c *Choice) noWay(errs []error) error {
 	var words []string
 	for i, err := range errs {
 		words = append(words, fmt.Sprintf("%s: %v", c.ways[i].Access, err))
+	}
+	offered := slices.DeleteFunc(slices.Clone(errs), func(err error) bool { return errors.Is(err, errors.ErrUnsupported) })
+	if len(offered) > 0 {
+		errs = offered
 	}
 	return &noWay{strings.Join(words, "; "), errs}
 }

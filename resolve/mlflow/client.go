@@ -27,6 +27,7 @@ type Client struct {
 	set   Settings
 	log   *slog.Logger
 	creds *renewable // nil where there are none
+	sent  *counted
 
 	presigned *cache.Memo[struct{}, bool] // see OffersPresigned
 }
@@ -75,10 +76,10 @@ func newClient(base *url.URL, env Env, log *slog.Logger, tlsConf *tls.Config, dr
 	}
 	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, TLSClientConfig: tlsConf}
 	set.Tune(transport)
-	c := &Client{base: base, set: set, log: log}
+	c := &Client{base: base, set: set, log: log, sent: &counted{next: dress(transport), conns: transport}}
 	c.presigned = cache.NewMemo[struct{}](1, nil, func(bool) time.Duration { return 10 * time.Minute })
 	c.retry = &retryablehttp.Client{
-		HTTPClient:   &http.Client{Transport: dress(transport), CheckRedirect: keepHeadersHome},
+		HTTPClient:   &http.Client{Transport: c.sent, CheckRedirect: keepHeadersHome},
 		RetryMax:     set.Retries,
 		RetryWaitMin: set.Backoff,
 		RetryWaitMax: longestWait,
@@ -88,6 +89,7 @@ func newClient(base *url.URL, env Env, log *slog.Logger, tlsConf *tls.Config, dr
 		Logger:       nil,
 	}
 	c.retry.PrepareRetry = func(req *http.Request) error {
+		c.sent.again.Add(1)
 		c.log.Debug("asking again", "request", req.Method+" "+req.URL.EscapedPath())
 		return nil
 	}

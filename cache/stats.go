@@ -1,0 +1,135 @@
+package cache
+
+import (
+	"cmp"
+	"context"
+	"log/slog"
+	"slices"
+	"sync/atomic"
+	"time"
+)
+
+// counters are what a Cache did since it was made.
+type counters struct {
+	memory, disk, misses atomic.Int64 // blocks
+	origin               atomic.Int64 // bytes
+	requests, failures   atomic.Int64
+	evicted, damaged     atomic.Int64 // blocks, contents
+	fetches              atomic.Int64
+}
+
+// Stats is what a Cache holds and did. Blocks are of up to [BlockSize] bytes,
+// and are counted each time that a program wants bytes of one.
+type Stats struct {
+	MemoryHits int64 `json:"memory_hits"` // blocks that were in memory
+	DiskHits   int64 `json:"disk_hits"`   // blocks that were on disk
+	Misses     int64 `json:"misses"`      // blocks that had to be waited for
+	Evicted    int64 `json:"evicted"`     // blocks that left memory for others
+	Damaged    int64 `json:"damaged"`     // contents that were found damaged on disk
+
+	OriginBytes    int64 `json:"origin_bytes"`    // that came from origins, and were taken
+	OriginRequests int64 `json:"origin_requests"` // for bytes
+	OriginFailures int64 `json:"origin_failures"` // of these
+
+	Memory      int64 `json:"memory_bytes"` // of blocks
+	MemoryLimit int64 `json:"memory_limit_bytes"`
+	Disk        int64 `json:"disk_bytes"` // by all processes
+	DiskLimit   int64 `json:"disk_limit_bytes"`
+	Open        int   `json:"open_contents"`
+	Fetches     int   `json:"fetches"` // running, or waiting for their turn
+
+	Transfers []Transfer `json:"transfers"` // the largest, at most maxTransfers
+}
+
+// Transfer is a content that is on its way.
+type Transfer struct {
+	Location string `json:"-"` // which may hold a credential
+	Size     int64  `json:"size"`
+	Here     int64  `json:"here"` // bytes
+}
+
+const maxTransfers = 20
+
+// HitRate is the share of wanted blocks that were here, from 0 to 1.
+func (s Stats) HitRate() float64 {
+	hits := s.MemoryHits + s.DiskHits
+	if all := hits + s.Misses; all > 0 {
+		return float64(hits) / float64(all)
+	}
+	return 0
+}
+
+// Stats says what the cache holds and did.
+func (c *Cache) Stats() Stats {
+	s := Stats{
+		MemoryHits: c.did.memory.Load(), DiskHits: c.did.disk.Load(), Misses: c.did.misses.Load(),
+		Evicted: c.did.evicted.Load(), Damaged: c.did.damaged.Load(),
+		OriginBytes: c.did.origin.Load(), OriginRequests: c.did.requests.Load(), OriginFailures: c.did.failures.Load(),
+		MemoryLimit: c.opt.Memory, Transfers: []Transfer{},
+	}
+	if d := c.opt.Disk; d != nil {
+		s.Disk, s.DiskLimit = d.Used(), d.bound
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s.Memory, s.Open = c.held, c.open
+	for _, ct := range c.contents {
+		s.Fetches += ct.fetches
+		if ct.fetches > 0 || ct.stream != nil {
+			s.Transfers = append(s.Transfers, Transfer{ct.key.Location, ct.key.Size, ct.here()})
+		}
+	}
+	slices.SortFunc(s.Transfers, func(a, b Transfer) int {
+		return cmp.Or(cmp.Compare(b.Size, a.Size), cmp.Compare(a.Location, b.Location))
+	})
+	s.Transfers = s.Transfers[:min(len(s.Transfers), maxTransfers)]
+	return s
+}
+
+// here is how many bytes of the content are on disk, or else in memory. c.mu
+// is held.
+func (ct *content) here() int64 {
+	blocks := int64(ct.resident)
+	if ct.disk != nil {
+		blocks = max(blocks, int64(ct.disk.have.count()))
+	}
+	return min(blocks*BlockSize, ct.key.Size)
+}
+
+// wholeBody is the number, in the log, of each fetch that is a stream.
+const wholeBody = 0
+
+// ask asks the origin for a fetch, and counts it.
+func (ct *content) ask(ctx context.Context, fetch, off, n int64, validator string) (*Body, error) {
+	begin := time.Now()
+	body, err := ct.src.ReadRange(ctx, off, n, validator)
+	if log := ct.c.opt.Log; log.Enabled(ctx, slog.LevelDebug) {
+		log.Debug("an origin was asked", "fetch", fetch, "offset", off, "bytes", n, "took", time.Since(begin), "err", err)
+	}
+	ct.c.did.requests.Add(1)
+	if err != nil {
+		ct.c.did.failures.Add(1)
+	}
+	return body, err
+}
+
+type requestKey struct{}
+
+// WithRequest gives the reads with ctx a number, by which the log, at its level
+// debug, joins them with the fetches that they wait for.
+func WithRequest(ctx context.Context, number uint64) context.Context {
+	return context.WithValue(ctx, requestKey{}, number)
+}
+
+// waits says in the log what a read waits for.
+func (ct *content) waits(ctx context.Context, fl *flight) {
+	number, ok := ctx.Value(requestKey{}).(uint64)
+	if !ok {
+		return
+	}
+	fetch := int64(wholeBody)
+	if fl.fetch != nil {
+		fetch = fl.fetch.id
+	}
+	ct.c.opt.Log.Debug("a read waits", "request", number, "block", fl.index, "fetch", fetch)
+}

@@ -1,0 +1,266 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"text/tabwriter"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	"github.com/mattn/go-isatty"
+	"github.com/spf13/cobra"
+
+	"github.com/mlflowfs/mlflowfs/cache"
+	"github.com/mlflowfs/mlflowfs/fs"
+	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
+)
+
+// status is what a mount says of itself, in .mlflowfs/status.json.
+type status struct {
+	Mountpoint string    `json:"mountpoint"`
+	Server     string    `json:"server"` // the tracking URI, without credentials
+	Version    string    `json:"version"`
+	PID        int       `json:"pid"`
+	Started    time.Time `json:"started"`
+	Uptime     float64   `json:"uptime_seconds"`
+
+	HitRate   float64          `json:"cache_hit_rate"` // of the blocks that programs wanted
+	Pinned    int64            `json:"cache_pinned_bytes"`
+	Cache     cache.Stats      `json:"cache"`
+	FUSE      fs.Stats         `json:"fuse"`
+	Requests  map[string]int64 `json:"server_requests"` // by the class of the answer's status
+	Retries   int64            `json:"server_retries"`
+	Transfers []transfer       `json:"transfers"`
+}
+
+// transfer is a file that is on its way.
+type transfer struct {
+	Path string `json:"path"` // in its store
+	Size int64  `json:"size"`
+	Here int64  `json:"here"`
+}
+
+// status is the daemon's.
+func (d *daemon) status() *status {
+	c := d.cache.Stats()
+	s := &status{
+		Mountpoint: d.point, Server: mlflow.Redact(d.server), Version: version(), PID: os.Getpid(),
+		Started: d.started, Uptime: time.Since(d.started).Seconds(),
+		HitRate: c.HitRate(), Cache: c, FUSE: d.mounted(), Requests: map[string]int64{}, Transfers: []transfer{},
+	}
+	if d.disk != nil {
+		s.Pinned = d.disk.Pinned()
+	}
+	for _, t := range c.Transfers {
+		p := t.Location[strings.LastIndexByte(t.Location, 0)+1:] // what stands before it may hold a credential
+		s.Transfers = append(s.Transfers, transfer{p, t.Size, t.Here})
+	}
+	t := d.stores.traffic()
+	for class, n := range t.Requests {
+		if name := fmt.Sprintf("%dxx", class); n > 0 && class > 0 {
+			s.Requests[name] = n
+		} else if n > 0 {
+			s.Requests["none"] = n
+		}
+	}
+	s.Retries = t.Retries
+	return s
+}
+
+func (s *status) json() []byte {
+	b, err := json.MarshalIndent(s, "", "  ")
+	if err != nil {
+		return []byte(`{"error": "` + err.Error() + `"}`)
+	}
+	return append(b, '\n')
+}
+
+// show writes s for people.
+func (s *status) show(w io.Writer) {
+	size := func(n int64) string { return humanize.IBytes(uint64(n)) }
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	line := func(name, format string, args ...any) {
+		fmt.Fprintf(t, "%s\t"+format+"\n", append([]any{name}, args...)...)
+	}
+	line("mount", "%s (%s, process %d, up %s)", s.Mountpoint, s.Version, s.PID, time.Duration(s.Uptime*float64(time.Second)).Round(time.Second))
+	line("server", "%s", s.Server)
+	line("cache", "%s of %s on disk, %s of it pinned; %s of %s in memory", size(s.Cache.Disk), size(s.Cache.DiskLimit), size(s.Pinned), size(s.Cache.Memory), size(s.Cache.MemoryLimit))
+	line("hit rate", "%.1f %% of %d blocks", 100*s.HitRate, s.Cache.MemoryHits+s.Cache.DiskHits+s.Cache.Misses)
+	line("from origin", "%s in %d requests, %d of which failed", size(s.Cache.OriginBytes), s.Cache.OriginRequests, s.Cache.OriginFailures)
+	var classes []string
+	for _, c := range []string{"2xx", "3xx", "4xx", "5xx", "none"} {
+		if n := s.Requests[c]; n > 0 {
+			classes = append(classes, fmt.Sprintf("%d %s", n, c))
+		}
+	}
+	line("server's answers", "%s; %d requests were sent again", strings.Join(append(classes, ""), " "), s.Retries)
+	line("files", "%d opened, %d of them read by the kernel itself; %d open now; %d names known", s.FUSE.Opens, s.FUSE.PassedOpens, s.Cache.Open, s.FUSE.Names)
+	if s.FUSE.Waiting > 0 {
+		line("waiting", "%d requests, the longest for %.1f s", s.FUSE.Waiting, s.FUSE.LongestWait)
+	}
+	for _, x := range s.Transfers {
+		line("in transfer", "%s: %s of %s", x.Path, size(x.Here), size(x.Size))
+	}
+	t.Flush()
+}
+
+// statusWait is how long a daemon may take to say how it is.
+const statusWait = 3 * time.Second
+
+// askStatus asks the mount at point.
+func askStatus(point string) (*status, error) {
+	type answer struct {
+		s   *status
+		err error
+	}
+	got := make(chan answer, 1)
+	go func() {
+		b, err := os.ReadFile(filepath.Join(point, fs.AboutDir, "status.json"))
+		var s status
+		if err == nil {
+			err = json.Unmarshal(b, &s)
+		}
+		got <- answer{&s, err}
+	}()
+	select {
+	case a := <-got:
+		switch {
+		case errors.Is(a.err, syscall.ENOTCONN):
+			return nil, fmt.Errorf("its daemon is gone: `mlflowfs unmount %s` clears it", point)
+		case a.err != nil:
+			return nil, a.err
+		}
+		return a.s, nil
+	case <-time.After(statusWait):
+		return nil, fmt.Errorf("its daemon does not answer within %v", statusWait)
+	}
+}
+
+func listCommand() *cobra.Command {
+	var asJSON bool
+	c := &cobra.Command{
+		Use:   "list [--json]",
+		Short: "List the mounts of mlflowfs on this machine",
+		Args:  exactly(0, "nothing but flags"),
+		RunE: func(*cobra.Command, []string) error {
+			points, err := fs.Mounts()
+			if err != nil {
+				return err
+			}
+			type row struct {
+				Mountpoint string  `json:"mountpoint"`
+				Server     string  `json:"server,omitempty"`
+				Uptime     float64 `json:"uptime_seconds,omitempty"`
+				Error      string  `json:"error,omitempty"`
+			}
+			rows := []row{}
+			for _, p := range points {
+				if s, err := askStatus(p); err != nil {
+					rows = append(rows, row{Mountpoint: p, Error: err.Error()})
+				} else {
+					rows = append(rows, row{p, s.Server, s.Uptime, ""})
+				}
+			}
+			if asJSON {
+				return json.NewEncoder(os.Stdout).Encode(rows)
+			}
+			t := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+			defer t.Flush()
+			for _, r := range rows {
+				if r.Error != "" {
+					fmt.Fprintf(t, "%s\t%s\n", r.Mountpoint, r.Error)
+				} else {
+					fmt.Fprintf(t, "%s\t%s\tup %s\n", r.Mountpoint, r.Server, time.Duration(r.Uptime*float64(time.Second)).Round(time.Second))
+				}
+			}
+			return nil
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return c
+}
+
+func statusCommand() *cobra.Command {
+	var asJSON, watch bool
+	c := &cobra.Command{
+		Use:   "status [--json] [--watch] [MOUNTPOINT]",
+		Short: "Show how a mount does: cache, requests, errors, transfers",
+		Long: `Status shows what the mount at MOUNTPOINT says of itself; without MOUNTPOINT, the
+only mount of this machine, or each of them. It is also in the mount, as
+.mlflowfs/status.json.`,
+		Args: func(c *cobra.Command, args []string) error {
+			if len(args) > 1 {
+				return exactly(1, "one MOUNTPOINT, or none")(c, args)
+			}
+			return nil
+		},
+		RunE: func(_ *cobra.Command, args []string) error {
+			ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+			defer stop()
+			for {
+				err := showStatus(args, asJSON, watch && isatty.IsTerminal(os.Stdout.Fd()))
+				if err != nil || !watch {
+					return err
+				}
+				select {
+				case <-ctx.Done():
+					return nil
+				case <-time.After(time.Second):
+				}
+			}
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	c.Flags().BoolVar(&watch, "watch", false, "show it again each second")
+	return c
+}
+
+// showStatus shows the mounts that args name once.
+func showStatus(args []string, asJSON, clear bool) error {
+	points, err := fs.Mounts()
+	if err != nil {
+		return err
+	}
+	if len(args) == 1 {
+		point, err := fs.ResolvePoint(args[0])
+		if err != nil {
+			return err
+		}
+		if _, ours, err := fs.FindMount(point); err != nil || !ours {
+			return errors.Join(err, fmt.Errorf("%s is no mount of mlflowfs (`mlflowfs list` shows them)", point))
+		}
+		points = []string{point}
+	}
+	if len(points) == 0 {
+		return errors.New("nothing is mounted: `mlflowfs mount MOUNTPOINT` does that")
+	}
+	var out strings.Builder
+	var failed []error
+	for i, p := range points {
+		s, err := askStatus(p)
+		switch {
+		case err != nil:
+			failed = append(failed, fmt.Errorf("%s: %w", p, err))
+		case asJSON:
+			out.Write(s.json())
+		default:
+			if i > 0 {
+				out.WriteByte('\n')
+			}
+			s.show(&out)
+		}
+	}
+	if clear {
+		fmt.Print("\x1b[H\x1b[2J") // to the top, on an empty screen
+	}
+	fmt.Print(out.String())
+	return errors.Join(failed...)
+}

@@ -1,0 +1,61 @@
+package fs
+
+import (
+	"context"
+	"maps"
+	"slices"
+)
+
+// AboutDir is the directory of a mount that tells of the mount itself. It stands
+// in no listing: who walks a mount is after artifacts.
+const AboutDir = ".mlflowfs"
+
+// WithAbout is the tree below root with [AboutDir] in it, whose files' contents
+// are made anew at each look-up.
+func WithAbout(root *Node, files map[string]func() []byte) *Node {
+	n := *root
+	n.Dir = besides{root.Dir, AboutDir, &Node{Dir: about(files), TTL: n.TTL}}
+	return &n
+}
+
+// besides is a directory with one more name, which is not listed.
+type besides struct {
+	Dir
+	name string
+	node *Node
+}
+
+var _ Dir = besides{}
+
+func (d besides) Lookup(ctx context.Context, name string) (*Node, error) {
+	if name == d.name {
+		return d.node, nil
+	}
+	return d.Dir.Lookup(ctx, name)
+}
+
+// about is AboutDir.
+type about map[string]func() []byte
+
+var _ Dir = about(nil)
+
+func (d about) Lookup(_ context.Context, name string) (*Node, error) {
+	content, ok := d[name]
+	if !ok {
+		return nil, notExist(name)
+	}
+	b := content()
+	return &Node{File: text(b), Size: int64(len(b))}, nil
+}
+
+func (d about) List(ctx context.Context) (Listing, error) {
+	var out entries
+	for _, name := range slices.Sorted(maps.Keys(d)) {
+		n, err := d.Lookup(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, Entry{name, n})
+	}
+	return &out, nil
+}
