@@ -178,7 +178,7 @@ func TestSilence(t *testing.T) {
 	if d := time.Since(begin); err == nil || d > patience+3*time.Second {
 		t.Errorf("a read of a body that falls silent: %v after %v", err, d)
 	}
-	within("unmount", 2*time.Second, run("umount", m.dir))
+	within("unmount", time.Second, run("umount", m.dir))
 	<-m.ended
 }
 

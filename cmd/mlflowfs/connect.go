@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"os"
@@ -86,7 +87,7 @@ func (c *connection) log() (*slog.Logger, error) {
 
 // levels has SIGUSR1 make the log tell more, by a level each time, and SIGUSR2
 // bring back what the flags ask for.
-func (c *connection) levels() {
+func (c *connection) levels(log *slog.Logger) {
 	asked := c.level.Level()
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGUSR1, syscall.SIGUSR2)
@@ -97,6 +98,7 @@ func (c *connection) levels() {
 			} else {
 				c.level.Set(max(c.level.Level()-(slog.LevelInfo-slog.LevelDebug), slog.LevelDebug))
 			}
+			log.Log(context.Background(), c.level.Level(), "the log's level was changed by a signal", "now", c.level.Level())
 		}
 	}()
 }

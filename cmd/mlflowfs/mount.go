@@ -212,7 +212,7 @@ func ping(s mlflow.Store, uri string, log *slog.Logger) error {
 // somebody else.
 func (f *mountFlags) serve(point string, d *daemon, log *slog.Logger) error {
 	d.point = point
-	f.levels()
+	f.levels(log)
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
 	defer signal.Stop(signals)
