@@ -529,3 +529,50 @@ func TestNoSecretOnDisk(t *testing.T) {
 		return nil
 	})
 }
+
+// A bit that turns in any byte of what a cache has on disk makes no wrong byte:
+// what it is in is fetched anew.
+func TestAnyBitTurns(t *testing.T) {
+	o := &origin{data: noise(1500), validator: etag}
+	key := Key{"x", int64(len(o.data)), ""}
+	dir := t.TempDir()
+	one := func() []byte {
+		d := diskAt(t, dir, 1<<30)
+		c := New(Options{Disk: d, Memory: mib})
+		f := c.Open(key, o, true)
+		b := readAll(t, f)
+		f.Close()
+		c.Wait()
+		d.Close()
+		return b
+	}
+	one()
+	turned := 0
+	err := filepath.WalkDir(dir, func(p string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() || strings.HasSuffix(p, ".lock") {
+			return err
+		}
+		whole, err := os.ReadFile(p)
+		if err != nil {
+			return err
+		}
+		for at := 0; at < len(whole); at += 1 + len(whole)/2000 {
+			b, err := os.ReadFile(p)
+			if err != nil || at >= len(b) {
+				break // it was taken away
+			}
+			b[at] ^= 1 << (at % 8)
+			if err := os.WriteFile(p, b, 0o600); err != nil {
+				return err
+			}
+			turned++
+			if !bytes.Equal(one(), o.data) {
+				t.Errorf("%s, byte %d: wrong bytes", p, at)
+			}
+		}
+		return nil
+	})
+	if err != nil || turned < len(o.data) {
+		t.Errorf("%d bits turned, %v", turned, err)
+	}
+}
