@@ -1,9 +1,7 @@
 package fs
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 
 	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
 )
@@ -58,7 +56,8 @@ func (d experimentsDir) List(ctx context.Context) (Listing, error) {
 	return &out, nil
 }
 
-// experimentDir is experiments/<name>/: one directory for each run, by name.
+// experimentDir is experiments/<name>/: one directory for each run, by name, and
+// a table of them.
 type experimentDir struct {
 	t  *tree
 	id string
@@ -75,9 +74,9 @@ func runNames(runs []mlflow.Run) []string {
 		count[runs[i].Name]++
 	}
 	names := make([]string, len(runs))
-	taken := map[string]bool{}
+	taken := map[string]bool{runsTable: true}
 	for i := range runs { // names that are a run's very own come first
-		if r := &runs[i]; r.Name != "" && count[r.Name] == 1 && len(Escape(r.Name)) <= maxName {
+		if r := &runs[i]; r.Name != "" && count[r.Name] == 1 && len(Escape(r.Name)) <= maxName && r.Name != runsTable {
 			names[i] = Escape(r.Name)
 			taken[names[i]] = true
 		}
@@ -107,6 +106,9 @@ func (d experimentDir) node(run *mlflow.Run) *Node {
 }
 
 func (d experimentDir) Lookup(ctx context.Context, name string) (*Node, error) {
+	if name == runsTable {
+		return d.table(ctx)
+	}
 	runs, err := d.t.r.ExperimentRuns(ctx, d.id)
 	if err != nil {
 		return nil, err
@@ -124,10 +126,11 @@ func (d experimentDir) List(ctx context.Context) (Listing, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := make(entries, 0, len(runs))
+	out := make(entries, 0, len(runs)+1)
 	for i, n := range runNames(runs) {
 		out = append(out, Entry{n, d.node(&runs[i])})
 	}
+	out = append(out, Entry{runsTable, &Node{File: text(""), Later: true}})
 	return &out, nil
 }
 
@@ -137,14 +140,7 @@ func (d experimentDir) inside(ctx context.Context, id string) (Dir, error) {
 	if err != nil {
 		return nil, err
 	}
-	var doc bytes.Buffer
-	if err := json.Indent(&doc, run.JSON, "", "  "); err != nil {
-		return nil, err
-	}
-	doc.WriteByte('\n')
-	ttl := d.t.r.TTL(run.Final())
-	return fixed{
-		{"artifacts", &Node{Link: "../../../runs/" + run.ID, Mtime: run.Mtime(), TTL: ttl}},
-		{"run.json", &Node{File: text(doc.String()), Size: int64(doc.Len()), Mtime: run.Mtime(), TTL: ttl}},
-	}, nil
+	files, err := d.t.metadata(run)
+	link := &Node{Link: "../../../runs/" + run.ID, Mtime: run.Mtime(), TTL: d.t.r.TTL(run.Final())}
+	return append(fixed{{"artifacts", link}}, files...), err
 }

@@ -95,6 +95,9 @@ func (d *openDir) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (
 	if last.Name != name || last.Node == nil { // the kernel repeats a listing that it was interrupted in
 		return d.i.Lookup(ctx, name, out)
 	}
+	if last.Later { // the kernel then looks it up when it is wanted
+		return nil, syscall.EAGAIN
+	}
 	return d.i.entry(ctx, name, last.Node, out), 0
 }
 

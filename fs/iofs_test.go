@@ -146,7 +146,10 @@ func (o *openNode) ReadDir(n int) ([]iofs.DirEntry, error) {
 		l, err := o.info.n.Dir.List(context.Background())
 		for err == nil {
 			var e Entry
-			if e, err = l.Next(context.Background()); err == nil {
+			if e, err = l.Next(context.Background()); err == nil && e.Later {
+				e.Node, err = o.info.n.Dir.Lookup(context.Background(), e.Name)
+			}
+			if err == nil {
 				o.left = append(o.left, info{e.Name, e.Node})
 			}
 		}

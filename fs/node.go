@@ -17,6 +17,10 @@ type Node struct {
 	Stamp string    // tells the file's content from others by its name, where that is known
 	Mtime time.Time // zero where nothing applies
 
+	// Later says that a listing gives the name alone: what it is is found when it
+	// is looked up.
+	Later bool
+
 	// TTL is how long the kernel may believe that the name leads to this
 	// node, and that it is as described here.
 	TTL time.Duration

@@ -51,6 +51,9 @@ type Options struct {
 // MLflow lets a user add artifacts to a run that has ended.
 const finalTTLs = 6
 
+// tablesBytes is how much of tables is remembered.
+const tablesBytes = 16 << 20
+
 // Resolver answers what names mean. Its methods may be called by many at once.
 type Resolver struct {
 	opt Options
@@ -66,6 +69,7 @@ type Resolver struct {
 	versions    *cache.Memo[[2]string, version]
 	experiments *cache.Memo[string, []mlflow.Experiment]
 	indexes     *cache.Memo[string, []mlflow.Run]
+	tables      *cache.Memo[string, table]
 }
 
 // version is a model version with the place of its files.
@@ -117,6 +121,9 @@ func New(opt Options) *Resolver {
 		indexes: cache.NewMemo[string](500_000,
 			func(r []mlflow.Run) int64 { return int64(len(r)) + 8 },
 			func([]mlflow.Run) time.Duration { return opt.TTL }),
+		tables: cache.NewMemo[string](tablesBytes,
+			func(t table) int64 { return int64(len(t.text)) + 100 },
+			func(t table) time.Duration { return final(t.final) }),
 	}
 }
 

@@ -1,7 +1,6 @@
 package mlflow
 
 import (
-	"bufio"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -195,6 +194,38 @@ func (s *fileStore) Run(_ context.Context, id string) (*Run, error) {
 	return nil, notFound("run", id)
 }
 
+func (s *fileStore) SearchRunData(ctx context.Context, experimentIDs []string, token string) (Page[Run], error) {
+	p, err := s.SearchRuns(ctx, experimentIDs, token)
+	for i := range p.Items {
+		r := &p.Items[i]
+		dir := path.Join(r.ExperimentID, r.ID)
+		_, m, merr := s.readRun(dir)
+		if err == nil {
+			err = merr
+		}
+		if err == nil {
+			r.JSON, err = s.runJSON(r, &m, dir)
+		}
+	}
+	return p, err
+}
+
+func (s *fileStore) MetricHistory(ctx context.Context, runID, key, _ string) (Page[Point], error) {
+	r, err := s.Run(ctx, runID)
+	if err != nil {
+		return Page[Point]{}, err
+	}
+	b, err := s.root.ReadFile(path.Join(r.ExperimentID, r.ID, "metrics", key))
+	if errors.Is(err, fs.ErrNotExist) {
+		return Page[Point]{}, nil
+	}
+	var p Page[Point]
+	for _, m := range metricPoints(key, string(b)) {
+		p.Items = append(p.Items, m.point())
+	}
+	return p, err
+}
+
 // runJSON builds what a tracking server on this store answers to runs/get.
 func (s *fileStore) runJSON(r *Run, m *metaRun, dir string) ([]byte, error) {
 	out := jsonRun(r, m.User, m.Stage)
@@ -253,17 +284,25 @@ func (s *fileStore) walkValues(dir, prefix string, f func(key, value string)) er
 	return nil
 }
 
-// lastMetric reads the lines "timestamp value [step]" of a metric file and
-// picks the one that MLflow calls the latest: by step, timestamp, value.
+// lastMetric picks the point that MLflow calls the latest.
 func lastMetric(key, lines string) (jsonMetric, bool) {
+	points := metricPoints(key, lines)
+	if len(points) == 0 {
+		return jsonMetric{}, false
+	}
+	return points[len(points)-1], true
+}
+
+// metricPoints reads the lines "timestamp value [step]" of a metric file, and
+// sorts them as MLflow does: by step, timestamp, value.
+func metricPoints(key, lines string) []jsonMetric {
 	type point struct {
 		step, timestamp int64
 		value           float64
 	}
-	var best point
-	found := false
-	for sc := bufio.NewScanner(strings.NewReader(lines)); sc.Scan(); {
-		f := strings.Fields(sc.Text())
+	var points []point
+	for l := range strings.Lines(lines) {
+		f := strings.Fields(l)
 		if len(f) < 2 {
 			continue
 		}
@@ -274,14 +313,18 @@ func lastMetric(key, lines string) (jsonMetric, bool) {
 		if len(f) > 2 {
 			p.step, err3 = strconv.ParseInt(f[2], 10, 64)
 		}
-		if errors.Join(err1, err2, err3) != nil {
-			continue
-		}
-		if !found || cmp.Or(cmp.Compare(p.step, best.step), cmp.Compare(p.timestamp, best.timestamp), cmp.Compare(p.value, best.value)) > 0 {
-			best, found = p, true
+		if errors.Join(err1, err2, err3) == nil {
+			points = append(points, p)
 		}
 	}
-	return jsonMetric{Key: key, Value: jsonNumber(best.value, false), Timestamp: best.timestamp, Step: best.step}, found
+	slices.SortStableFunc(points, func(a, b point) int {
+		return cmp.Or(cmp.Compare(a.step, b.step), cmp.Compare(a.timestamp, b.timestamp), cmp.Compare(a.value, b.value))
+	})
+	out := make([]jsonMetric, len(points))
+	for i, p := range points {
+		out[i] = jsonMetric{Key: key, Value: jsonNumber(p.value, false), Timestamp: p.timestamp, Step: p.step}
+	}
+	return out
 }
 
 func (s *fileStore) SearchRuns(_ context.Context, experimentIDs []string, _ string) (Page[Run], error) {

@@ -65,6 +65,16 @@ func (k *kept) SearchRuns(ctx context.Context, experimentIDs []string, token str
 		"runs", strings.Join(experimentIDs, " "), token)
 }
 
+func (k *kept) SearchRunData(ctx context.Context, experimentIDs []string, token string) (Page[Run], error) {
+	return recall(ctx, k, func(ctx context.Context) (Page[Run], error) {
+		return k.Store.SearchRunData(ctx, experimentIDs, token)
+	}, "run data", strings.Join(experimentIDs, " "), token)
+}
+
+func (k *kept) MetricHistory(ctx context.Context, runID, key, token string) (Page[Point], error) {
+	return recall(ctx, k, func(ctx context.Context) (Page[Point], error) { return k.Store.MetricHistory(ctx, runID, key, token) }, "metric", runID, key, token)
+}
+
 func (k *kept) SearchExperiments(ctx context.Context, token string) (Page[Experiment], error) {
 	return recall(ctx, k, func(ctx context.Context) (Page[Experiment], error) { return k.Store.SearchExperiments(ctx, token) }, "experiments", token)
 }

@@ -141,22 +141,21 @@ func (s *rest) Run(ctx context.Context, id string) (*Run, error) {
 	if err := s.c.JSON(ctx, api+"runs/get", url.Values{"run_id": {id}}, nil, &out); err != nil {
 		return nil, err
 	}
-	var r restRun
-	if err := json.Unmarshal(out.Run, &r); err != nil {
-		return nil, err
-	}
-	run := r.run()
-	run.JSON = out.Run
-	return &run, nil
+	return runOf(out.Run)
 }
 
 func (s *rest) SearchRuns(ctx context.Context, experimentIDs []string, token string) (Page[Run], error) {
-	if len(experimentIDs) == 0 {
-		return Page[Run]{}, nil
-	}
 	var out struct {
 		Runs []restRun `json:"runs"`
 		Next string    `json:"next_page_token"`
+	}
+	err := s.searchRuns(ctx, experimentIDs, token, &out)
+	return page(out.Runs, out.Next, (*restRun).run), err
+}
+
+func (s *rest) searchRuns(ctx context.Context, experimentIDs []string, token string, out any) error {
+	if len(experimentIDs) == 0 {
+		return nil
 	}
 	body := map[string]any{
 		"experiment_ids": experimentIDs,
@@ -166,8 +165,7 @@ func (s *rest) SearchRuns(ctx context.Context, experimentIDs []string, token str
 	if token != "" {
 		body["page_token"] = token
 	}
-	err := s.c.JSON(ctx, api+"runs/search", nil, body, &out)
-	return page(out.Runs, out.Next, (*restRun).run), err
+	return s.c.JSON(ctx, api+"runs/search", nil, body, out)
 }
 
 // page turns a page as JSON gives it into one of ours.

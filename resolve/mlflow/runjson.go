@@ -51,6 +51,13 @@ type (
 	}
 )
 
+// point is m as a store gives it.
+func (m jsonMetric) point() Point {
+	p := Point{Key: m.Key, Timestamp: Int(m.Timestamp), Step: Int(m.Step)}
+	p.Value.UnmarshalJSON(m.Value) // can't fail
+	return p
+}
+
 func jsonRun(r *Run, user, stage string) *jsonRunDoc {
 	return &jsonRunDoc{Info: jsonInfo{
 		RunUUID: r.ID, RunID: r.ID, ExperimentID: r.ExperimentID, RunName: r.Name, UserID: user,

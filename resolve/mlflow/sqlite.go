@@ -183,13 +183,7 @@ func (s *sqliteStore) runJSON(ctx context.Context, r *Run) ([]byte, error) {
 		return nil, err
 	}
 	if s.has("latest_metrics", "key") {
-		out.Data.Metrics, err = query(ctx, s.db, func(rows *sql.Rows) (m jsonMetric, err error) {
-			var nan sql.NullBool
-			var v float64
-			err = rows.Scan(&m.Key, &v, &m.Timestamp, &m.Step, &nan)
-			m.Value = jsonNumber(v, nan.Bool)
-			return m, err
-		}, "SELECT key, value, timestamp, step, is_nan FROM latest_metrics WHERE run_uuid = ? ORDER BY key", r.ID)
+		out.Data.Metrics, err = query(ctx, s.db, scanMetric, "SELECT key, value, timestamp, step, is_nan FROM latest_metrics WHERE run_uuid = ? ORDER BY key", r.ID)
 		if err != nil {
 			return nil, err
 		}
@@ -213,6 +207,31 @@ func (s *sqliteStore) SearchRuns(ctx context.Context, experimentIDs []string, to
 	in, args := placeholders(experimentIDs)
 	return queryPage(ctx, s.db, runsPage, token, scanRun,
 		"SELECT "+s.runColumns()+" FROM runs WHERE lifecycle_stage = 'active' AND experiment_id IN ("+in+") ORDER BY start_time IS NULL, start_time DESC, run_uuid", args...)
+}
+
+func (s *sqliteStore) SearchRunData(ctx context.Context, experimentIDs []string, token string) (Page[Run], error) {
+	p, err := s.SearchRuns(ctx, experimentIDs, token)
+	for i := range p.Items {
+		if err == nil {
+			p.Items[i].JSON, err = s.runJSON(ctx, &p.Items[i])
+		}
+	}
+	return p, err
+}
+
+func (s *sqliteStore) MetricHistory(ctx context.Context, runID, key, token string) (Page[Point], error) {
+	return queryPage(ctx, s.db, historyPage, token, func(rows *sql.Rows) (Point, error) {
+		m, err := scanMetric(rows)
+		return m.point(), err
+	}, "SELECT key, value, timestamp, step, is_nan FROM metrics WHERE run_uuid = ? AND key = ? ORDER BY step, timestamp, value", runID, key)
+}
+
+func scanMetric(rows *sql.Rows) (m jsonMetric, err error) {
+	var nan sql.NullBool
+	var v float64
+	err = rows.Scan(&m.Key, &v, &m.Timestamp, &m.Step, &nan)
+	m.Value = jsonNumber(v, nan.Bool)
+	return m, err
 }
 
 // placeholders gives an IN list. Experiment ids are numbers in the database

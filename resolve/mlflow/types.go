@@ -16,7 +16,8 @@ type Run struct {
 	Status       string // RUNNING, SCHEDULED, FINISHED, FAILED, KILLED
 	Start, End   time.Time
 
-	// JSON is the run as the server gives it; only Store.Run fills it.
+	// JSON is the run as the server gives it; only Store.Run and SearchRunData
+	// fill it.
 	JSON []byte
 }
 
@@ -95,6 +96,11 @@ type Store interface {
 	// SearchRuns gives the runs of the experiments that are not deleted, the
 	// newest start first.
 	SearchRuns(ctx context.Context, experimentIDs []string, token string) (Page[Run], error)
+	// SearchRunData is SearchRuns with the runs' JSON.
+	SearchRunData(ctx context.Context, experimentIDs []string, token string) (Page[Run], error)
+	// MetricHistory gives all points of a metric of a run, by step, time and
+	// value; none where there is no such metric.
+	MetricHistory(ctx context.Context, runID, key, token string) (Page[Point], error)
 	SearchExperiments(ctx context.Context, token string) (Page[Experiment], error)
 	ExperimentByName(ctx context.Context, name string) (*Experiment, error)
 	LoggedModel(ctx context.Context, id string) (*LoggedModel, error)

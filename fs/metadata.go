@@ -1,0 +1,109 @@
+package fs
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"strings"
+
+	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
+)
+
+// runsTable is the name of an experiment's table of runs, and csvEnding that of
+// each table.
+const (
+	runsTable = "runs.csv"
+	csvEnding = ".csv"
+)
+
+// report is a node of a text that is known.
+func (t *tree) report(text string, run *mlflow.Run) *Node {
+	n := sized([]byte(text))
+	n.Mtime, n.TTL = run.Mtime(), t.r.TTL(run.Final())
+	return n
+}
+
+func sized(b []byte) *Node { return &Node{File: text(b), Size: int64(len(b))} }
+
+// metadata is what was logged to a run, as files: run.json, params/<key>,
+// tags/<key>, metrics/<key>.csv.
+func (t *tree) metadata(run *mlflow.Run) (fixed, error) {
+	var doc bytes.Buffer
+	if err := json.Indent(&doc, run.JSON, "", "  "); err != nil {
+		return nil, err
+	}
+	doc.WriteByte('\n')
+	data, err := run.Data()
+	if err != nil {
+		return nil, err
+	}
+	dir := func(d Dir) *Node { return &Node{Dir: d, Mtime: run.Mtime(), TTL: t.r.TTL(run.Final())} }
+	metrics := metricsDir{t: t, run: run}
+	for _, m := range data.Metrics {
+		metrics.keys = append(metrics.keys, m.Key)
+	}
+	return fixed{
+		{"metrics", dir(metrics)},
+		{"params", dir(t.pairs("params", run, data.Params))},
+		{"run.json", t.report(doc.String(), run)},
+		{"tags", dir(t.pairs("tags", run, data.Tags))},
+	}, nil
+}
+
+// pairs is a directory with a file for each of a run's params or tags, which
+// holds its value and no more.
+func (t *tree) pairs(what string, run *mlflow.Run, pairs []mlflow.Pair) fixed {
+	var out fixed
+	for _, p := range pairs {
+		if name := Escape(p.Key); len(name) > maxName {
+			t.leaveOut(what, p.Key)
+		} else {
+			out = append(out, Entry{name, t.report(p.Value, run)})
+		}
+	}
+	return out
+}
+
+// metricsDir has a table of all its points for each of a run's metrics. A
+// listing does not ask for them: a table's size costs a request.
+type metricsDir struct {
+	t    *tree
+	run  *mlflow.Run
+	keys []string
+}
+
+var _ Dir = metricsDir{}
+
+func (d metricsDir) Lookup(ctx context.Context, name string) (*Node, error) {
+	file, ok := strings.CutSuffix(name, csvEnding)
+	for _, key := range d.keys {
+		if ok && Escape(key) == file {
+			b, err := d.t.r.MetricHistory(ctx, d.run, key)
+			if err != nil {
+				return nil, err
+			}
+			return d.t.report(string(b), d.run), nil
+		}
+	}
+	return nil, notExist(name)
+}
+
+func (d metricsDir) List(context.Context) (Listing, error) {
+	var out entries
+	for _, key := range d.keys {
+		if name := Escape(key) + csvEnding; len(name) > maxName {
+			d.t.leaveOut("metrics", key)
+		} else {
+			out = append(out, Entry{name, &Node{File: text(""), Later: true}})
+		}
+	}
+	return &out, nil
+}
+
+// table is experiments/<name>/runs.csv.
+func (d experimentDir) table(ctx context.Context) (*Node, error) {
+	b, err := d.t.r.RunTable(ctx, d.id)
+	n := sized(b)
+	n.TTL = d.t.r.TTL(false)
+	return n, err
+}
