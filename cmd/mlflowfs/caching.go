@@ -11,8 +11,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/spf13/pflag"
-
 	"github.com/mlflowfs/mlflowfs/cache"
 )
 
@@ -37,32 +35,37 @@ const (
 )
 
 // bind gives a command the flags of the cache's place and size.
-func (c *caching) bind(fl *pflag.FlagSet, env environment) {
+func (c *caching) bind(set *settings) {
+	fl := set.fl
 	c.size = defaultOnDisk
 	fl.StringVar(&c.dir, "cache-dir", defaultCacheDir(), "directory that keeps what was read, for all mounts of this user; none: memory alone")
-	env.bind(fl, "cache-dir", "MLFLOWFS_CACHE_DIR")
+	set.bind("cache-dir", "MLFLOWFS_CACHE_DIR")
 	fl.Var(&c.size, "cache-size", "disk for it, at most; a twentieth of the disk is left free in any case")
-	env.bind(fl, "cache-size", "MLFLOWFS_CACHE_SIZE")
+	set.bind("cache-size", "MLFLOWFS_CACHE_SIZE")
 	fl.IntVar(&c.parallel, "parallelism", 8, "requests that fetch ahead at once, for one file; four times as many for all")
-	env.bind(fl, "parallelism", "MLFLOWFS_PARALLELISM")
+	set.bind("parallelism", "MLFLOWFS_PARALLELISM")
 }
 
 // bindMemory gives a command the flags of a daemon's cache.
-func (c *caching) bindMemory(fl *pflag.FlagSet, env environment) {
+func (c *caching) bindMemory(set *settings) {
+	fl := set.fl
 	c.memory = size(defaultMemory())
 	fl.Var(&c.memory, "memory-limit", "memory for everything: blocks, windows, buffers")
-	env.bind(fl, "memory-limit", "MLFLOWFS_MEMORY_LIMIT")
+	set.bind("memory-limit", "MLFLOWFS_MEMORY_LIMIT")
 	fl.Var(&c.fillLimit, "fill-limit", "files up to this size are fetched whole once a program maps them, jumps in them, or touches them in a model; 0: never (default: half of what the cache can hold)")
-	env.bind(fl, "fill-limit", "MLFLOWFS_FILL_LIMIT")
+	set.bind("fill-limit", "MLFLOWFS_FILL_LIMIT")
 	fl.Lookup("fill-limit").DefValue = "" // the words tell
-	c.fillSet = func() bool { return fl.Changed("fill-limit") || os.Getenv("MLFLOWFS_FILL_LIMIT") != "" }
+	c.fillSet = func() bool { return set.set("fill-limit") }
 }
 
 // defaultCacheDir is below the user's cache directory; "none" where there is
 // none.
 func defaultCacheDir() string {
 	dir, err := os.UserCacheDir()
-	if err != nil {
+	switch {
+	case err != nil && os.Geteuid() == 0: // as mount(8) and systemd start it
+		dir = "/var/cache"
+	case err != nil:
 		return noCache
 	}
 	return filepath.Join(dir, "mlflowfs")

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -32,23 +33,25 @@ type connection struct {
 	// Of a daemon:
 	timeout time.Duration // 0: MLFLOW_HTTP_REQUEST_TIMEOUT, or its default
 	offline bool
+	logFile string       // empty: standard error
 	shelf   *cache.Shelf // nil: no answer is kept
 }
 
-func (c *connection) bind(fl *pflag.FlagSet, env environment, logLevel string) {
+func (c *connection) bind(set *settings, logLevel string) {
+	fl := set.fl
 	c.access = accessFlag(resolve.Auto)
 	fl.StringVar(&c.trackingURI, "tracking-uri", "", "http(s)://host:port, sqlite:///file.db, or a FileStore directory; default ./mlruns where it holds experiments, else sqlite:///mlflow.db")
-	env.bind(fl, "tracking-uri", "MLFLOW_TRACKING_URI")
+	set.bind("tracking-uri", "MLFLOW_TRACKING_URI")
 	fl.StringVar(&c.registryURI, "registry-uri", "", "where the model registry is, if not at the tracking URI")
-	env.bind(fl, "registry-uri", "MLFLOW_REGISTRY_URI")
+	set.bind("registry-uri", "MLFLOW_REGISTRY_URI")
 	fl.StringVar(&c.tokenFile, "token-file", "", "file that holds the token for the tracking server, read anew when it changes")
-	env.bind(fl, "token-file", mlflow.TokenFileVariable)
+	set.bind("token-file", mlflow.TokenFileVariable)
 	fl.Var(&c.access, "artifact-access", "auto, or one way to artifacts: direct (with this client's credentials), presigned (URLs that the server signs), server (through the server)")
-	env.bind(fl, "artifact-access", "MLFLOWFS_ARTIFACT_ACCESS")
+	set.bind("artifact-access", "MLFLOWFS_ARTIFACT_ACCESS")
 	fl.StringVar(&c.logLevel, "log-level", logLevel, "debug, info, warn or error")
-	env.bind(fl, "log-level", "MLFLOWFS_LOG_LEVEL")
+	set.bind("log-level", "MLFLOWFS_LOG_LEVEL")
 	fl.StringVar(&c.logFormat, "log-format", "text", "text or json")
-	env.bind(fl, "log-format", "MLFLOWFS_LOG_FORMAT")
+	set.bind("log-format", "MLFLOWFS_LOG_FORMAT")
 }
 
 // accessFlag is the value of --artifact-access.
@@ -68,19 +71,25 @@ func (a *accessFlag) Set(v string) error {
 	return fmt.Errorf("%q is no way to artifacts: it must be auto, direct, presigned or server", v)
 }
 
-// log makes the log that the flags ask for, on standard error.
-func (c *connection) log() (*slog.Logger, error) {
+// log makes the log that the flags ask for.
+func (c *connection) log() (log *slog.Logger, err error) {
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(c.logLevel)); err != nil {
 		return nil, usageError{fmt.Errorf("--log-level %q: it must be debug, info, warn or error", c.logLevel)}
 	}
 	c.level.Set(level)
+	var out io.Writer = os.Stderr
+	if c.logFile != "" {
+		if out, err = rotated(c.logFile); err != nil {
+			return nil, err
+		}
+	}
 	opt := &slog.HandlerOptions{Level: &c.level}
 	switch c.logFormat {
 	case "text":
-		return slog.New(slog.NewTextHandler(os.Stderr, opt)), nil
+		return slog.New(slog.NewTextHandler(out, opt)), nil
 	case "json":
-		return slog.New(slog.NewJSONHandler(os.Stderr, opt)), nil
+		return slog.New(slog.NewJSONHandler(out, opt)), nil
 	}
 	return nil, usageError{fmt.Errorf("--log-format %q: it must be text or json", c.logFormat)}
 }

@@ -74,7 +74,8 @@ func demo(dir string) error {
 			return err
 		}
 	}
-	f := mountFlags{connection: connection{trackingURI: "sqlite:///" + db}, caching: caching{dir: noCache, memory: leastMemory}, ttl: 10 * time.Second}
+	f, _ := newMount()
+	*f = mountFlags{set: f.set, connection: connection{trackingURI: "sqlite:///" + db}, caching: caching{dir: noCache, memory: leastMemory}, ttl: 10 * time.Second}
 	d, err := f.open(log)
 	if err != nil {
 		return err

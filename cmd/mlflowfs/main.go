@@ -46,7 +46,19 @@ func main() {
 		return
 	}
 	hidePasswords()
-	if err := rootCommand().Execute(); err != nil {
+	root := rootCommand()
+	if isHelper(os.Args[0]) {
+		args, fake, err := helperArgs(os.Args[1:])
+		if err != nil {
+			fmt.Fprintf(os.Stderr, "%s: %v\n", helperName, err)
+			os.Exit(exitCode(err))
+		}
+		if fake {
+			return
+		}
+		root.SetArgs(args)
+	}
+	if err := root.Execute(); err != nil {
 		fmt.Fprintln(os.Stderr, "mlflowfs:", err)
 		os.Exit(exitCode(err))
 	}
@@ -54,7 +66,10 @@ func main() {
 
 func exitCode(err error) int {
 	var usage usageError
+	var exit exitError
 	switch {
+	case errors.As(err, &exit):
+		return exit.code
 	case errors.As(err, &usage):
 		return exitUsage
 	case errors.Is(err, fs.ErrNotExist):
@@ -84,7 +99,7 @@ and read lazily: nothing is downloaded before a program reads it.
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w (see `%s --help`)", err, c.CommandPath())}
 	})
-	root.AddCommand(mountCommand(), unmountCommand(), listCommand(), statusCommand(), downloadCommand(), lsCommand(), catCommand(), resolveCommand(), demoCommand(),
+	root.AddCommand(mountCommand(), unmountCommand(), listCommand(), statusCommand(), configCommand(), downloadCommand(), lsCommand(), catCommand(), resolveCommand(), demoCommand(),
 		warmCommand(), evictCommand(), pinCommand(false), pinCommand(true))
 	return root
 }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/mlflowfs/mlflowfs/cache"
 	"github.com/mlflowfs/mlflowfs/fs"
@@ -33,11 +34,12 @@ type mountFlags struct {
 	noPush        bool
 	metricsAddr   string
 	pprof         bool
+	daemon        bool
+	set           *settings
 }
 
 func mountCommand() *cobra.Command {
-	var f mountFlags
-	env := environment{}
+	f, set := newMount()
 	c := &cobra.Command{
 		Use:   "mount [flags] MOUNTPOINT",
 		Short: "Mount a tracking server's runs and models, in the foreground",
@@ -54,46 +56,62 @@ MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR; for artifacts in S3 MLFLOW_S3_ENDPOINT_URL a
 MLFLOW_S3_IGNORE_TLS. Object stores take their own variables (AWS_…, GOOGLE_…,
 AZURE_STORAGE_…); where there are none, the tracking server's access is used.`,
 		Args: exactly(1, "one MOUNTPOINT"),
-		RunE: func(c *cobra.Command, args []string) error {
-			if err := env.apply(); err != nil {
-				return err
+		RunE: func(_ *cobra.Command, args []string) error {
+			err := f.run(args[0])
+			if err != nil {
+				tellParent(word{Err: err.Error(), Code: exitCode(err)})
 			}
-			if !c.Flags().Changed("timeout") && os.Getenv("MLFLOWFS_TIMEOUT") == "" && os.Getenv(mlflow.TimeoutVariable) != "" {
-				f.timeout = 0 // MLflow's own variable says it
-			}
-			return f.run(args[0])
+			return err
 		},
 	}
-	fl := c.Flags()
-	f.connection.bind(fl, env, "info")
-	f.caching.bind(fl, env)
-	f.bindMemory(fl, env)
-	fl.BoolVar(&f.allowOther, "allow-other", false, "show the mount to all users of this machine")
-	env.bind(fl, "allow-other", "MLFLOWFS_ALLOW_OTHER")
-	fl.StringSliceVar(&f.uris, "mount-uris", nil, "buckets, or directories in them, to show below uri/, such as s3://bucket or gs://bucket/dir (comma-separated)")
-	env.bind(fl, "mount-uris", "MLFLOWFS_MOUNT_URIS")
-	fl.DurationVar(&f.ttl, "metadata-ttl", 10*time.Second, "how long an answer of the server is believed; six times as long for what is finished")
-	env.bind(fl, "metadata-ttl", "MLFLOWFS_METADATA_TTL")
-	fl.DurationVar(&f.timeout, "timeout", 30*time.Second, "how long a server may be silent until what waits for it fails")
-	env.bind(fl, "timeout", "MLFLOWFS_TIMEOUT")
-	fl.BoolVar(&f.offline, "offline", false, "use no network: show what was listed before, and read what the cache has")
-	env.bind(fl, "offline", mlflow.OfflineVariable)
-	fl.DurationVar(&f.stale, "stale-if-error", 24*time.Hour, "how old a listing may be that is shown while its server can't be asked; 0: none is")
-	env.bind(fl, "stale-if-error", "MLFLOWFS_STALE_IF_ERROR")
-	fl.BoolVar(&f.debugFUSE, "debug-fuse", false, "log each request of the kernel (with --log-level debug)")
-	env.bind(fl, "debug-fuse", "MLFLOWFS_DEBUG_FUSE")
-	fl.BoolVar(&f.noPassthrough, "no-passthrough", false, "have the kernel read no file of the cache by itself")
-	env.bind(fl, "no-passthrough", "MLFLOWFS_NO_PASSTHROUGH")
-	fl.BoolVar(&f.noPush, "no-push", false, "give the kernel no pages before it asks for them")
-	env.bind(fl, "no-push", "MLFLOWFS_NO_PUSH")
-	fl.StringVar(&f.metricsAddr, "metrics-addr", "", "serve Prometheus metrics at this address, such as :9420; with no host: to this machine alone")
-	env.bind(fl, "metrics-addr", "MLFLOWFS_METRICS_ADDR")
-	fl.BoolVar(&f.pprof, "pprof", false, "serve profiles there, too (/debug/pprof/)")
-	env.bind(fl, "pprof", "MLFLOWFS_PPROF")
+	c.Flags().AddFlagSet(set.fl)
 	return c
 }
 
+// newMount makes the flags of mount.
+func newMount() (*mountFlags, *settings) {
+	f := &mountFlags{}
+	fl := pflag.NewFlagSet("mount", pflag.ContinueOnError)
+	set := newSettings(fl)
+	f.set = set
+	f.connection.bind(set, "info")
+	f.caching.bind(set)
+	f.bindMemory(set)
+	fl.BoolVar(&f.allowOther, "allow-other", false, "show the mount to all users of this machine")
+	set.bind("allow-other", "MLFLOWFS_ALLOW_OTHER")
+	fl.StringSliceVar(&f.uris, "mount-uris", nil, "buckets, or directories in them, to show below uri/, such as s3://bucket or gs://bucket/dir (comma-separated)")
+	set.bind("mount-uris", "MLFLOWFS_MOUNT_URIS")
+	fl.DurationVar(&f.ttl, "metadata-ttl", 10*time.Second, "how long an answer of the server is believed; six times as long for what is finished")
+	set.bind("metadata-ttl", "MLFLOWFS_METADATA_TTL")
+	fl.DurationVar(&f.timeout, "timeout", 30*time.Second, "how long a server may be silent until what waits for it fails")
+	set.bind("timeout", "MLFLOWFS_TIMEOUT")
+	fl.BoolVar(&f.offline, "offline", false, "use no network: show what was listed before, and read what the cache has")
+	set.bind("offline", mlflow.OfflineVariable)
+	fl.DurationVar(&f.stale, "stale-if-error", 24*time.Hour, "how old a listing may be that is shown while its server can't be asked; 0: none is")
+	set.bind("stale-if-error", "MLFLOWFS_STALE_IF_ERROR")
+	fl.BoolVar(&f.debugFUSE, "debug-fuse", false, "log each request of the kernel (with --log-level debug)")
+	set.bind("debug-fuse", "MLFLOWFS_DEBUG_FUSE")
+	fl.BoolVar(&f.noPassthrough, "no-passthrough", false, "have the kernel read no file of the cache by itself")
+	set.bind("no-passthrough", "MLFLOWFS_NO_PASSTHROUGH")
+	fl.BoolVar(&f.noPush, "no-push", false, "give the kernel no pages before it asks for them")
+	set.bind("no-push", "MLFLOWFS_NO_PUSH")
+	fl.StringVar(&f.metricsAddr, "metrics-addr", "", "serve Prometheus metrics at this address, such as :9420; with no host: to this machine alone")
+	set.bind("metrics-addr", "MLFLOWFS_METRICS_ADDR")
+	fl.BoolVar(&f.pprof, "pprof", false, "serve profiles there, too (/debug/pprof/)")
+	set.bind("pprof", "MLFLOWFS_PPROF")
+	fl.BoolVar(&f.daemon, "daemon", false, "go on in the background: return when the mount answers")
+	fl.StringVar(&f.logFile, "log-file", "", "write the log to this file, 10 MiB of it and three older ones, and not to standard error (with --daemon: a file below your state directory)")
+	set.bind("log-file", "MLFLOWFS_LOG_FILE")
+	return f, set
+}
+
 func (f *mountFlags) run(point string) error {
+	if err := f.set.apply(); err != nil {
+		return err
+	}
+	if !f.set.set("timeout") && os.Getenv(mlflow.TimeoutVariable) != "" {
+		f.timeout = 0 // MLflow's own variable says it
+	}
 	log, err := f.log()
 	if err != nil {
 		return err
@@ -116,6 +134,9 @@ func (f *mountFlags) run(point string) error {
 	}
 	if err := fs.CheckMountpoint(point, log); err != nil {
 		return err
+	}
+	if f.daemon {
+		return f.inBackground(point)
 	}
 	d, err := f.open(log)
 	if err != nil {
@@ -182,6 +203,7 @@ func (f *mountFlags) open(log *slog.Logger) (*daemon, error) {
 	d.root = fs.WithAbout(root, map[string]func() []byte{
 		"status.json": func() []byte { return d.status().json() },
 		"metrics":     d.meter.text,
+		"config.yaml": f.set.yaml,
 	})
 	return d, nil
 }
@@ -208,6 +230,9 @@ func ping(s mlflow.Store, uri string, log *slog.Logger) error {
 	return nil
 }
 
+// stuck is how long a request of the kernel may wait until something is wrong.
+func (f *mountFlags) stuck() time.Duration { return 3 * cmp.Or(f.timeout, 2*time.Minute) }
+
 // serve mounts the tree and stays until it is unmounted, by a signal or by
 // somebody else.
 func (f *mountFlags) serve(point string, d *daemon, log *slog.Logger) error {
@@ -218,7 +243,7 @@ func (f *mountFlags) serve(point string, d *daemon, log *slog.Logger) error {
 	defer signal.Stop(signals)
 	dropRights(log)
 	m, err := fs.Mount(point, d.root, fs.MountOptions{
-		AllowOther: f.allowOther, Debug: f.debugFUSE, MaxRead: f.maxRead(), MaxNames: f.maxNames(), NoPassing: f.noPassthrough, NoPushing: f.noPush, Stuck: 3 * cmp.Or(f.timeout, 2*time.Minute), Guarded: true, Log: log,
+		AllowOther: f.allowOther, Debug: f.debugFUSE, MaxRead: f.maxRead(), MaxNames: f.maxNames(), NoPassing: f.noPassthrough, NoPushing: f.noPush, Stuck: f.stuck(), Guarded: true, Log: log,
 		Answered: func(op string, took time.Duration) { d.meter.answered.WithLabelValues(op).Observe(took.Seconds()) },
 		Failed:   func(op, errno string) { d.meter.failed.WithLabelValues(op, errno).Inc() },
 	})
@@ -226,7 +251,10 @@ func (f *mountFlags) serve(point string, d *daemon, log *slog.Logger) error {
 		return err
 	}
 	d.shown.Store(m)
-	fmt.Fprintf(os.Stderr, "mlflowfs: %s shows %s; Ctrl-C unmounts\n", point, mlflow.Redact(f.trackingURI))
+	shows := fmt.Sprintf("%s shows %s", point, mlflow.Redact(f.trackingURI))
+	fmt.Fprintf(os.Stderr, "mlflowfs: %s; Ctrl-C unmounts\n", shows)
+	tellParent(word{Said: shows})
+	notify(m, mlflow.Redact(f.trackingURI), f.stuck(), log)
 	gone := make(chan struct{})
 	go func() {
 		m.Wait()

@@ -21,14 +21,14 @@ type target struct {
 	connection
 	runID string
 	path  string
-	env   environment
+	set   *settings
 	uri   string
 }
 
 // bind gives c the flags and the argument of a target.
 func (t *target) bind(c *cobra.Command) {
-	t.env = environment{}
-	t.connection.bind(c.Flags(), t.env, "warn")
+	t.set = newSettings(c.Flags())
+	t.connection.bind(t.set, "warn")
 	c.Flags().StringVar(&t.runID, "run-id", "", "the run, in the place of a URI")
 	c.Flags().StringVar(&t.path, "path", "", "with --run-id: the path in the run's artifacts; all of them without it")
 	c.Args = func(c *cobra.Command, args []string) error {
@@ -52,7 +52,7 @@ func (t *target) bind(c *cobra.Command) {
 // find opens the stores and goes to the target, for f. A signal ends f's
 // context.
 func (t *target) find(f func(ctx context.Context, s *stores, found resolve.Found, log *slog.Logger) error) error {
-	if err := t.env.apply(); err != nil {
+	if err := t.set.apply(); err != nil {
 		return err
 	}
 	log, err := t.log()

@@ -33,9 +33,9 @@ type cachedFiles struct {
 // command makes a command of f, which gets the files that can be in the disk
 // cache.
 func (t *cachedFiles) command(c *cobra.Command, f func(context.Context, *cache.Disk, []named, *slog.Logger) error) *cobra.Command {
-	env := environment{}
-	t.connection.bind(c.Flags(), env, "warn")
-	t.caching.bind(c.Flags(), env)
+	set := newSettings(c.Flags())
+	t.connection.bind(set, "warn")
+	t.caching.bind(set)
 	c.Flags().StringSliceVar(&t.include, "include", nil, "of directories, only files whose name, or path below the URI, matches one of these (path.Match: * ? [a-z])")
 	c.Args = func(c *cobra.Command, args []string) error {
 		if len(args) == 0 {
@@ -44,7 +44,7 @@ func (t *cachedFiles) command(c *cobra.Command, f func(context.Context, *cache.D
 		return nil
 	}
 	c.RunE = func(_ *cobra.Command, uris []string) error {
-		if err := env.apply(); err != nil {
+		if err := set.apply(); err != nil {
 			return err
 		}
 		log, err := t.log()

@@ -1,0 +1,142 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	systemd "github.com/coreos/go-systemd/v22/daemon"
+	"gopkg.in/natefinch/lumberjack.v2"
+
+	"github.com/mlflowfs/mlflowfs/fs"
+)
+
+// readyFD is the variable that makes a mount tell its parent, on that file
+// descriptor, that it answers, or why it does not.
+const readyFD = "MLFLOWFS_READY_FD"
+
+// word is what it tells.
+type word struct {
+	Said string // on a mount that answers
+	Err  string
+	Code int // of the exit, with Err
+}
+
+// inBackground mounts in a process of its own, and returns when the mount
+// answers, or with why it does not. The process writes its log to a file.
+func (f *mountFlags) inBackground(point string) error {
+	logFile := f.logFile
+	if logFile == "" {
+		var err error
+		if logFile, err = defaultLogFile(point); err != nil {
+			return err
+		}
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer null.Close()
+	cmd := exec.Command("/proc/self/exe", "mount", point)
+	cmd.Env = append(os.Environ(), f.set.environment()...)
+	cmd.Env = append(cmd.Env, "MLFLOWFS_LOG_FILE="+logFile, readyFD+"=3")
+	cmd.ExtraFiles = []*os.File{w}
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = null, null, null
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	w.Close()
+	var said word
+	if err := json.NewDecoder(r).Decode(&said); err != nil {
+		return fmt.Errorf("the daemon ended before the mount answered; %s may say why", logFile)
+	}
+	if said.Err != "" {
+		cmd.Wait()
+		return exitError{errors.New(said.Err), said.Code}
+	}
+	fmt.Fprintf(os.Stderr, "mlflowfs: %s; `mlflowfs unmount %s` ends it, %s is its log\n", said.Said, point, logFile)
+	return cmd.Process.Release()
+}
+
+// exitError is an error with an exit code of its own.
+type exitError struct {
+	error
+	code int
+}
+
+// tellParent tells the process that waits for this mount how it went; the
+// variable is not passed on.
+func tellParent(said word) {
+	if os.Getenv(readyFD) == "" {
+		return
+	}
+	os.Unsetenv(readyFD)
+	w := os.NewFile(3, "ready")
+	json.NewEncoder(w).Encode(said)
+	w.Close()
+}
+
+// defaultLogFile is below the user's state directory (XDG), and has the mount
+// point's name.
+func defaultLogFile(point string) (string, error) {
+	dir := os.Getenv("XDG_STATE_HOME")
+	switch home := os.Getenv("HOME"); {
+	case os.Geteuid() == 0 && dir == "":
+		dir = "/var/log"
+	case dir == "" && home == "":
+		return "", usageError{errors.New("there is no place for a log, since HOME is not set: name one by --log-file")}
+	case dir == "":
+		dir = filepath.Join(home, ".local", "state")
+	}
+	name := strings.ReplaceAll(strings.Trim(point, "/"), "/", "-")
+	return filepath.Join(dir, "mlflowfs", name+".log"), nil
+}
+
+// rotated is a log file that is kept to a size, with the ones before it.
+func rotated(name string) (*lumberjack.Logger, error) {
+	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+		return nil, fmt.Errorf("--log-file: %w", err)
+	}
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("--log-file: %w", err)
+	}
+	f.Close()
+	return &lumberjack.Logger{Filename: name, MaxSize: 10 /* MiB */, MaxBackups: 3}, nil
+}
+
+// notify tells systemd that the mount answers (sd_notify(3)), and then, as often
+// as it wants to hear that, that no request of the kernel waits for longer than
+// patience.
+func notify(m *fs.Mounted, server string, patience time.Duration, log *slog.Logger) {
+	if ok, err := systemd.SdNotify(false, systemd.SdNotifyReady+"\nSTATUS=shows "+server); err != nil || !ok {
+		if err != nil {
+			log.Warn("systemd can't be told that the mount answers", "err", err)
+		}
+		return
+	}
+	every, err := systemd.SdWatchdogEnabled(false)
+	if err != nil || every == 0 {
+		return
+	}
+	go func() {
+		for range time.Tick(every / 2) {
+			if m.Stats().LongestWait < patience.Seconds() {
+				systemd.SdNotify(false, systemd.SdNotifyWatchdog)
+			}
+		}
+	}()
+}
