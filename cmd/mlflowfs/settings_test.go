@@ -97,7 +97,7 @@ func TestHelperArgs(t *testing.T) {
 		"http://h /mnt -o allow-other=false":                          "mount --daemon --allow-other=false --tracking-uri=http://h -- /mnt",
 		"http://h":                                                    "takes a tracking URI and a directory",
 		"http://h /mnt -o":                                            "takes a value",
-		"http://h /mnt -o alow":                                       `do you mean "allow_other"`,
+		"http://h /mnt -o alow_othr":                                  `do you mean "allow_other"`,
 		"http://h /mnt -o daemon":                                     "there is no option",
 		"http://h /mnt -o timeout":                                    "takes a value",
 	} {
