@@ -99,6 +99,20 @@ func (ct *content) here() int64 {
 // wholeBody is the number, in the log, of each fetch that is a stream.
 const wholeBody = 0
 
+// Here is how many bytes of a content are kept: on disk, or else in memory.
+func (c *Cache) Here(key Key) int64 {
+	c.mu.Lock()
+	n := int64(0)
+	if ct := c.contents[key]; ct != nil {
+		n = ct.here()
+	}
+	c.mu.Unlock()
+	if d := c.opt.Disk; d != nil && n == 0 {
+		n = min(d.Has(key), key.Size)
+	}
+	return n
+}
+
 // ask asks the origin for a fetch, and counts it.
 func (ct *content) ask(ctx context.Context, fetch, off, n int64, validator string) (*Body, error) {
 	begin := time.Now()

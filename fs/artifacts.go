@@ -18,8 +18,9 @@ import (
 
 // artifactsDir is a directory of artifacts.
 type artifactsDir struct {
-	t *tree
-	o *resolve.Origin
+	t  *tree
+	o  *resolve.Origin
+	at string // its URI, as MLflow writes it
 
 	// inModel says that it is a model's, or one below: a file of it that is
 	// touched will be read whole.
@@ -29,7 +30,41 @@ type artifactsDir struct {
 var (
 	_ Dir     = artifactsDir{}
 	_ Settled = artifactsDir{}
+
+	_ Described = artifactsDir{}
+	_ Described = artifactFile{}
 )
+
+// Attributes are the directory's URI, and the run or the version that it names.
+func (d artifactsDir) Attributes() map[string]string { return attributesOf(d.at) }
+
+func attributesOf(uri string) map[string]string {
+	out := map[string]string{"uri": uri}
+	u, named, err := resolve.ParseURI(uri)
+	switch {
+	case err != nil || !named:
+	case u.RunID != "":
+		out["run_id"] = u.RunID
+	case u.Version != "":
+		out["model_version"] = u.Name + "/" + u.Version
+	case u.ModelID != "":
+		out["model_id"] = u.ModelID
+	}
+	return out
+}
+
+// Attributes are those of a directory, and the file's validator, where its store
+// gives one, and how many of its bytes are in the cache.
+func (f artifactFile) Attributes() map[string]string {
+	out := attributesOf(f.d.at + "/" + f.it.Name)
+	if f.it.Version != "" {
+		out["etag"] = f.it.Version
+	}
+	if _, local := artifact.Chosen(f.it.Store).(artifact.Opener); !local {
+		out["cached_bytes"] = strconv.FormatInt(f.d.t.cache.Here(f.it.Key()), 10)
+	}
+	return out
+}
 
 func (d artifactsDir) Settled() bool { return d.o.Final }
 
@@ -54,14 +89,24 @@ func (d artifactsDir) List(ctx context.Context) (Listing, error) {
 	return &itemListing{d, items}, nil
 }
 
-// artifacts is the directory of an origin that is resolved when somebody looks
-// into it.
-func (t *tree) artifacts(origin func(context.Context) (resolve.Origin, error)) Dir {
-	return lazyDir(func(ctx context.Context) (Dir, error) {
+// artifacts is the directory of an origin, which uri names, that is resolved when
+// somebody looks into it.
+func (t *tree) artifacts(uri string, origin func(context.Context) (resolve.Origin, error)) Dir {
+	return originDir{lazyDir(func(ctx context.Context) (Dir, error) {
 		o, err := origin(ctx)
-		return artifactsDir{t: t, o: &o}, err
-	})
+		return artifactsDir{t: t, o: &o, at: uri}, err
+	}), uri}
 }
+
+// originDir is the root of an origin, which need not be resolved to tell its URI.
+type originDir struct {
+	lazyDir
+	uri string
+}
+
+var _ Described = originDir{}
+
+func (d originDir) Attributes() map[string]string { return attributesOf(d.uri) }
 
 // itemListing makes a node of each item when it is asked for.
 type itemListing struct {
@@ -83,7 +128,7 @@ func (d artifactsDir) node(it resolve.Item) *Node {
 	n := &Node{Mtime: d.o.Mtime, TTL: d.t.r.TTL(d.o.Final)}
 	switch {
 	case it.Dir != nil:
-		n.Dir = artifactsDir{d.t, it.Dir, d.inModel}
+		n.Dir = artifactsDir{d.t, it.Dir, d.at + "/" + it.Name, d.inModel}
 	case it.Store == nil:
 		n.File, n.Size = text(it.Content), it.Size
 	default:

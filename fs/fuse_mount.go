@@ -91,7 +91,6 @@ func Mount(point string, root *Node, opt MountOptions) (*Mounted, error) {
 			AllowOther:    opt.AllowOther,
 			FsName:        fsName,
 			Name:          fsName,
-			DisableXAttrs: true,
 			MaxWrite:      opt.MaxRead, // of a read, too
 			MaxBackground: 64,
 			Debug:         opt.Debug,

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"strings"
 
+	"github.com/mlflowfs/mlflowfs/resolve"
 	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
 )
 
@@ -105,5 +106,34 @@ func (d experimentDir) table(ctx context.Context) (*Node, error) {
 	b, err := d.t.r.RunTable(ctx, d.id)
 	n := sized(b)
 	n.TTL = d.t.r.TTL(false)
+	return n, err
+}
+
+// modelCard is models/<name>/model.json. Artifacts are in the directories beside
+// it, so that it is taken for none.
+const modelCard = "model.json"
+
+// card is what the registry says of a registered model, in the names of its API.
+func (d modelDir) card(m *mlflow.RegisteredModel) (*Node, error) {
+	type version struct {
+		Version string `json:"version"`
+		Stage   string `json:"current_stage"`
+		Status  string `json:"status"`
+		Source  string `json:"source"`
+		RunID   string `json:"run_id,omitempty"`
+		Created int64  `json:"creation_timestamp"` // ms
+	}
+	card := struct {
+		Name    string            `json:"name"`
+		Created int64             `json:"creation_timestamp"`
+		Aliases map[string]string `json:"aliases"`
+		Latest  []version         `json:"latest_versions"`
+	}{m.Name, m.Created.UnixMilli(), m.Aliases, []version{}}
+	for _, v := range m.Latest {
+		card.Latest = append(card.Latest, version{v.Version, v.Stage, v.Status, resolve.Shown(v.Source), v.RunID, v.Created.UnixMilli()})
+	}
+	b, err := json.MarshalIndent(card, "", "  ")
+	n := sized(append(b, '\n'))
+	n.Mtime, n.TTL = m.Created, d.t.r.TTL(false)
 	return n, err
 }

@@ -54,7 +54,7 @@ func (d modelsDir) Lookup(ctx context.Context, file string) (*Node, error) {
 
 func (d modelsDir) loggedModel(m *mlflow.LoggedModel) *Node {
 	id := m.ID
-	dir := d.t.artifacts(func(ctx context.Context) (resolve.Origin, error) { return d.t.r.LoggedModelOrigin(ctx, id) })
+	dir := d.t.artifacts("models:/"+id, func(ctx context.Context) (resolve.Origin, error) { return d.t.r.LoggedModelOrigin(ctx, id) })
 	return &Node{Dir: dir, Mtime: m.Created, TTL: d.t.r.TTL(m.Final())}
 }
 
@@ -132,7 +132,7 @@ func (l *modelsListing) expand(m *mlflow.RegisteredModel) (Entry, bool) {
 	return Entry{name, l.d.registered(m)}, true
 }
 
-// modelDir is models/<name>/: versions, latest, and stages.
+// modelDir is models/<name>/: versions, latest, stages, and the model's card.
 type modelDir struct {
 	t    *tree
 	name string
@@ -158,6 +158,9 @@ func (d modelDir) Lookup(ctx context.Context, name string) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
+	if name == modelCard {
+		return d.card(m)
+	}
 	stage := name
 	if strings.EqualFold(name, latest) {
 		stage = ""
@@ -176,7 +179,7 @@ func isVersion(name string) bool {
 
 func (d modelDir) version(v *mlflow.Version) *Node {
 	number := v.Version
-	dir := d.t.artifacts(func(ctx context.Context) (resolve.Origin, error) { return d.t.r.VersionOrigin(ctx, d.name, number) })
+	dir := d.t.artifacts("models:/"+d.name+"/"+number, func(ctx context.Context) (resolve.Origin, error) { return d.t.r.VersionOrigin(ctx, d.name, number) })
 	return &Node{Dir: dir, Mtime: v.Created, TTL: d.t.r.TTL(v.Final())}
 }
 
@@ -189,11 +192,15 @@ func (d modelDir) List(ctx context.Context) (Listing, error) {
 	if err != nil {
 		return nil, err
 	}
-	var links entries
+	card, err := d.card(m)
+	if err != nil {
+		return nil, err
+	}
+	links := entries{{modelCard, card}}
 	if v, ok := resolve.Latest(m, ""); ok && isVersion(v.Version) {
 		links = append(links, Entry{latest, d.link(v)})
 	}
-	seen := map[string]bool{latest: true}
+	seen := map[string]bool{latest: true, modelCard: true}
 	for _, l := range m.Latest {
 		name := Escape(l.Stage)
 		if l.Stage == "" || l.Stage == noStage || seen[strings.ToLower(name)] || len(name) > maxName {

@@ -76,6 +76,12 @@ type Identified interface {
 	Identity() string
 }
 
+// Described is a Dir or a File that has extended attributes, by name; each is
+// shown behind "user.mlflow.".
+type Described interface {
+	Attributes() map[string]string
+}
+
 // entries is a listing that is known whole.
 type entries []Entry
 

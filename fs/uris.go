@@ -20,7 +20,7 @@ func (t *tree) uris(list []string) (Dir, error) {
 			return nil, err
 		}
 		origin := func(ctx context.Context) (resolve.Origin, error) { return t.r.At(ctx, uri) }
-		root = root.graft(names, &Node{Dir: t.artifacts(origin), TTL: t.r.TTL(false)})
+		root = root.graft(names, &Node{Dir: t.artifacts(uri, origin), TTL: t.r.TTL(false)})
 	}
 	return root, nil
 }

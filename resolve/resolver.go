@@ -386,7 +386,7 @@ func (r *Resolver) named(ctx context.Context, u URI, hops int, trail *[]Step) (o
 		}
 	default:
 		var number string
-		if number, err = r.number(ctx, u); err == nil {
+		if number, err = r.Number(ctx, u); err == nil {
 			o, err = r.versionOrigin(ctx, u.Name, number, hops, trail)
 		}
 	}
@@ -418,8 +418,9 @@ func (r *Resolver) door(ctx context.Context, v version) artifact.Door {
 	return artifact.Door{RunID: v.RunID, Dir: dir}
 }
 
-// number is the version that a models:/ URI with a name means.
-func (r *Resolver) number(ctx context.Context, u URI) (string, error) {
+// Number is the version that a models:/ URI with a name means; fs.ErrNotExist
+// where it means none.
+func (r *Resolver) Number(ctx context.Context, u URI) (string, error) {
 	if u.Version != "" {
 		return u.Version, nil
 	}

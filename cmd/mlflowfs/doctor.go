@@ -1,0 +1,306 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"os"
+	"os/exec"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/mlflowfs/mlflowfs/resolve"
+	"github.com/mlflowfs/mlflowfs/resolve/artifact"
+	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
+)
+
+// finding is what a check of doctor's found.
+type finding struct {
+	what  string
+	state int
+	words string
+	mend  string // what to do; empty where nothing is
+}
+
+// States of a finding: it is well; a mount works, and could do better; a mount
+// does not work.
+const (
+	well = iota
+	lesser
+	broken
+)
+
+func doctorCommand() *cobra.Command {
+	f, set := newMount()
+	c := &cobra.Command{
+		Use:   "doctor [flags of mount] [URI]",
+		Short: "Check what a mount needs here, and say how to mend it",
+		Long: `Doctor checks what a mount needs of this machine, of the tracking server at URI
+(as for --tracking-uri) and of where the experiments' artifacts lie, and says for
+each thing that is missing what to do. It changes nothing. It ends with 1 where a
+mount would not work.`,
+		Args: func(c *cobra.Command, args []string) error {
+			if len(args) > 1 {
+				return exactly(1, "one URI, or none")(c, args)
+			}
+			return nil
+		},
+		RunE: func(_ *cobra.Command, args []string) error {
+			if err := set.apply(); err != nil {
+				return err
+			}
+			if len(args) == 1 {
+				f.trackingURI = args[0]
+			}
+			ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+			defer stop()
+			return f.doctor(ctx, os.Stdout)
+		},
+	}
+	c.Flags().AddFlagSet(set.fl)
+	return c
+}
+
+func (f *mountFlags) doctor(ctx context.Context, out io.Writer) error {
+	failed := 0
+	tell := func(x finding) {
+		mark := [...]string{"ok    ", "better", "BROKEN"}[x.state]
+		fmt.Fprintf(out, "%s  %-12s %s\n", mark, x.what, x.words)
+		if x.mend != "" {
+			fmt.Fprintf(out, "%22s-> %s\n", "", x.mend)
+		}
+		if x.state == broken {
+			failed++
+		}
+	}
+	for _, check := range []func() finding{checkFUSE, checkFusermount, checkKernel, checkReadAhead, f.checkCache} {
+		tell(check())
+	}
+	for _, x := range f.checkServer(ctx) {
+		tell(x)
+	}
+	if failed > 0 {
+		return fmt.Errorf("%d things keep a mount from working", failed)
+	}
+	return nil
+}
+
+func checkFUSE() finding {
+	dev, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return finding{"/dev/fuse", broken, "the kernel offers no FUSE here", "load the module with `modprobe fuse`, or give the container --device /dev/fuse"}
+	case err != nil:
+		return finding{"/dev/fuse", broken, err.Error(), "let root run `chmod 666 /dev/fuse`, as udev does"}
+	}
+	dev.Close()
+	return finding{"/dev/fuse", well, "can be opened", ""}
+}
+
+func checkFusermount() finding {
+	path, err := exec.LookPath("fusermount3")
+	switch {
+	case os.Geteuid() == 0:
+		return finding{"fusermount3", well, "not needed by root", ""}
+	case err != nil:
+		return finding{"fusermount3", broken, "is not installed, and users other than root need it", "Debian: apt install fuse3"}
+	}
+	st, err := os.Stat(path)
+	if err == nil && st.Mode()&os.ModeSetuid == 0 {
+		return finding{"fusermount3", broken, path + " can't mount: it is not setuid", "let root run `chmod u+s " + path + "`, or install fuse3 anew"}
+	}
+	return finding{"fusermount3", well, path, ""}
+}
+
+// kernelVersion is of uname(2): 6.18 is 6, 18.
+func kernelVersion() (major, minor int, release string) {
+	var u unix.Utsname
+	if unix.Uname(&u) != nil {
+		return 0, 0, "unknown"
+	}
+	release = unix.ByteSliceToString(u.Release[:])
+	fmt.Sscanf(release, "%d.%d", &major, &minor)
+	return major, minor, release
+}
+
+func checkKernel() finding {
+	major, minor, release := kernelVersion()
+	at := func(a, b int) bool { return major > a || major == a && minor >= b }
+	switch {
+	case !at(5, 15):
+		return finding{"kernel", lesser, "Linux " + release + " is older than what mlflowfs is tried on (5.15)", "use a newer one"}
+	case !at(6, 9):
+		return finding{"passthrough", lesser, "Linux " + release + " can't read files of the cache by itself", "Linux 6.9 can"}
+	case os.Geteuid() != 0:
+		return finding{"passthrough", lesser, "only mounts of root's have the kernel read files of the cache by itself", "mount as root with --allow-other, where that may be"}
+	}
+	return finding{"passthrough", well, "Linux " + release + " reads complete files of the cache by itself, if they are on an ordinary disk", ""}
+}
+
+func checkReadAhead() finding {
+	if os.Geteuid() != 0 {
+		return finding{"read-ahead", lesser, "stays at 128 KiB: only root may raise it", ""}
+	}
+	if err := unix.Access("/sys/class/bdi", unix.W_OK); err != nil {
+		return finding{"read-ahead", lesser, "can't be raised: /sys can't be written to", "give the container /sys, or do without"}
+	}
+	return finding{"read-ahead", well, "is raised to 256 KiB", ""}
+}
+
+func (f *mountFlags) checkCache() finding {
+	if f.dir == noCache {
+		return finding{"cache", lesser, "nothing is kept on disk (--cache-dir none)", ""}
+	}
+	d, err := f.disk()
+	if err != nil {
+		return finding{"cache", lesser, err.Error(), "name another by --cache-dir; without one, what is read is kept in memory alone"}
+	}
+	defer d.Close()
+	var st unix.Statfs_t
+	if err := unix.Statfs(f.dir, &st); err != nil {
+		return finding{"cache", lesser, err.Error(), ""}
+	}
+	free := int64(st.Bavail) * st.Bsize
+	words := fmt.Sprintf("%s holds %s of %s; %s of the disk are free", f.dir, humanize.IBytes(uint64(d.Used())), &f.size, humanize.IBytes(uint64(free)))
+	if free < int64(f.size)-d.Used() {
+		return finding{"cache", lesser, words, "free some, or name a smaller --cache-size: a twentieth of the disk is left free in any case"}
+	}
+	return finding{"cache", well, words, ""}
+}
+
+// doctorWait is how long a server may take for one answer.
+const doctorWait = 10 * time.Second
+
+// checkServer checks the tracking server, and where artifacts lie.
+func (f *mountFlags) checkServer(ctx context.Context) []finding {
+	quiet := slog.New(slog.DiscardHandler)
+	s, err := f.connection.open(f.ttl, true, f.allowOther, quiet)
+	if err != nil {
+		return []finding{{"server", broken, err.Error(), "give the tracking URI: `mlflowfs doctor http://host:5000`"}}
+	}
+	defer s.close()
+	shown := mlflow.Redact(f.trackingURI)
+	actx, cancel := context.WithTimeout(ctx, doctorWait)
+	defer cancel()
+	begin := time.Now()
+	err = s.tracking.Ping(actx)
+	took := time.Since(begin).Round(time.Millisecond)
+	var refusal *mlflow.Error
+	switch {
+	case err == nil:
+	case errors.Is(err, os.ErrPermission):
+		return []finding{{"server", well, shown + " answers", ""},
+			{"credentials", broken, err.Error(), "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, or write ~/.mlflow/credentials"}}
+	case errors.As(err, &refusal) && refusal.Status == http.StatusNotFound:
+		return []finding{{"server", broken, shown + " answers, and is no MLflow tracking server", "check the tracking URI's port and path"}}
+	default:
+		return []finding{{"server", broken, shown + " does not answer: " + err.Error(), "check the address, and that the server runs; a mount comes up without it, and shows what is known"}}
+	}
+	out := []finding{{"server", well, fmt.Sprintf("%s answers in %v", shown, took), ""}}
+	if s.client != nil {
+		out = append(out, finding{"credentials", well, "are taken, or none are asked for", ""})
+		out = append(out, checkVersion(actx, s.client)...)
+	}
+	return append(out, checkArtifacts(ctx, s)...)
+}
+
+// clockSlack is how far a clock may be off: signatures are good for minutes.
+const clockSlack = 30 * time.Second
+
+// checkVersion asks for the server's version, and looks at its clock.
+func checkVersion(ctx context.Context, c *mlflow.Client) []finding {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.URL("/version", nil).String(), nil)
+	if err != nil {
+		return nil
+	}
+	resp, err := c.Do(req)
+	if err != nil {
+		return []finding{{"version", lesser, "is not told: " + err.Error(), ""}}
+	}
+	defer resp.Body.Close()
+	b, _ := io.ReadAll(io.LimitReader(resp.Body, 100))
+	version := strings.TrimSpace(string(b))
+	out := []finding{{"version", well, "MLflow " + version, ""}}
+	switch {
+	case resp.StatusCode != http.StatusOK || version == "" || version[0] < '0' || version[0] > '9':
+		out[0] = finding{"version", lesser, "is not told", ""}
+	case strings.HasPrefix(version, "1.") || strings.HasPrefix(version, "0."):
+		out[0] = finding{"version", lesser, "MLflow " + version + " is older than what mlflowfs is tried on (2.22)", "use a newer one"}
+	case strings.HasPrefix(version, "2."):
+		out[0].words += ": through it, files come whole, in one stream"
+	}
+	if at, err := http.ParseTime(resp.Header.Get("Date")); err == nil {
+		off := time.Since(at).Round(time.Second)
+		if off.Abs() > clockSlack {
+			return append(out, finding{"clock", lesser, fmt.Sprintf("this machine's and the server's differ by %v", off.Abs()), "set them by NTP: signed requests and URLs are good for minutes"})
+		}
+		out = append(out, finding{"clock", well, "is the server's", ""})
+	}
+	return out
+}
+
+// doctorExperiments is how many experiments are looked at.
+const doctorExperiments = 20
+
+// checkArtifacts says by which way the artifacts of each experiment's newest run
+// are reached.
+func checkArtifacts(ctx context.Context, s *stores) (out []finding) {
+	experiments, err := s.Experiments(ctx)
+	if err != nil {
+		return []finding{{"experiments", broken, err.Error(), ""}}
+	}
+	for i, e := range experiments {
+		if i == doctorExperiments {
+			return append(out, finding{"artifacts", well, fmt.Sprintf("%d more experiments were not looked at", len(experiments)-i), ""})
+		}
+		page, err := s.Tracking().SearchRuns(ctx, []string{e.ID}, "")
+		if err != nil || len(page.Items) == 0 {
+			if err != nil {
+				out = append(out, finding{"artifacts", broken, e.Name + ": " + err.Error(), ""})
+			}
+			continue
+		}
+		run := page.Items[0]
+		found, err := s.FindRun(ctx, run.ID, "")
+		if err != nil {
+			out = append(out, finding{"artifacts", broken, e.Name + ": " + err.Error(), ""})
+			continue
+		}
+		for _, why := range s.Explain(ctx, found) {
+			out = append(out, artifactsOf(e.Name, why))
+		}
+	}
+	return out
+}
+
+func artifactsOf(experiment string, why resolve.Reason) finding {
+	x := finding{what: "artifacts", words: experiment + ": " + why.Where}
+	var left []string
+	for _, v := range why.Verdicts {
+		switch {
+		case v.Err != nil:
+			left = append(left, fmt.Sprintf("%s is left: %v", v.Access, v.Err))
+		case v.Chosen:
+			x.words += ", " + string(v.Access)
+			if v.Read && v.Stream {
+				x.words += ", in one stream"
+			}
+			if v.Access == artifact.Server && len(left) > 0 {
+				x.state, x.mend = lesser, strings.Join(left, "; ")
+			}
+		}
+	}
+	if why.Err != nil {
+		x.state, x.mend = broken, why.Err.Error()
+	}
+	return x
+}

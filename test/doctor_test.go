@@ -1,0 +1,53 @@
+package test
+
+import (
+	"net/http"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+)
+
+// The doctor finds what is well, and for what is not says how to mend it.
+func TestDoctor(t *testing.T) {
+	doctor := func(code int, env []string, args ...string) string {
+		t.Helper()
+		out, err := mlflowfs(t, append(fast, env...), append([]string{"doctor", "--cache-dir", t.TempDir()}, args...)...).CombinedOutput()
+		got := 0
+		if x, ok := err.(*exec.ExitError); ok {
+			got = x.ExitCode()
+		}
+		if got != code {
+			t.Errorf("%v ends with %d, and not %d:\n%s", args, got, code, out)
+		}
+		return string(out)
+	}
+	holds := func(out string, wants ...string) {
+		t.Helper()
+		for _, w := range wants {
+			if !strings.Contains(out, w) {
+				t.Errorf("no %q in\n%s", w, out)
+			}
+		}
+	}
+	s := shared.get(t, "server 3.17")
+	p := proxyTo(t, s.uri)
+	holds(doctor(0, nil, strings.Replace(p.URL, "://", "://me:s3cret@", 1)),
+		"ok      /dev/fuse", "ok      server", "ok      credentials", "ok      version      MLflow 3.17", "ok      clock", "artifacts    wide: ", ", server", "holds 0 B of 10 GiB")
+	holds(doctor(0, nil, shared.get(t, "server 2.22").uri), "MLflow 2.22", "in one stream")
+	holds(doctor(0, nil, shared.get(t, "sqlite 3.17").uri), "artifacts    wide: ", ", direct")
+	holds(doctor(1, nil, "http://127.0.0.1:1"), "BROKEN  server", "check the address")
+	holds(doctor(1, nil, startServerLess(t)), "is no MLflow tracking server")
+
+	p.faults(nil, func(r *http.Response) error {
+		r.Header.Set("Date", time.Now().Add(-time.Hour).UTC().Format(http.TimeFormat))
+		return nil
+	})
+	holds(doctor(0, nil, p.URL), "better  clock", "differ by 1h0m", "NTP")
+	p.faults(func(w http.ResponseWriter, _ *http.Request) bool { w.WriteHeader(401); return true }, nil)
+	out := doctor(1, nil, strings.Replace(p.URL, "://", "://me:s3cret@", 1))
+	holds(out, "BROKEN  credentials", "MLFLOW_TRACKING_USERNAME")
+	if strings.Contains(out, "s3cret") {
+		t.Errorf("a password: %s", out)
+	}
+}
