@@ -129,6 +129,9 @@ func (d modelDir) card(m *mlflow.RegisteredModel) (*Node, error) {
 		Aliases map[string]string `json:"aliases"`
 		Latest  []version         `json:"latest_versions"`
 	}{m.Name, m.Created.UnixMilli(), m.Aliases, []version{}}
+	if card.Aliases == nil {
+		card.Aliases = map[string]string{}
+	}
 	for _, v := range m.Latest {
 		card.Latest = append(card.Latest, version{v.Version, v.Stage, v.Status, resolve.Shown(v.Source), v.RunID, v.Created.UnixMilli()})
 	}
