@@ -42,10 +42,11 @@ func mountCommand() *cobra.Command {
 	f, set := newMount()
 	c := &cobra.Command{
 		Use:   "mount [flags] MOUNTPOINT",
-		Short: "Mount a tracking server's runs and models, in the foreground",
+		Short: "Mount a tracking server's runs and models",
 		Long: `Mount shows the runs and models of an MLflow tracking server, of a sqlite file, or
 of a FileStore directory at MOUNTPOINT, an empty directory. It stays in the
-foreground; Ctrl-C (SIGINT) or SIGTERM unmounts.
+foreground, where Ctrl-C (SIGINT) or SIGTERM unmounts; --daemon has it go on in
+the background.
 
 Credentials are taken from MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD,
 from MLFLOW_TRACKING_TOKEN, or from ~/.mlflow/credentials. These variables of
