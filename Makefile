@@ -17,7 +17,7 @@ demo: build
 	./mlflowfs demo
 
 test: setup check fuzz
-	CGO_ENABLED=1 go test -race -p 1 -timeout 30m ./...
+	CGO_ENABLED=1 go test -race -p 1 -timeout 45m ./...
 
 setup:
 	./test/setup.sh
