@@ -534,7 +534,7 @@ func TestMemoryBudget(t *testing.T) {
 		t.Cleanup(m.stop)
 		out, err := output("python3", "-c", `
 import os, random, sys, threading, time
-files, end, slow = sys.argv[1:], time.time() + 6, [0] * 128
+files, end, slow = sys.argv[1:], time.time() + 15, [0] * 128
 def sequential(i):
     fd, buf = os.open(files[i % 3], os.O_RDONLY), bytearray(1 << 20)
     size = os.fstat(fd).st_size
@@ -557,7 +557,7 @@ print(max(slow))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if slowest, err := strconv.ParseFloat(strings.TrimSpace(string(out)), 64); err != nil || slowest > 5 {
+		if slowest, err := strconv.ParseFloat(strings.TrimSpace(string(out)), 64); err != nil || slowest > 10 { // of 15 s on two cores, which may be slow ones: nobody starves
 			t.Errorf("--cache-dir %s: a reader waited %s s (%v)", dir, out, err)
 		}
 		if peak := peakOf(t, m.cmd.Process.Pid); peak > 320 {

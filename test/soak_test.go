@@ -108,7 +108,7 @@ func TestHugeListing(t *testing.T) {
 		r.Header.Set("Content-Length", strconv.Itoa(len(b)))
 		return err
 	})
-	m := mountAt(t, e.URL, nil, "--fill-limit", "0") // its siblings are not there
+	m := mountShipped(t, e.URL, nil, "--fill-limit", "0") // its siblings are not there
 	huge := m.path("runs", e.run, "huge")
 	begin := time.Now()
 	out, err := output("find", huge, "-type", "f", "-printf", ".")
