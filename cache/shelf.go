@@ -147,7 +147,9 @@ func Recall[T any](ctx context.Context, s *Shelf, line, key string, ask func(con
 			return r.v, r.err
 		case <-late.C:
 			if old, ok := recalled[T](s, key); ok {
-				s.goneSilent(line)
+				if patience > 0 { // else it is known to be gone, and may be back by now
+					s.goneSilent(line)
+				}
 				Doubt(ctx)
 				return old, nil
 			} // else there is nothing to do but wait

@@ -106,10 +106,10 @@ func TestShelf(t *testing.T) {
 	s.mu.Lock()
 	s.lines["server"].asked = time.Time{} // as after a while
 	s.mu.Unlock()
-	o.err.Store(func() error { return nil })
+	o.err.Store(func() error { time.Sleep(20 * time.Millisecond); return nil })
 	o.says.Store("three")
 	want("k", "two", true, nil) // it asks, and does not wait
-	time.Sleep(50 * time.Millisecond)
+	time.Sleep(200 * time.Millisecond)
 	want("k", "three", false, nil)
 	// The server's word that it is not there ends what was there.
 	o.fails(fs.ErrNotExist)
