@@ -44,8 +44,7 @@ func (d about) Lookup(_ context.Context, name string) (*Node, error) {
 	if !ok {
 		return nil, notExist(name)
 	}
-	b := content()
-	return &Node{File: text(b), Size: int64(len(b))}, nil
+	return sized(content()), nil
 }
 
 func (d about) List(ctx context.Context) (Listing, error) {
