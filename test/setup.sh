@@ -14,6 +14,10 @@ command -v gcc >/dev/null || missing="$missing gcc libc6-dev" # for go test -rac
 command -v ps >/dev/null || missing="$missing procps"
 command -v rpm >/dev/null || missing="$missing rpm"
 command -v script >/dev/null || missing="$missing bsdutils"
+command -v ip >/dev/null || missing="$missing iproute2" # from here on, what the pages use
+command -v rsync >/dev/null || missing="$missing rsync"
+command -v bwrap >/dev/null || missing="$missing bubblewrap"
+[ -d /usr/lib/python3/dist-packages/torch ] || missing="$missing python3-torch" # PyPI's comes with gigabytes for a GPU
 command -v npm >/dev/null || missing="$missing nodejs npm"
 python3 -c 'import venv, ensurepip' 2>/dev/null || missing="$missing python3 python3-venv"
 if [ -n "$missing" ]; then
@@ -41,7 +45,7 @@ install() {
 }
 stores='boto3 google-cloud-storage azure-storage-blob azure-identity pyftpdlib'
 # shellcheck disable=SC2086
-install mlflow3 'mlflow==3.17.*' $stores pillow 'Flask-WTF<2'
+install mlflow3 'mlflow==3.17.*' $stores pillow onnx onnxruntime duckdb safetensors 'Flask-WTF<2'
 install mlflow2 'mlflow==2.22.*' 'sqlalchemy<2.1' boto3 pillow 'Flask-WTF<2'
 
 # build PACKAGE@VERSION builds a Go program into bin, once.
