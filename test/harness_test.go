@@ -511,9 +511,14 @@ func (m *mount) stop() {
 	select {
 	case <-m.ended:
 	case <-time.After(20 * time.Second):
+		m.cmd.Process.Signal(syscall.SIGQUIT) // its goroutines go to the log
+		select {
+		case <-m.ended:
+		case <-time.After(10 * time.Second):
+			m.cmd.Process.Kill()
+			<-m.ended
+		}
 		m.t.Errorf("the daemon does not end:\n%s", m.log)
-		m.cmd.Process.Kill()
-		<-m.ended
 	}
 	if m.err != nil && !m.killed {
 		m.t.Errorf("the daemon ended with %v:\n%s", m.err, m.log)
