@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"regexp"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -16,6 +17,14 @@ func TestStatus(t *testing.T) {
 	e := newEngineFiles(t, map[string]int{"f": 3 << 20, "g": 3 << 20})
 	withSecret := strings.Replace(e.URL, "://", "://me:s3cret@", 1)
 	m := mountAt(t, withSecret, fast, "--metrics-addr", ":0", "--pprof", "--log-format", "json", "--no-passthrough")
+	var once atomic.Bool
+	e.faults(func(w http.ResponseWriter, r *http.Request) bool {
+		if isArtifact(r) || once.Swap(true) {
+			return false
+		}
+		w.WriteHeader(http.StatusServiceUnavailable)
+		return true
+	}, nil)
 	e.same(t, m, "f")
 	e.same(t, m, "f")
 	if _, err := output("cat", m.path("runs", "00000000000000000000000000000000", "x")); err == nil {
@@ -51,12 +60,13 @@ func TestStatus(t *testing.T) {
 		}
 		FUSE     struct{ Opens, Names int }
 		Requests map[string]int64 `json:"server_requests"`
+		Retries  map[string]int64 `json:"server_retries"`
 	}
 	if err := json.Unmarshal([]byte(run("status", "--json", m.dir)), &s); err != nil {
 		t.Fatal(err)
 	}
 	if s.Mountpoint != m.dir || s.PID != m.cmd.Process.Pid || s.Uptime <= 0 || s.Cache.OriginBytes != 3<<20 || s.Cache.Requests < 1 || s.Cache.Misses < 1 ||
-		s.FUSE.Opens < 2 || s.FUSE.Names < 3 || s.Requests["2xx"] < 3 || s.Requests["4xx"] < 1 || s.HitRate <= 0 || s.HitRate > 1 {
+		s.FUSE.Opens < 2 || s.FUSE.Names < 3 || s.Requests["2xx"] < 3 || s.Requests["4xx"] < 1 || s.Retries["5xx"] != 1 || len(s.Retries) != 1 || s.HitRate <= 0 || s.HitRate > 1 {
 		t.Errorf("%+v", s)
 	}
 	if out := run("status", m.dir); !strings.Contains(out, "3.0 MiB in") || !strings.Contains(out, m.dir) {
@@ -91,7 +101,7 @@ func TestStatus(t *testing.T) {
 	for _, text := range []string{served, string(inside)} {
 		for _, want := range []string{
 			"mlflowfs_origin_bytes_total 3.145728e+06", `mlflowfs_fuse_request_seconds_count{op="read"}`, `mlflowfs_fuse_request_seconds_count{op="look-up"}`,
-			`mlflowfs_server_requests_total{status="2xx"}`, "mlflowfs_server_retries_total 0", "mlflowfs_cache_misses_total", "go_goroutines",
+			`mlflowfs_server_requests_total{status="2xx"}`, `mlflowfs_server_retries_total{status="5xx"} 1`, `mlflowfs_server_retries_total{status="4xx"} 0`, "mlflowfs_cache_misses_total", "go_goroutines",
 		} {
 			if !strings.Contains(text, want) {
 				t.Errorf("%s is not there:\n%s", want, tail(text))

@@ -124,10 +124,10 @@ type stores struct {
 func (s *stores) traffic() (t mlflow.Traffic) {
 	for _, c := range s.clients {
 		one := c.Traffic()
-		for i, n := range one.Requests {
-			t.Requests[i] += n
+		for i := range t.Requests {
+			t.Requests[i] += one.Requests[i]
+			t.Retries[i] += one.Retries[i]
 		}
-		t.Retries += one.Retries
 	}
 	return t
 }

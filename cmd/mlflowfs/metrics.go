@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"net/http/pprof"
-	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -85,8 +84,11 @@ var _ prometheus.Collector = (*meter)(nil)
 
 var (
 	serverRequests = prometheus.NewDesc(metricsPrefix+"server_requests_total", "Requests to MLflow servers, by the class of the answer's status; none: there was no answer.", []string{"status"}, nil)
-	serverRetries  = prometheus.NewDesc(metricsPrefix+"server_retries_total", "Of these, those that were sent again.", nil, nil)
+	serverRetries  = prometheus.NewDesc(metricsPrefix+"server_retries_total", "Requests to MLflow servers that were sent again, by the class of the answer that was the reason; none: there was no answer.", []string{"status"}, nil)
 )
+
+// statusClasses names the classes of mlflow.Traffic.
+var statusClasses = [...]string{"none", "1xx", "2xx", "3xx", "4xx", "5xx"}
 
 // Describe gives nothing: what there is is known when it is asked for.
 func (m *meter) Describe(chan<- *prometheus.Desc) {}
@@ -98,14 +100,10 @@ func (m *meter) Collect(out chan<- prometheus.Metric) {
 		out <- prometheus.MustNewConstMetric(prometheus.NewDesc(metricsPrefix+x.name, x.help, nil, nil), x.kind, x.value(&c, &f))
 	}
 	t := m.d.stores.traffic()
-	for class, n := range t.Requests {
-		status := "none"
-		if class > 0 {
-			status = strconv.Itoa(class) + "xx"
-		}
-		out <- prometheus.MustNewConstMetric(serverRequests, counter, float64(n), status)
+	for class, status := range statusClasses {
+		out <- prometheus.MustNewConstMetric(serverRequests, counter, float64(t.Requests[class]), status)
+		out <- prometheus.MustNewConstMetric(serverRetries, counter, float64(t.Retries[class]), status)
 	}
-	out <- prometheus.MustNewConstMetric(serverRetries, counter, float64(t.Retries))
 }
 
 // text is all metrics in Prometheus's text format.

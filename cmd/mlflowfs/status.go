@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -37,7 +38,7 @@ type status struct {
 	Cache     cache.Stats      `json:"cache"`
 	FUSE      fs.Stats         `json:"fuse"`
 	Requests  map[string]int64 `json:"server_requests"` // by the class of the answer's status
-	Retries   int64            `json:"server_retries"`
+	Retries   map[string]int64 `json:"server_retries"`  // by that of the answer that was the reason
 	Transfers []transfer       `json:"transfers"`
 }
 
@@ -54,7 +55,7 @@ func (d *daemon) status() *status {
 	s := &status{
 		Mountpoint: d.point, Server: mlflow.Redact(d.server), Version: version(), PID: os.Getpid(),
 		Started: d.started, Uptime: time.Since(d.started).Seconds(),
-		HitRate: c.HitRate(), Cache: c, FUSE: d.mounted(), Requests: map[string]int64{}, Transfers: []transfer{},
+		HitRate: c.HitRate(), Cache: c, FUSE: d.mounted(), Requests: map[string]int64{}, Retries: map[string]int64{}, Transfers: []transfer{},
 	}
 	if d.disk != nil {
 		s.Pinned = d.disk.Pinned()
@@ -64,14 +65,14 @@ func (d *daemon) status() *status {
 		s.Transfers = append(s.Transfers, transfer{p, t.Size, t.Here})
 	}
 	t := d.stores.traffic()
-	for class, n := range t.Requests {
-		if name := fmt.Sprintf("%dxx", class); n > 0 && class > 0 {
+	for class, name := range statusClasses {
+		if n := t.Requests[class]; n > 0 {
 			s.Requests[name] = n
-		} else if n > 0 {
-			s.Requests["none"] = n
+		}
+		if n := t.Retries[class]; n > 0 {
+			s.Retries[name] = n
 		}
 	}
-	s.Retries = t.Retries
 	return s
 }
 
@@ -95,13 +96,17 @@ func (s *status) show(w io.Writer) {
 	line("cache", "%s of %s on disk, %s of it pinned; %s of %s in memory", size(s.Cache.Disk), size(s.Cache.DiskLimit), size(s.Pinned), size(s.Cache.Memory), size(s.Cache.MemoryLimit))
 	line("hit rate", "%.1f %% of %d blocks", 100*s.HitRate, s.Cache.MemoryHits+s.Cache.DiskHits+s.Cache.Misses)
 	line("from origin", "%s in %d requests, %d of which failed", size(s.Cache.OriginBytes), s.Cache.OriginRequests, s.Cache.OriginFailures)
-	var classes []string
-	for _, c := range []string{"2xx", "3xx", "4xx", "5xx", "none"} {
-		if n := s.Requests[c]; n > 0 {
-			classes = append(classes, fmt.Sprintf("%d %s", n, c))
+	byClass := func(counts map[string]int64) string {
+		said := ""
+		for _, c := range statusClasses {
+			if n := counts[c]; n > 0 {
+				said += fmt.Sprintf("%d %s ", n, c)
+			}
 		}
+		return cmp.Or(strings.TrimSpace(said), "none")
 	}
-	line("server's answers", "%s; %d requests were sent again", strings.Join(append(classes, ""), " "), s.Retries)
+	line("server's answers", "%s", byClass(s.Requests))
+	line("asked again after", "%s", byClass(s.Retries))
 	line("files", "%d opened, %d of them read by the kernel itself; %d open now; %d names known", s.FUSE.Opens, s.FUSE.PassedOpens, s.Cache.Open, s.FUSE.Names)
 	if s.FUSE.Waiting > 0 {
 		line("waiting", "%d requests, the longest for %.1f s", s.FUSE.Waiting, s.FUSE.LongestWait)

@@ -84,12 +84,14 @@ func newClient(base *url.URL, env Env, log *slog.Logger, tlsConf *tls.Config, dr
 		RetryWaitMin: set.Backoff,
 		RetryWaitMax: longestWait,
 		CheckRetry:   worthRetrying,
-		Backoff:      retryablehttp.DefaultBackoff, // doubles; follows Retry-After
 		ErrorHandler: retryablehttp.PassthroughErrorHandler,
 		Logger:       nil,
 	}
+	c.retry.Backoff = func(least, most time.Duration, attempt int, resp *http.Response) time.Duration {
+		c.sent.again[class(resp)].Add(1)
+		return retryablehttp.DefaultBackoff(least, most, attempt, resp) // doubles; follows Retry-After
+	}
 	c.retry.PrepareRetry = func(req *http.Request) error {
-		c.sent.again.Add(1)
 		c.log.Debug("asking again", "request", req.Method+" "+req.URL.EscapedPath())
 		return nil
 	}

@@ -5,19 +5,27 @@ import (
 	"sync/atomic"
 )
 
-// Traffic is what a Client sent since it was made.
+// Traffic is what a Client sent since it was made, by the first digit of the
+// answer's status; 0: there was no answer.
 type Traffic struct {
-	Requests [6]int64 // by the first digit of the answer's status; 0: there was none
-	Retries  int64    // of these, those that were sent again
+	Requests [6]int64
+	Retries  [6]int64 // of these, those that the answer had sent again
 }
 
 // Traffic says what the client sent.
 func (c *Client) Traffic() (t Traffic) {
 	for i := range t.Requests {
-		t.Requests[i] = c.sent.by[i].Load()
+		t.Requests[i], t.Retries[i] = c.sent.by[i].Load(), c.sent.again[i].Load()
 	}
-	t.Retries = c.sent.again.Load()
 	return t
+}
+
+// class is the first digit of an answer's status; 0 for none.
+func class(resp *http.Response) int {
+	if resp == nil || resp.StatusCode >= 600 {
+		return 0
+	}
+	return resp.StatusCode / 100
 }
 
 // counted is a RoundTripper that counts.
@@ -25,18 +33,14 @@ type counted struct {
 	next  http.RoundTripper
 	conns *http.Transport // below it
 	by    [6]atomic.Int64
-	again atomic.Int64
+	again [6]atomic.Int64
 }
 
 var _ http.RoundTripper = (*counted)(nil)
 
 func (t *counted) RoundTrip(req *http.Request) (*http.Response, error) {
 	resp, err := t.next.RoundTrip(req)
-	class := 0
-	if err == nil && resp.StatusCode < 600 {
-		class = resp.StatusCode / 100
-	}
-	t.by[class].Add(1)
+	t.by[class(resp)].Add(1)
 	return resp, err
 }
 
