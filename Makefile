@@ -26,7 +26,7 @@ check:
 	@test -z "$$(gofmt -l .)" || { gofmt -d .; echo "run gofmt -w ." >&2; exit 1; }
 	go mod tidy -diff
 	go vet ./...
-	GOOS=darwin go vet ./resolve/... ./cache
+	GOOS=darwin go vet ./cmd/... ./fs ./resolve/... ./cache
 	go run $(STATICCHECK) ./...
 	GOBIN=$(CURDIR)/.testenv/bin go install $(GOVULNCHECK)
 	@.testenv/bin/govulncheck ./...; rc=$$?; \

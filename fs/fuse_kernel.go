@@ -74,12 +74,10 @@ func (k *kernel) backing(h Handle) *os.File {
 		return nil
 	}
 	k.passing.Do(func() {
-		id, errno := server.RegisterBackingFd(&fuse.BackingMap{Fd: int32(f.Fd())})
-		if errno != 0 {
-			k.log.Info("the kernel can't read files of the cache by itself (passthrough): it needs Linux 6.9, root, and a cache on a disk of its own", "err", errno)
+		if err := canPass(server, f); err != nil {
+			k.log.Info("the kernel can't read files of the cache by itself (passthrough): it needs Linux 6.9, root, and a cache on a disk of its own", "err", err)
 			return
 		}
-		server.UnregisterBackingFd(id)
 		k.passes = true
 	})
 	if !k.passes {

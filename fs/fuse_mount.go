@@ -109,7 +109,7 @@ func Mount(point string, root *Node, opt MountOptions) (*Mounted, error) {
 	}
 	if os.Geteuid() == 0 {
 		o.DirectMountStrict = true // needs no fusermount3
-		o.DirectMountFlags = syscall.MS_NOSUID | syscall.MS_NODEV | syscall.MS_RDONLY
+		o.DirectMountFlags = directly
 	} else {
 		o.Options = append(o.Options, "ro")
 	}
@@ -211,15 +211,11 @@ func Unmount(point string, lazy bool) error {
 	if os.Geteuid() == 0 {
 		flags := 0
 		if lazy {
-			flags = syscall.MNT_DETACH
+			flags = detached
 		}
 		return syscall.Unmount(point, flags)
 	}
-	args := []string{"-u"}
-	if lazy {
-		args = append(args, "-z")
-	}
-	out, err := exec.Command("fusermount3", append(args, "--", point)...).CombinedOutput()
+	out, err := unmountUnprivileged(point, lazy).CombinedOutput()
 	if err != nil && len(out) > 0 {
 		return errors.New(strings.TrimSpace(string(out)))
 	}

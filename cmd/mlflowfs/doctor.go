@@ -169,7 +169,7 @@ func (f *mountFlags) checkCache() finding {
 	if err := unix.Statfs(f.dir, &st); err != nil {
 		return finding{"cache", lesser, err.Error(), ""}
 	}
-	free := int64(st.Bavail) * st.Bsize
+	free := int64(st.Bavail) * int64(st.Bsize)
 	words := fmt.Sprintf("%s holds %s of %s; %s of the disk are free", f.dir, humanize.IBytes(uint64(d.Used())), &f.size, humanize.IBytes(uint64(free)))
 	if free < int64(f.size)-d.Used() {
 		return finding{"cache", lesser, words, "free some, or name a smaller --cache-size: a twentieth of the disk is left free in any case"}

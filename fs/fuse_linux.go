@@ -1,0 +1,35 @@
+package fs
+
+import (
+	"os"
+	"os/exec"
+	"syscall"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+)
+
+// What Linux has for mount(2) and umount(2).
+const (
+	detached = syscall.MNT_DETACH
+	directly = syscall.MS_NOSUID | syscall.MS_NODEV | syscall.MS_RDONLY
+)
+
+// unmountUnprivileged is the command of a user other than root.
+func unmountUnprivileged(point string, lazy bool) *exec.Cmd {
+	args := []string{"-u"}
+	if lazy {
+		args = append(args, "-z")
+	}
+	return exec.Command("fusermount3", append(args, "--", point)...)
+}
+
+// canPass tells whether the kernel takes a file to read in the place of one of
+// ours (FUSE_DEV_IOC_BACKING_OPEN), or why not.
+func canPass(server *fuse.Server, f *os.File) error {
+	id, errno := server.RegisterBackingFd(&fuse.BackingMap{Fd: int32(f.Fd())})
+	if errno != 0 {
+		return errno
+	}
+	server.UnregisterBackingFd(id)
+	return nil
+}

@@ -1,0 +1,36 @@
+//go:build !linux
+
+package fs
+
+import (
+	"errors"
+	"log/slog"
+	"os"
+	"os/exec"
+	"syscall"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+)
+
+// Elsewhere than on Linux the programs are built, and nobody tries them: there
+// is no passthrough, and no guard.
+const (
+	detached = 0x80000 // MNT_FORCE
+	directly = 0
+)
+
+func unmountUnprivileged(point string, _ bool) *exec.Cmd { return exec.Command("umount", point) }
+
+func canPass(*fuse.Server, *os.File) error { return syscall.ENOSYS }
+
+// GuardCommand is the first argument of a process that is to be a guard.
+const GuardCommand = "__guard"
+
+// Guard is the guard's whole life.
+func Guard([]string) error { return errors.New("there are guards on Linux only") }
+
+type guard struct{}
+
+func startGuard(string, *slog.Logger) *guard { return nil }
+
+func (*guard) dismiss() {}
