@@ -23,10 +23,6 @@ import (
 // end, aborts the connection, and takes the dead mount away, so that no
 // "Transport endpoint is not connected" is left behind.
 
-// GuardCommand is the first argument of a process that is to be a guard; the
-// others go to [Guard].
-const GuardCommand = "__guard"
-
 // guardReady is what a guard says when it is on its watch.
 const guardReady = "ready"
 

@@ -205,6 +205,10 @@ func (m *Mounted) Unmount() (busy bool, err error) {
 	return true, Unmount(m.point, true)
 }
 
+// GuardCommand is the first argument of a process that is to be a guard; the
+// others go to [Guard].
+const GuardCommand = "__guard"
+
 // Unmount takes a mount of mlflowfs away, as root or with fusermount3. lazy
 // detaches it while it is in use.
 func Unmount(point string, lazy bool) error {

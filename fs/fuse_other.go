@@ -23,9 +23,6 @@ func unmountUnprivileged(point string, _ bool) *exec.Cmd { return exec.Command("
 
 func canPass(*fuse.Server, *os.File) error { return syscall.ENOSYS }
 
-// GuardCommand is the first argument of a process that is to be a guard.
-const GuardCommand = "__guard"
-
 // Guard is the guard's whole life.
 func Guard([]string) error { return errors.New("there are guards on Linux only") }
 

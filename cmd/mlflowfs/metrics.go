@@ -84,7 +84,7 @@ var _ prometheus.Collector = (*meter)(nil)
 
 var (
 	serverRequests = prometheus.NewDesc(metricsPrefix+"server_requests_total", "Requests to MLflow servers, by the class of the answer's status; none: there was no answer.", []string{"status"}, nil)
-	serverRetries  = prometheus.NewDesc(metricsPrefix+"server_retries_total", "Requests to MLflow servers that were sent again, by the class of the answer that was the reason; none: there was no answer.", []string{"status"}, nil)
+	serverRetries  = prometheus.NewDesc(metricsPrefix+"server_retries_total", "Requests to MLflow servers that were to be sent again, by the class of the answer that was the reason; none: there was no answer.", []string{"status"}, nil)
 )
 
 // statusClasses names the classes of mlflow.Traffic.

@@ -9,7 +9,7 @@ import (
 // answer's status; 0: there was no answer.
 type Traffic struct {
 	Requests [6]int64
-	Retries  [6]int64 // of these, those that the answer had sent again
+	Retries  [6]int64 // of these, those that were to be sent again for it
 }
 
 // Traffic says what the client sent.
