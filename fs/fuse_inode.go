@@ -34,6 +34,7 @@ type adapter struct {
 	numbers  atomic.Uint64 // of reads, in the log
 	kernel   *kernel
 	names    *names
+	moves    *moves
 	dog      *watchdog
 }
 
@@ -152,6 +153,9 @@ func (i *inode) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*g
 	if d == nil {
 		return nil, syscall.ENOTDIR
 	}
+	if old := i.a.moves.left(i, name, out); old != nil {
+		return &old.Inode, 0
+	}
 	n, err := d.Lookup(p, name)
 	if err != nil {
 		return nil, i.fail(lookUp, name, err)
@@ -171,6 +175,9 @@ func (i *inode) entry(ctx context.Context, name string, n *Node, out *fuse.Entry
 	child.node = n // what the kernel knows already is told anew
 	child.mu.Unlock()
 	i.a.names.touch(child)
+	if n.Link != "" {
+		i.a.moves.touch(child, i, name, n.TTL)
+	}
 	out.SetEntryTimeout(n.TTL)
 	out.SetAttrTimeout(n.TTL)
 	child.attr(n, &out.Attr)
@@ -178,7 +185,10 @@ func (i *inode) entry(ctx context.Context, name string, n *Node, out *fuse.Entry
 }
 
 // OnForget is called when the kernel knows i no more.
-func (i *inode) OnForget() { i.a.names.forgotten(i) }
+func (i *inode) OnForget() {
+	i.a.names.forgotten(i)
+	i.a.moves.forgotten(i)
+}
 
 func (i *inode) Getattr(_ context.Context, _ gofs.FileHandle, out *fuse.AttrOut) syscall.Errno {
 	n := i.get()

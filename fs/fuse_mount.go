@@ -51,10 +51,11 @@ type Mounted struct {
 	point  string
 	kernel *kernel
 	names  *names
+	moves  *moves
 	opens  *opens
 	dog    *watchdog
 	guard  *guard
-	once   sync.Once // stops kernel, names and dog
+	once   sync.Once // stops kernel, names, moves and dog
 }
 
 const fsName = "mlflowfs"
@@ -71,6 +72,7 @@ func Mount(point string, root *Node, opt MountOptions) (*Mounted, error) {
 		said:  newSaidOnce(), answered: opt.Answered, failed: opt.Failed,
 		kernel: newKernel(opt.Log, opt.NoPassing, opt.NoPushing),
 		names:  newNames(opt.Log, opt.MaxNames),
+		moves:  newMoves(point),
 	}
 	if a.answered == nil {
 		a.answered = func(string, time.Duration) {}
@@ -121,9 +123,10 @@ func Mount(point string, root *Node, opt MountOptions) (*Mounted, error) {
 	keepFUSE()
 	a.kernel.start(server)
 	go a.names.work(top)
+	go a.moves.work(top)
 	go a.dog.watch()
 	readAhead(point, readAheadKiB, opt.Log)
-	m := &Mounted{server: server, point: point, kernel: a.kernel, names: a.names, opens: &a.opens, dog: a.dog}
+	m := &Mounted{server: server, point: point, kernel: a.kernel, names: a.names, moves: a.moves, opens: &a.opens, dog: a.dog}
 	if opt.Guarded {
 		m.guard = startGuard(point, opt.Log)
 	}
@@ -188,6 +191,7 @@ func (m *Mounted) Wait() {
 func (m *Mounted) stop() {
 	close(m.dog.stop)
 	close(m.names.stopped)
+	close(m.moves.stopped)
 	m.kernel.stop()
 }
 

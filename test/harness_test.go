@@ -574,15 +574,20 @@ func waitFor(t *testing.T, what string, limit time.Duration, cond func() bool) {
 	}
 }
 
-// api asks a tracking server by POST, as user where one is named, and gives
-// what it answers; path begins with /api/.
+// api asks a tracking server, as user where one is named, and gives what it
+// answers; path begins with /api/, or with a method and a space where that is not
+// POST.
 func api(t *testing.T, server, path string, in map[string]any, userPassword ...string) map[string]any {
 	t.Helper()
 	b, err := json.Marshal(in)
 	if err != nil {
 		t.Fatal(err)
 	}
-	req, err := http.NewRequest(http.MethodPost, server+path, bytes.NewReader(b))
+	method := http.MethodPost
+	if m, p, ok := strings.Cut(path, " "); ok {
+		method, path = m, p
+	}
+	req, err := http.NewRequest(method, server+path, bytes.NewReader(b))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,6 +16,7 @@ command -v rpm >/dev/null || missing="$missing rpm"
 command -v script >/dev/null || missing="$missing bsdutils"
 command -v ip >/dev/null || missing="$missing iproute2" # from here on, what the pages use
 command -v rsync >/dev/null || missing="$missing rsync"
+command -v inotifywait >/dev/null || missing="$missing inotify-tools"
 command -v bwrap >/dev/null || missing="$missing bubblewrap"
 [ -d /usr/lib/python3/dist-packages/torch ] || missing="$missing python3-torch" # PyPI's comes with gigabytes for a GPU
 command -v npm >/dev/null || missing="$missing nodejs npm"
