@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 
 	"github.com/mlflowfs/mlflowfs/cache"
@@ -104,6 +105,28 @@ func (m *meter) Collect(out chan<- prometheus.Metric) {
 		out <- prometheus.MustNewConstMetric(serverRequests, counter, float64(t.Requests[class]), status)
 		out <- prometheus.MustNewConstMetric(serverRetries, counter, float64(t.Retries[class]), status)
 	}
+}
+
+// errors counts the errors that programs got, by errno.
+func (m *meter) errors() map[string]int64 {
+	counts := make(chan prometheus.Metric)
+	go func() {
+		m.failed.Collect(counts)
+		close(counts)
+	}()
+	sums := map[string]int64{}
+	for c := range counts {
+		var x dto.Metric
+		if c.Write(&x) != nil {
+			continue
+		}
+		for _, l := range x.Label {
+			if l.GetName() == "errno" {
+				sums[l.GetValue()] += int64(x.Counter.GetValue())
+			}
+		}
+	}
+	return sums
 }
 
 // text is all metrics in Prometheus's text format.

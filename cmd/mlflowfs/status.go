@@ -7,9 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"text/tabwriter"
@@ -37,6 +39,7 @@ type status struct {
 	Pinned    int64            `json:"cache_pinned_bytes"`
 	Cache     cache.Stats      `json:"cache"`
 	FUSE      fs.Stats         `json:"fuse"`
+	Errors    map[string]int64 `json:"errors"`          // that programs got, by errno
 	Requests  map[string]int64 `json:"server_requests"` // by the class of the answer's status
 	Retries   map[string]int64 `json:"server_retries"`  // by that of the answer that was the reason
 	Transfers []transfer       `json:"transfers"`
@@ -55,7 +58,7 @@ func (d *daemon) status() *status {
 	s := &status{
 		Mountpoint: d.point, Server: mlflow.Redact(d.server), Version: version(), PID: os.Getpid(),
 		Started: d.started, Uptime: time.Since(d.started).Seconds(),
-		HitRate: c.HitRate(), Cache: c, FUSE: d.mounted(), Requests: map[string]int64{}, Retries: map[string]int64{}, Transfers: []transfer{},
+		HitRate: c.HitRate(), Cache: c, FUSE: d.mounted(), Errors: d.meter.errors(), Requests: map[string]int64{}, Retries: map[string]int64{}, Transfers: []transfer{},
 	}
 	if d.disk != nil {
 		s.Pinned = d.disk.Pinned()
@@ -108,6 +111,11 @@ func (s *status) show(w io.Writer) {
 	line("server's answers", "%s", byClass(s.Requests))
 	line("asked again after", "%s", byClass(s.Retries))
 	line("files", "%d opened, %d of them read by the kernel itself; %d open now; %d names known", s.FUSE.Opens, s.FUSE.PassedOpens, s.Cache.Open, s.FUSE.Names)
+	said := ""
+	for _, errno := range slices.Sorted(maps.Keys(s.Errors)) {
+		said += fmt.Sprintf("%d %s ", s.Errors[errno], errno)
+	}
+	line("errors given", "%s", cmp.Or(strings.TrimSpace(said), "none"))
 	if s.FUSE.Waiting > 0 {
 		line("waiting", "%d requests, the longest for %.1f s", s.FUSE.Waiting, s.FUSE.LongestWait)
 	}
