@@ -233,12 +233,28 @@ func Unmount(point string, lazy bool) error {
 // FindMount tells whether point is a mount, and whether it is one of
 // mlflowfs's; it does not touch what is mounted there, which may be dead. The
 // path is absolute, with no symbolic link in it.
+//
+// An automount (autofs in the kernel) is none: it waits for one.
 func FindMount(point string) (mounted, ours bool, err error) {
-	infos, err := mountinfo.GetMounts(mountinfo.SingleEntryFilter(point))
-	if err != nil || len(infos) == 0 {
+	top, _, err := mountAt(point)
+	if top == nil || err != nil {
 		return false, false, err
 	}
-	return true, infos[0].FSType == "fuse."+fsName, nil
+	return true, top.FSType == "fuse."+fsName, nil
+}
+
+// mountAt gives the topmost mount at point, or nil, and whether an automount
+// waits for one there.
+func mountAt(point string) (top *mountinfo.Info, awaited bool, err error) {
+	infos, err := mountinfo.GetMounts(func(i *mountinfo.Info) (skip, stop bool) { return i.Mountpoint != point, false })
+	for _, i := range infos {
+		if i.FSType == "autofs" {
+			awaited = true
+		} else {
+			top = i
+		}
+	}
+	return top, awaited, err
 }
 
 // Mounts gives the mount points of all mounts of mlflowfs that this process sees.
@@ -288,12 +304,12 @@ func dead(point string) bool {
 // CheckMountpoint says in a plain sentence why point can't be mounted on. A
 // dead mount that a killed mlflowfs left there is cleared.
 func CheckMountpoint(point string, log *slog.Logger) error {
-	mounted, ours, err := FindMount(point)
+	top, awaited, err := mountAt(point)
 	if err != nil {
 		return err
 	}
-	if mounted {
-		if !ours || !dead(point) {
+	if top != nil {
+		if top.FSType != "fuse."+fsName || !dead(point) {
 			return fmt.Errorf("%s is mounted already: unmount it first (`mlflowfs unmount %s`), or choose another directory", point, point)
 		}
 		if err := Unmount(point, true); err != nil {
@@ -310,6 +326,9 @@ func CheckMountpoint(point string, log *slog.Logger) error {
 		return fmt.Errorf("%s can't be used as a mount point: %w", point, err)
 	case !st.IsDir():
 		return fmt.Errorf("%s is a file: a mount point must be an empty directory", point)
+	}
+	if awaited {
+		return nil // to look into it would wait for the mount that is about to be made
 	}
 	entries, err := os.ReadDir(point)
 	if err != nil {

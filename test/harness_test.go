@@ -488,7 +488,7 @@ func launch(t *testing.T, dir string, cmd *exec.Cmd) *mount {
 		m.err = cmd.Wait()
 		close(m.ended)
 	}()
-	for end := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(2 * time.Minute); ; time.Sleep(10 * time.Millisecond) { // an emulated machine takes half of one
 		if strings.Contains(m.log.String(), "Ctrl-C unmounts") {
 			return m
 		}
@@ -499,6 +499,7 @@ func launch(t *testing.T, dir string, cmd *exec.Cmd) *mount {
 		}
 		if time.Now().After(end) {
 			cmd.Process.Kill()
+			syscall.Unmount(dir, syscall.MNT_DETACH)
 			t.Fatalf("the mount is not ready:\n%s", m.log)
 		}
 	}

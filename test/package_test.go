@@ -2,6 +2,7 @@ package test
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
@@ -10,25 +11,27 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 )
 
-// The packages have what they say: on Debian the deb is installed, mounts by
-// mount(8), and goes without a trace.
+// The packages have what they say, and the other machine's program runs, too.
+// What is in the deb a new Debian shows.
 func TestPackages(t *testing.T) {
 	if os.Getuid() != 0 {
-		t.Fatal("this test installs a package: run it as root")
+		t.Fatal("this test installs packages: run it as root")
 	}
 	const version = "1.2.3"
 	build := exec.Command("../packaging/build.sh", version)
-	build.Env = append(os.Environ(), "ARCHES="+runtime.GOARCH, "GOFLAGS=")
+	build.Env = append(os.Environ(), "GOFLAGS=")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatal(tail(string(out)), err)
 	}
 	const dist = "../dist"
 	defer os.RemoveAll(dist)
 	sums, err := os.ReadFile(filepath.Join(dist, "SHA256SUMS"))
-	if err != nil || strings.Count(string(sums), "\n") != 4 { // program, SBOM, deb, rpm
+	if err != nil || strings.Count(string(sums), "\n") != 8 { // program, SBOM, deb and rpm, for two machines
 		t.Errorf("%s, %v", sums, err)
 	}
 	for _, l := range lines(sums) {
@@ -50,73 +53,191 @@ func TestPackages(t *testing.T) {
 		"/usr/bin/mlflowfs", "/usr/sbin/mount.mlflowfs", "/usr/lib/systemd/system/mlflowfs@.service", "/usr/share/man/man1/mlflowfs.1.gz", "/usr/share/man/man1/mlflowfs-mount.1.gz",
 		"/usr/share/bash-completion/completions/mlflowfs", "/usr/share/zsh/vendor-completions/_mlflowfs", "/usr/share/fish/vendor_completions.d/mlflowfs.fish",
 	}
-	rpms, _ := filepath.Glob(dist + "/*.rpm")
-	if len(rpms) != 1 {
-		t.Fatal(rpms)
-	}
-	listed, err := output("rpm", "-qlp", rpms[0])
-	for _, w := range wanted {
-		if err != nil || !strings.Contains(string(listed), w+"\n") {
-			t.Errorf("the rpm lacks %s, %v", w, err)
-		}
-	}
+	t.Run("rpm", func(t *testing.T) { rpmComesAndGoes(t, dist, wanted) })
+	t.Run("other machine", func(t *testing.T) { emulated(t, dist) })
+	t.Run("new Debian", func(t *testing.T) { newDebian(t, dist, version, wanted) })
+}
 
-	debs, _ := filepath.Glob(dist + "/*.deb")
-	if len(debs) != 1 {
-		t.Fatal(debs)
+// only is the one file of that pattern.
+func only(t *testing.T, pattern string) string {
+	t.Helper()
+	names, err := filepath.Glob(pattern)
+	if err != nil || len(names) != 1 {
+		t.Fatal(pattern, names, err)
 	}
-	if out, err := exec.Command("dpkg", "-i", debs[0]).CombinedOutput(); err != nil {
-		t.Fatal(string(out), err)
-	}
-	removed := false
-	remove := func() {
-		if !removed {
-			removed = true
-			if out, err := exec.Command("dpkg", "--purge", "mlflowfs").CombinedOutput(); err != nil {
-				t.Error(string(out), err)
-			}
-		}
-	}
-	defer remove()
-	for _, w := range wanted {
-		if st, err := os.Stat(w); err != nil || st.Size() < 100 {
-			t.Errorf("%s: %v, %v", w, st, err)
-		}
-	}
-	if out, err := output("/usr/bin/mlflowfs", "--version"); err != nil || !strings.Contains(string(out), version) {
-		t.Errorf("%s, %v", out, err)
-	}
-	if out, err := output("file", "/usr/bin/mlflowfs"); err == nil && !strings.Contains(string(out), "statically linked") {
-		t.Errorf("%s", out)
-	}
-	if out, err := output("bash", "-c", "source /usr/share/bash-completion/completions/mlflowfs && complete -p mlflowfs"); err != nil || !strings.Contains(string(out), "mlflowfs") {
-		t.Errorf("no completion: %s, %v", out, err)
-	}
-	page, err := output("zcat", "/usr/share/man/man1/mlflowfs-mount.1.gz")
-	for _, w := range []string{"cache\\-size", "MLFLOWFS", ".TH"} {
-		if err != nil || !strings.Contains(string(page), w) && !strings.Contains(string(page), strings.ReplaceAll(w, "\\", "")) {
-			t.Errorf("the man page of mount lacks %q, %v", w, err)
-		}
-	}
+	return names[0]
+}
 
-	// The three commands of a new user's: the package, a directory, the mount.
+// The rpm is installed below a root of its own, by rpm itself, and goes without a
+// trace.
+func rpmComesAndGoes(t *testing.T, dist string, wanted []string) {
+	machine := map[string]string{"amd64": "x86_64", "arm64": "aarch64"}[runtime.GOARCH]
+	pkg, err := filepath.Abs(only(t, filepath.Join(dist, "*."+machine+".rpm")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	root := t.TempDir()
+	rpm := func(args ...string) {
+		t.Helper()
+		if out, err := exec.Command("rpm", append([]string{"--root", root}, args...)...).CombinedOutput(); err != nil {
+			t.Fatal(args, string(out), err)
+		}
+	}
+	rpm("--initdb")
+	rpm("-i", "--nodeps", pkg)
+	for _, w := range wanted {
+		if st, err := os.Lstat(filepath.Join(root, w)); err != nil || st.Size() == 0 {
+			t.Errorf("%s: %v", w, err)
+		}
+	}
+	rpm("-e", "mlflowfs")
+	for _, w := range wanted {
+		if _, err := os.Lstat(filepath.Join(root, w)); err == nil {
+			t.Errorf("%s is left behind", w)
+		}
+	}
+}
+
+// The program for the other machine mounts and reads, on an emulator of it.
+func emulated(t *testing.T, dist string) {
+	other, emulator := "arm64", "qemu-aarch64-static"
+	if runtime.GOARCH == other {
+		other, emulator = "amd64", "qemu-x86_64-static"
+	}
 	e := newEngineFiles(t, map[string]int{"f": 1 << 20})
 	dir, err := os.MkdirTemp(work, "mnt-")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer os.Remove(dir)
-	if out, err := exec.Command("mount", "-t", "mlflowfs", e.URL, dir, "-o", "cache_dir="+t.TempDir()+",log_file="+filepath.Join(t.TempDir(), "log")).CombinedOutput(); err != nil {
-		t.Fatal(string(out), err)
+	c := exec.Command(emulator, filepath.Join(dist, other, "mlflowfs"), "mount", "--tracking-uri", e.URL, "--cache-dir", t.TempDir(), dir)
+	c.Env = append(os.Environ(), fast...)
+	m := launch(t, dir, c)
+	t.Cleanup(m.stop)
+	e.same(t, m, "f")
+}
+
+// newDebian has a Debian of no more than what its installer brings, which boots
+// in namespaces of its own, follow the pages: three commands install and mount;
+// what boots with the machine is there after a boot; and nothing is left of it.
+func newDebian(t *testing.T, dist, version string, wanted []string) {
+	e := newEngineFiles(t, map[string]int{"f": 1 << 20})
+	content, err := os.ReadFile(filepath.Join(e.dir, "f"))
+	if err != nil {
+		t.Fatal(err)
 	}
-	e.same(t, &mount{t: t, dir: dir}, "f")
-	if out, err := exec.Command("umount", dir).CombinedOutput(); err != nil {
-		t.Error(string(out), err)
-	}
-	remove()
-	for _, w := range wanted {
-		if _, err := os.Lstat(w); err == nil {
-			t.Errorf("%s is left behind", w)
+	d := &debian{t: t, root: t.TempDir(), dist: dist}
+	over := t.TempDir() // on a memory of its own: what is below may be such an overlay itself
+	mount := func(args ...string) {
+		t.Helper()
+		if out, err := exec.Command("mount", args...).CombinedOutput(); err != nil {
+			t.Fatal(args, string(out), err)
 		}
+		t.Cleanup(func() { syscall.Unmount(args[len(args)-1], syscall.MNT_DETACH) })
+	}
+	mount("-t", "tmpfs", "none", over)
+	for _, name := range []string{"up", "work"} {
+		if err := os.Mkdir(filepath.Join(over, name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mount("-t", "overlay", "none", "-o", "lowerdir="+filepath.Join(testenv(), "debian")+",upperdir="+over+"/up,workdir="+over+"/work", d.root)
+	values := strings.NewReplacer("SERVER", e.URL, "FILE", "runs/"+e.run+"/f", "SUM", fmt.Sprintf("%x", sha256.Sum256(content)),
+		"VERSION", version, "WANTED", strings.Join(wanted, " "), "ARCH", runtime.GOARCH)
+	d.boot(values.Replace(installed))
+	d.boot(values.Replace(booted))
+}
+
+const installed = `
+cd /dist
+apt-get install -qq -y ./mlflowfs_*_ARCH.deb </dev/null
+mkdir /mnt/mlflow
+mount -t mlflowfs SERVER /mnt/mlflow
+echo 'SUM  /mnt/mlflow/FILE' | sha256sum -c
+umount /mnt/mlflow
+
+mlflowfs --version | grep VERSION
+for f in WANTED; do test "$(stat -L -c %s $f)" -gt 100; done
+zcat /usr/share/man/man1/mlflowfs-mount.1.gz | grep -q MLFLOWFS
+zcat /usr/share/man/man1/mlflowfs-mount.1.gz | grep -q 'cache.*size'
+bash -c 'source /usr/share/bash-completion/completions/mlflowfs && complete -p mlflowfs'
+
+# What begins with the machine: a line of fstab, the unit for a file of settings, and a mount when somebody looks.
+echo 'SERVER /mnt/mlflow mlflowfs _netdev,allow_other,cache_size=20M 0 0' >>/etc/fstab
+mkdir -p /etc/mlflowfs
+echo 'tracking-uri: SERVER' >/etc/mlflowfs/team.yaml
+systemctl enable mlflowfs@team
+for kind in mount automount; do
+	sed 's#/mnt/mlflow#/mnt/looked#; s#http://localhost:5000#SERVER#' /usr/share/doc/mlflowfs/examples/mnt-mlflow.$kind >/etc/systemd/system/mnt-looked.$kind
+done
+systemd-analyze verify --man=no /etc/systemd/system/mnt-looked.mount /usr/lib/systemd/system/mlflowfs@.service
+systemctl enable mnt-looked.automount
+`
+
+const booted = `
+for dir in mlflow team; do
+	grep "/mnt/$dir fuse.mlflowfs" /proc/mounts
+	echo "SUM  /mnt/$dir/FILE" | sha256sum -c
+done
+systemctl is-active mnt-mlflow.mount mlflowfs@team
+! grep '/mnt/looked fuse.mlflowfs' /proc/mounts
+echo 'SUM  /mnt/looked/FILE' | sha256sum -c
+mlflowfs list
+journalctl -u mlflowfs@team | grep '/mnt/team shows'
+
+# Killed, it is there again.
+kill -9 $(systemctl show -p MainPID --value mlflowfs@team)
+sleep 1
+for try in $(seq 60); do test -e /mnt/team/FILE && break; sleep 0.5; done
+echo 'SUM  /mnt/team/FILE' | sha256sum -c
+
+systemctl disable mlflowfs@team mnt-looked.automount
+systemctl stop mnt-looked.automount mlflowfs@team
+umount /mnt/mlflow
+! grep fuse.mlflowfs /proc/mounts
+apt-get purge -qq -y mlflowfs </dev/null
+for f in WANTED; do ! test -e $f; done
+`
+
+// debian is the root of a Debian that boots.
+type debian struct {
+	t          *testing.T
+	root, dist string
+}
+
+// boot starts the machine, has it run a script when all is up, and ends it.
+func (d *debian) boot(script string) {
+	d.t.Helper()
+	const unit = `[Unit]
+After=multi-user.target
+[Service]
+Type=oneshot
+ExecStart=/bin/bash -exc '. /script; echo done'
+ExecStopPost=/bin/sh -c 'journalctl -b --no-pager >/journal; systemctl exit 0 --no-block'
+StandardOutput=file:/said
+StandardError=file:/said
+[Install]
+WantedBy=default.target
+`
+	for name, text := range map[string]string{"/script": script, "/etc/systemd/system/script.service": unit, "/said": ""} {
+		if err := os.WriteFile(d.root+name, []byte(text), 0o644); err != nil {
+			d.t.Fatal(err)
+		}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+	defer cancel()
+	if out, err := exec.Command("systemctl", "--root", d.root, "enable", "script.service").CombinedOutput(); err != nil {
+		d.t.Fatal(string(out), err)
+	}
+	dist, err := filepath.Abs(d.dist)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	c := exec.CommandContext(ctx, "systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--resolv-conf=copy-host",
+		"--bind=/dev/fuse", "--bind=/dev/autofs", "--bind-ro="+dist+":/dist", "-D", d.root, "--boot")
+	out, err := c.CombinedOutput()
+	said, _ := os.ReadFile(d.root + "/said")
+	journal, _ := os.ReadFile(d.root + "/journal")
+	if err != nil || !strings.HasSuffix(string(said), "\ndone\n") {
+		d.t.Fatalf("%v\n%s\n%s\n%s", err, tail(string(out)), tail(string(journal)), tail(string(said)))
 	}
 }

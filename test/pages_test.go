@@ -3,18 +3,20 @@ package test
 import (
 	"bufio"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 )
 
-// pages are those of docs that a stranger follows, in the order in which they
-// are run: a later one finds what an earlier one has made.
-var pages = []string{"start", "uris", "tuning", "consistency", "troubleshooting", "recipes"}
+// pages are those that a stranger follows, in the order in which they are run: a
+// later one finds what an earlier one has made.
+var pages = []string{"docs/start.md", "README.md", "docs/uris.md", "docs/tuning.md", "docs/consistency.md", "docs/troubleshooting.md", "docs/recipes.md"}
 
 // Every command in the pages works, as it stands there, and says what stands
 // below it. A block marked `sh` is run; in one marked `console`, what follows a
@@ -31,7 +33,7 @@ func TestPages(t *testing.T) {
 	for _, name := range pages {
 		ok := t.Run(name, func(t *testing.T) {
 			n := 0
-			for _, c := range commandsIn(t, filepath.Join("..", "docs", name+".md")) {
+			for _, c := range commandsIn(t, filepath.Join("..", name)) {
 				if !sh.run(t, c) {
 					return
 				}
@@ -43,7 +45,48 @@ func TestPages(t *testing.T) {
 			return // the next page begins where this one should have ended
 		}
 	}
+	sh.run(t, pageCommand{where: "what go install has made", text: "$GOBIN/mlflowfs --version\n", output: "…" + released + "…", checked: true})
 }
+
+// What the pages say in passing is so, too: each `mlflowfs COMMAND --flag` in a
+// sentence, or in a synopsis, is a command that has that flag.
+func TestPagesNameWhatThereIs(t *testing.T) {
+	files, err := filepath.Glob("../docs/*.md")
+	if err != nil || len(files) < 10 {
+		t.Fatal(files, err)
+	}
+	help := map[string]string{}
+	for _, file := range append(files, "../README.md") {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, said := range synopsis.FindAllStringSubmatch(string(b), -1) {
+			for _, command := range strings.Split(said[1], " | ") {
+				if _, ok := help[command]; !ok {
+					out, err := mlflowfs(t, nil, append(strings.Fields(command), "--help")...).Output()
+					if err != nil || !strings.Contains(string(out), "mlflowfs "+command) {
+						t.Errorf("%s: `mlflowfs %s`: %v", file, command, err)
+					}
+					help[command] = string(out)
+				}
+				for _, flag := range flagName.FindAllString(said[2], -1) {
+					if !strings.Contains(help[command], flag) {
+						t.Errorf("%s: mlflowfs %s has no %s", file, command, flag)
+					}
+				}
+			}
+		}
+	}
+	if len(help) < 12 {
+		t.Errorf("only %v were found", slices.Sorted(maps.Keys(help)))
+	}
+}
+
+var (
+	synopsis = regexp.MustCompile("(?m)(?:^    |`)mlflowfs ((?:config )?[a-z]+(?: \\| [a-z]+)*)([^`\n]*)")
+	flagName = regexp.MustCompile(`--[a-z][a-z-]+`)
+)
 
 // pageCommand is what a page has to be typed.
 type pageCommand struct {
@@ -102,8 +145,8 @@ func newShell(t *testing.T) *shell {
 	}
 	c := exec.Command("unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "bash")
 	c.Dir = home
-	c.Env = []string{"HOME=" + home, "LANG=C.UTF-8", "PATH=" + bin + ":" + filepath.Dir(release("mlflow3").bin("x")) + ":" + os.Getenv("PATH"),
-		"PYTHONWARNINGS=ignore", "MLFLOW_DISABLE_TELEMETRY=true", "GIT_PYTHON_REFRESH=quiet", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT=true", noMetadata}
+	c.Env = append(asReleased(t), "HOME="+home, "LANG=C.UTF-8", "PATH="+bin+":"+filepath.Dir(release("mlflow3").bin("x"))+":"+os.Getenv("PATH"),
+		"PYTHONWARNINGS=ignore", "MLFLOW_DISABLE_TELEMETRY=true", "GIT_PYTHON_REFRESH=quiet", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT=true", noMetadata)
 	stdin, in, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -136,7 +179,43 @@ func newShell(t *testing.T) *shell {
 		out.Close()
 	})
 	s.run(t, pageCommand{where: "the machine", text: "ip link set lo up && mount -t tmpfs none /mnt && set -o pipefail\n"})
+	// What go install brings stays here, too.
+	s.run(t, pageCommand{where: "its modules", text: "mkdir ~/over && mount -t tmpfs none ~/over && mkdir ~/over/up ~/over/work\n" +
+		"mount -t overlay none -o lowerdir=$GOMODCACHE,upperdir=$HOME/over/up,workdir=$HOME/over/work $GOMODCACHE\n"})
 	return s
+}
+
+const released = "v0.9.9"
+
+// asReleased is the environment in which `go install …@latest` finds this
+// project's last commit as its release: a module proxy that is a directory
+// (go.dev/ref/mod#goproxy-protocol), beside the modules that were fetched.
+func asReleased(t *testing.T) []string {
+	t.Helper()
+	proxy := t.TempDir()
+	const module = "github.com/mlflowfs/mlflowfs"
+	at := filepath.Join(proxy, module, "@v")
+	if err := os.MkdirAll(at, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	mod, err := os.ReadFile("../go.mod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{"list": released + "\n", released + ".info": `{"Version":"` + released + `"}`, released + ".mod": string(mod)} {
+		if err := os.WriteFile(filepath.Join(at, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if out, err := exec.Command("git", "-C", "..", "archive", "--format=zip", "--prefix="+module+"@"+released+"/", "-o", filepath.Join(at, released+".zip"), "HEAD").CombinedOutput(); err != nil {
+		t.Fatal(string(out), err)
+	}
+	out, err := exec.Command("go", "env", "GOMODCACHE", "GOCACHE").Output()
+	dirs := lines(out)
+	if err != nil || len(dirs) != 2 {
+		t.Fatal(dirs, err)
+	}
+	return []string{"GOPROXY=file://" + proxy + ",file://" + dirs[0] + "/cache/download", "GOSUMDB=off", "GOMODCACHE=" + dirs[0], "GOCACHE=" + dirs[1], "GOBIN=" + t.TempDir(), "GOTOOLCHAIN=local", "CGO_ENABLED=0"}
 }
 
 const endOfCommand = "end of command "

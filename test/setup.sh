@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs what the tests need and is not there: fuse3; two MLflow releases,
-# each in a virtual environment of its own below .testenv; and real object
-# stores: versitygw (S3), fake-gcs-server (GCS) and Azurite (Azure).
+# each in a virtual environment of its own below .testenv; real object stores:
+# versitygw (S3), fake-gcs-server (GCS) and Azurite (Azure); and a new Debian.
 set -eu
 cd "$(dirname "$0")/.."
 env=${MLFLOWFS_TESTENV:-$PWD/.testenv}
@@ -12,7 +12,10 @@ command -v fusermount3 >/dev/null || missing="$missing fuse3"
 command -v git >/dev/null || missing="$missing git"
 command -v gcc >/dev/null || missing="$missing gcc libc6-dev" # for go test -race
 command -v ps >/dev/null || missing="$missing procps"
-command -v rpm >/dev/null || missing="$missing rpm"
+command -v rpm >/dev/null || missing="$missing rpm" # from here on, what the packages are tried with
+command -v debootstrap >/dev/null || missing="$missing debootstrap"
+command -v systemd-nspawn >/dev/null || missing="$missing systemd-container"
+command -v qemu-aarch64-static >/dev/null || missing="$missing qemu-user-static"
 command -v script >/dev/null || missing="$missing bsdutils"
 command -v ip >/dev/null || missing="$missing iproute2" # from here on, what the pages use
 command -v rsync >/dev/null || missing="$missing rsync"
@@ -60,6 +63,16 @@ build() {
 }
 build github.com/versity/versitygw/cmd/versitygw@v1.8.0
 build github.com/fsouza/fake-gcs-server@v1.56.1
+
+# A new Debian, as its installer leaves it.
+if [ ! -e "$env/debian/.made" ] && [ "$(id -u)" = 0 ]; then
+	rm -rf "$env/debian"
+	debootstrap --variant=minbase --include=systemd-sysv "$(. /etc/os-release && echo "$VERSION_CODENAME")" "$env/debian" >"$env/debian.log" 2>&1 || {
+		tail -20 "$env/debian.log"
+		exit 1
+	}
+	touch "$env/debian/.made"
+fi
 
 azurite=azurite@3.35.0
 if [ "$(cat "$env/azurite/.wanted" 2>/dev/null)" != "$azurite" ]; then

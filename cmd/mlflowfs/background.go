@@ -54,7 +54,6 @@ func (f *mountFlags) inBackground(point string) error {
 	cmd.Env = append(cmd.Env, "MLFLOWFS_LOG_FILE="+logFile, readyFD+"=3")
 	cmd.ExtraFiles = []*os.File{w}
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = null, null, null
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
 		return err
 	}
@@ -79,11 +78,16 @@ type exitError struct {
 
 // tellParent tells the process that waits for this mount how it went; the
 // variable is not passed on.
+//
+// Only now does the daemon leave its parent's session: where an automount waits
+// for the mount, all others than the automounter's own process group wait with
+// it when they so much as look at the place (autofs_oz_mode in the kernel).
 func tellParent(said word) {
 	if os.Getenv(readyFD) == "" {
 		return
 	}
 	os.Unsetenv(readyFD)
+	syscall.Setsid()
 	w := os.NewFile(3, "ready")
 	json.NewEncoder(w).Encode(said)
 	w.Close()
