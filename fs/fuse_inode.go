@@ -175,7 +175,7 @@ func (i *inode) entry(ctx context.Context, name string, n *Node, out *fuse.Entry
 	child.node = n // what the kernel knows already is told anew
 	child.mu.Unlock()
 	i.a.names.touch(child)
-	if n.Link != "" {
+	if n.Moves {
 		i.a.moves.touch(child, i, name, n.TTL)
 	}
 	out.SetEntryTimeout(n.TTL)

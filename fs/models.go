@@ -63,7 +63,7 @@ func (d modelsDir) registered(m *mlflow.RegisteredModel) *Node {
 }
 
 func (d modelsDir) alias(m *mlflow.RegisteredModel, version string) *Node {
-	return &Node{Link: Escape(m.Name) + "/" + version, Mtime: m.Created, TTL: d.t.r.TTL(false)}
+	return &Node{Link: Escape(m.Name) + "/" + version, Moves: true, Mtime: m.Created, TTL: d.t.r.TTL(false)}
 }
 
 // List pages through the registered models, each with its aliases, and then
@@ -184,7 +184,7 @@ func (d modelDir) version(v *mlflow.Version) *Node {
 }
 
 func (d modelDir) link(v mlflow.Version) *Node {
-	return &Node{Link: v.Version, Mtime: v.Created, TTL: d.t.r.TTL(false)}
+	return &Node{Link: v.Version, Moves: true, Mtime: v.Created, TTL: d.t.r.TTL(false)}
 }
 
 func (d modelDir) List(ctx context.Context) (Listing, error) {

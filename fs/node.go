@@ -13,6 +13,8 @@ type Node struct {
 	File File
 	Link string // a symlink's target
 
+	Moves bool // of a link: it may lead elsewhere some day
+
 	Size  int64     // bytes, of a file
 	Stamp string    // tells the file's content from others by its name, where that is known
 	Mtime time.Time // zero where nothing applies
