@@ -45,8 +45,9 @@ type linkAt struct {
 	in   ident  // of that
 	dir  Dir
 	ttl  time.Duration
-	due  time.Time // when it is looked at next
-	kept bool      // the kernel was asked to forget it, and has not
+
+	due  time.Time // when it is looked at next; guarded by moves.mu
+	kept bool      // the kernel was asked to forget it, and has not; guarded by moves.mu
 }
 
 // movesPause is how long it takes, at most, until a TTL is seen to be over.
@@ -106,7 +107,10 @@ func (m *moves) work(root *inode) {
 			}
 			root.a.names.ask(root, batch)
 			for _, l := range watched {
-				if l.moved(ctx) {
+				switch {
+				case l.i.Forgotten(): // it never was known: a look-up at the same time made another
+					m.forgotten(l.i)
+				case l.moved(ctx):
 					m.tell(root, l)
 				}
 			}
@@ -119,11 +123,9 @@ func (m *moves) work(root *inode) {
 func (m *moves) due(now time.Time) (idle, watched []*linkAt, known bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for i, l := range m.links {
+	for _, l := range m.links {
 		switch {
 		case now.Before(l.due):
-		case i.Forgotten(): // a look-up at the same time made another
-			delete(m.links, i)
 		case l.kept:
 			l.due = now.Add(l.ttl)
 			watched = append(watched, l)
