@@ -27,6 +27,7 @@ check:
 	go mod tidy -diff
 	go vet ./...
 	GOOS=darwin go vet ./cmd/... ./fs ./resolve/... ./cache
+	GOOS=darwin go build -o /dev/null ./cmd/mlflowfs
 	go run $(STATICCHECK) ./...
 	GOBIN=$(CURDIR)/.testenv/bin go install $(GOVULNCHECK)
 	@.testenv/bin/govulncheck ./...; rc=$$?; \

@@ -29,3 +29,18 @@ func errno(err error) syscall.Errno {
 	}
 	return syscall.EIO
 }
+
+// mend is what the log says to do about an error that a program got.
+func mend(e syscall.Errno) string {
+	switch e {
+	case syscall.ENOENT:
+		return "it is gone since it was listed: list its directory again"
+	case syscall.EACCES:
+		return "give credentials that may read it (`mlflowfs doctor`, `mlflowfs resolve URI` say what was tried)"
+	case syscall.EOPNOTSUPP:
+		return "have the tracking server serve artifacts (--serve-artifacts)"
+	case syscall.ESTALE:
+		return "open it again: that finds what is there now"
+	}
+	return "try again; if it stays, `mlflowfs doctor` checks the server and the stores"
+}

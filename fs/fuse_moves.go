@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	gofs "github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
 )
 
@@ -35,7 +36,7 @@ type moves struct {
 	leaving atomic.Pointer[linkAt] // that look-ups still find, until the kernel has deleted it
 
 	mu    sync.Mutex // guards links; no other lock is taken under it
-	links map[*inode]*linkAt
+	links map[ident]*linkAt
 }
 
 // linkAt is a link that the kernel knows.
@@ -54,7 +55,7 @@ type linkAt struct {
 const movesPause = time.Second
 
 func newMoves(point string) *moves {
-	return &moves{point: point, wakeup: make(chan struct{}, 1), stopped: make(chan struct{}), links: map[*inode]*linkAt{}}
+	return &moves{point: point, wakeup: make(chan struct{}, 1), stopped: make(chan struct{}), links: map[ident]*linkAt{}}
 }
 
 // touch notes that the kernel is told of the link i, by that name in dir.
@@ -62,7 +63,7 @@ func (m *moves) touch(i, dir *inode, name string, ttl time.Duration) {
 	ttl = max(ttl, movesPause)
 	l := &linkAt{i: i, path: path.Join(dir.Path(nil), name), in: dir.id, dir: dir.get().Dir, ttl: ttl, due: time.Now().Add(ttl)}
 	m.mu.Lock()
-	m.links[i] = l
+	m.links[i.id] = l
 	m.mu.Unlock()
 	select {
 	case m.wakeup <- struct{}{}:
@@ -73,7 +74,7 @@ func (m *moves) touch(i, dir *inode, name string, ttl time.Duration) {
 func (m *moves) forgotten(i *inode) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	delete(m.links, i)
+	delete(m.links, i.id)
 }
 
 // work looks after the links until stopped is closed. No request waits for it.
@@ -107,10 +108,7 @@ func (m *moves) work(root *inode) {
 			}
 			root.a.names.ask(root, batch)
 			for _, l := range watched {
-				switch {
-				case l.i.Forgotten(): // it never was known: a look-up at the same time made another
-					m.forgotten(l.i)
-				case l.moved(ctx):
+				if l.moved(ctx) {
 					m.tell(root, l)
 				}
 			}
@@ -148,26 +146,29 @@ func (l *linkAt) moved(ctx context.Context) bool {
 }
 
 // tell has the kernel delete the link. It deletes only what it has by that name:
-// so it looks the name up once more, and is given the old link. Where it still
-// has the new one, which another look-up found, it forgets that at the first try.
+// so it looks the name up once more, and is given the old link; where it has the
+// new one already, which another look-up found, it is to forget that first.
 func (m *moves) tell(root *inode, l *linkAt) {
 	m.leaving.Store(l)
 	defer m.leaving.Store(nil)
 	defer m.forgotten(l.i)
+	name := path.Base(l.path)
 	for range 3 {
 		var st syscall.Stat_t
 		if syscall.Lstat(filepath.Join(m.point, l.path), &st) != nil {
 			return
 		}
-		dir := &root.Inode
-		for name := range strings.SplitSeq(path.Dir(l.path), "/") {
-			if dir = dir.GetChild(name); dir == nil {
+		dir, found := (*gofs.Inode)(nil), &root.Inode
+		for part := range strings.SplitSeq(l.path, "/") {
+			dir, found = found, found.GetChild(part)
+			if found == nil {
 				return
 			}
 		}
-		if dir.NotifyDelete(path.Base(l.path), &l.i.Inode) != syscall.ENOENT {
+		if found.StableAttr() == l.i.StableAttr() && dir.NotifyDelete(name, found) == 0 {
 			return
 		}
+		dir.NotifyEntry(name)
 	}
 }
 

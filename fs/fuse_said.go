@@ -39,7 +39,7 @@ func (s *saidOnce) log(log *slog.Logger, op, path string, e syscall.Errno, err e
 	if !say {
 		return
 	}
-	args := []any{"path", path, "errno", e.Error(), "err", err}
+	args := []any{"path", path, "errno", e.Error(), "err", err, "mend", mend(e)}
 	if out > 0 {
 		args = append(args, "left_out", out)
 	}
