@@ -1,7 +1,9 @@
 package test
 
 import (
+	"archive/zip"
 	"bufio"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -187,8 +189,8 @@ func newShell(t *testing.T) *shell {
 
 const released = "v0.9.9"
 
-// asReleased is the environment in which `go install …@latest` finds this
-// project's last commit as its release: a module proxy that is a directory
+// asReleased is the environment in which `go install …@latest` finds this project,
+// as it stands here, as its release: a module proxy that is a directory
 // (go.dev/ref/mod#goproxy-protocol), beside the modules that were fetched.
 func asReleased(t *testing.T) []string {
 	t.Helper()
@@ -207,8 +209,8 @@ func asReleased(t *testing.T) []string {
 			t.Fatal(err)
 		}
 	}
-	if out, err := exec.Command("git", "-C", "..", "archive", "--format=zip", "--prefix="+module+"@"+released+"/", "-o", filepath.Join(at, released+".zip"), "HEAD").CombinedOutput(); err != nil {
-		t.Fatal(string(out), err)
+	if err := zipModule(filepath.Join(at, released+".zip"), module+"@"+released); err != nil {
+		t.Fatal(err)
 	}
 	out, err := exec.Command("go", "env", "GOMODCACHE", "GOCACHE").Output()
 	dirs := lines(out)
@@ -216,6 +218,38 @@ func asReleased(t *testing.T) []string {
 		t.Fatal(dirs, err)
 	}
 	return []string{"GOPROXY=file://" + proxy + ",file://" + dirs[0] + "/cache/download", "GOSUMDB=off", "GOMODCACHE=" + dirs[0], "GOCACHE=" + dirs[1], "GOBIN=" + t.TempDir(), "GOTOOLCHAIN=local", "CGO_ENABLED=0"}
+}
+
+// zipModule makes a module's zip of what this project keeps
+// (go.dev/ref/mod#zip-files).
+func zipModule(name, prefix string) error {
+	f, err := os.Create(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	z := zip.NewWriter(f)
+	err = filepath.WalkDir("..", func(p string, d os.DirEntry, err error) error {
+		rel, _ := filepath.Rel("..", p)
+		switch {
+		case err != nil:
+			return err
+		case rel == ".git" || rel == ".testenv" || rel == "dist":
+			return filepath.SkipDir
+		case !d.Type().IsRegular() || rel == "mlflowfs":
+			return nil
+		}
+		b, err := os.ReadFile(p)
+		if err != nil {
+			return err
+		}
+		w, err := z.Create(prefix + "/" + rel)
+		if err == nil {
+			_, err = w.Write(b)
+		}
+		return err
+	})
+	return errors.Join(err, z.Close())
 }
 
 const endOfCommand = "end of command "
