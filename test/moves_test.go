@@ -15,15 +15,7 @@ import (
 // nobody watches costs the server nothing.
 func TestMovesAreSeenByInotify(t *testing.T) {
 	s := startServer(t, "mlflow3", nil)
-	name := func(path string, in map[string]any) { api(t, s.url(), "/api/2.0/mlflow/"+path, in) }
-	name("registered-models/create", map[string]any{"name": "w"})
-	for range 3 {
-		run := newRun(t, s.url(), "0")
-		name("model-versions/create", map[string]any{"name": "w", "source": "runs:/" + run, "run_id": run})
-	}
-	to := func(v string) {
-		name("registered-models/alias", map[string]any{"name": "w", "alias": "champion", "version": v})
-	}
+	to := newAlias(t, s.url())
 	to("1")
 	m := mountAt(t, s.url(), fast, "--metadata-ttl", "1s")
 	link := m.path("models", "w@champion")

@@ -13,15 +13,7 @@ import (
 // comes back; an outage is no move.
 func TestWatch(t *testing.T) {
 	s := startServer(t, "mlflow3", nil)
-	name := func(path string, in map[string]any) { api(t, s.url(), "/api/2.0/mlflow/"+path, in) }
-	name("registered-models/create", map[string]any{"name": "w"})
-	for range 3 {
-		run := newRun(t, s.url(), "0")
-		name("model-versions/create", map[string]any{"name": "w", "source": "runs:/" + run, "run_id": run})
-	}
-	to := func(v string) {
-		name("registered-models/alias", map[string]any{"name": "w", "alias": "champion", "version": v})
-	}
+	to := newAlias(t, s.url())
 	to("1")
 	dir := t.TempDir()
 	c := mlflowfs(t, fast, "watch", "--tracking-uri", s.url(), "--every", "200ms", "--exec", `echo "$MLFLOWFS_OLD_VERSION to $MLFLOWFS_VERSION of $MLFLOWFS_URI" >> `+filepath.Join(dir, "moves")+`; test $MLFLOWFS_VERSION != 3`, "models:/w@champion")
@@ -63,4 +55,19 @@ func TestWatch(t *testing.T) {
 	}
 	refuses(t, 2, nil, []string{"watch", "models:/w/1"}, "names nothing that moves")
 	refuses(t, 2, nil, []string{"watch", "runs:/x"}, "names nothing that moves")
+}
+
+// newAlias makes a registered model w of three versions; what it gives has
+// w@champion mean one of them.
+func newAlias(t *testing.T, server string) (to func(version string)) {
+	t.Helper()
+	ask := func(path string, in map[string]any) { api(t, server, "/api/2.0/mlflow/"+path, in) }
+	ask("registered-models/create", map[string]any{"name": "w"})
+	for range 3 {
+		run := newRun(t, server, "0")
+		ask("model-versions/create", map[string]any{"name": "w", "source": "runs:/" + run, "run_id": run})
+	}
+	return func(version string) {
+		ask("registered-models/alias", map[string]any{"name": "w", "alias": "champion", "version": version})
+	}
 }

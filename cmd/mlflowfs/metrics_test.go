@@ -18,6 +18,10 @@ func known(t *testing.T) map[string]bool {
 	d.meter = newMeter(d)
 	d.meter.answered.WithLabelValues("read").Observe(1)
 	d.meter.failed.WithLabelValues("read", "EIO").Inc()
+	d.meter.failed.WithLabelValues("open", "EIO").Inc()
+	if got := d.meter.errors(); len(got) != 1 || got["EIO"] != 2 {
+		t.Errorf("the errors that programs got are %v", got)
+	}
 	names := map[string]bool{}
 	for l := range strings.Lines(string(d.meter.text())) {
 		name := regexp.MustCompile(`^[a-z_]+`).FindString(l)

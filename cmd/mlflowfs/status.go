@@ -99,23 +99,19 @@ func (s *status) show(w io.Writer) {
 	line("cache", "%s of %s on disk, %s of it pinned; %s of %s in memory", size(s.Cache.Disk), size(s.Cache.DiskLimit), size(s.Pinned), size(s.Cache.Memory), size(s.Cache.MemoryLimit))
 	line("hit rate", "%.1f %% of %d blocks", 100*s.HitRate, s.Cache.MemoryHits+s.Cache.DiskHits+s.Cache.Misses)
 	line("from origin", "%s in %d requests, %d of which failed", size(s.Cache.OriginBytes), s.Cache.OriginRequests, s.Cache.OriginFailures)
-	byClass := func(counts map[string]int64) string {
+	by := func(kinds []string, counts map[string]int64) string {
 		said := ""
-		for _, c := range statusClasses {
-			if n := counts[c]; n > 0 {
-				said += fmt.Sprintf("%d %s ", n, c)
+		for _, k := range kinds {
+			if n := counts[k]; n > 0 {
+				said += fmt.Sprintf("%d %s ", n, k)
 			}
 		}
 		return cmp.Or(strings.TrimSpace(said), "none")
 	}
-	line("server's answers", "%s", byClass(s.Requests))
-	line("asked again after", "%s", byClass(s.Retries))
+	line("server's answers", "%s", by(statusClasses[:], s.Requests))
+	line("asked again after", "%s", by(statusClasses[:], s.Retries))
 	line("files", "%d opened, %d of them read by the kernel itself; %d open now; %d names known", s.FUSE.Opens, s.FUSE.PassedOpens, s.Cache.Open, s.FUSE.Names)
-	said := ""
-	for _, errno := range slices.Sorted(maps.Keys(s.Errors)) {
-		said += fmt.Sprintf("%d %s ", s.Errors[errno], errno)
-	}
-	line("errors given", "%s", cmp.Or(strings.TrimSpace(said), "none"))
+	line("errors given", "%s", by(slices.Sorted(maps.Keys(s.Errors)), s.Errors))
 	if s.FUSE.Waiting > 0 {
 		line("waiting", "%d requests, the longest for %.1f s", s.FUSE.Waiting, s.FUSE.LongestWait)
 	}
