@@ -51,7 +51,8 @@ type Verdict struct {
 // remembered: a way is left for the next one where it has no credentials, is
 // refused, is not offered, or can't be reached. Its first read may still show
 // that a way does not hold what its listing promised (a URL signed for a host
-// that only the server reaches), and it is left then, too.
+// that only the server reaches), and it is left then, too. Where none has held
+// yet, all of them are tried again.
 type Choice struct {
 	Where string // the directory's URI, as it may be shown
 
@@ -327,12 +328,18 @@ func (c *Choice) ReadRange(ctx context.Context, file string, off, n int64, valid
 			c.mu.Unlock()
 			return body, nil
 		}
-		if ctx.Err() != nil || proven || c.proven || !leads(err) || at == len(c.ways)-1 {
-			if at == len(c.errs) { // else somebody else has left this way meanwhile
-				c.mu.Unlock()
-				return nil, err
-			}
-		} else if at == len(c.errs) {
+		switch last := at == len(c.ways)-1; {
+		case at != len(c.errs): // somebody else has left this way meanwhile
+		case ctx.Err() == nil && last && !c.proven && leads(err) && len(c.errs) > 0:
+			// No way has held so far: none is left for good. The next one tries them all.
+			c.failed, c.errs, c.listed = append(c.errs, err), nil, false
+			err = c.noWay(c.failed)
+			c.mu.Unlock()
+			return nil, err
+		case ctx.Err() != nil || proven || c.proven || !leads(err) || last:
+			c.mu.Unlock()
+			return nil, err
+		default:
 			c.errs = append(c.errs, err)
 		}
 		validator = "" // of another way, another kind

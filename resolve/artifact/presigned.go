@@ -2,6 +2,7 @@ package artifact
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"time"
@@ -70,6 +71,10 @@ func (s *Signed) ReadRange(ctx context.Context, path string, off, n int64, valid
 		body, err := readHTTP(s.web, req, off, n, validator)
 		if err == nil {
 			return body, nil
+		}
+		var refusal *mlflow.Error
+		if errors.As(err, &refusal) && refusal.NoSuchEndpoint() {
+			refusal.Code = "no such object" // the object store's word, and not that of a server without this API
 		}
 		if try > 0 || !expired(err) {
 			return nil, fmt.Errorf("%s, by a presigned URL: %w", path, err)
