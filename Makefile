@@ -1,39 +1,66 @@
 # make demo    the main job on a store of its own, until Ctrl-C
 # make test    installs what the tests need, and runs all of them
+# make quick   for the inner loop: what needs no server and no network, in a minute
+# make soak    the long tests, for SOAK=30m, from SEED=…, with a report below test/soak
 # make packages  what is given to people, below dist: programs, deb, rpm, SBOMs, checksums
 # make bench   this project beside rclone mount, s3fs and MLflow's client, as root (make bench-quick: under 5 minutes)
+# docs/contributing.md tells of them.
 
-STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
-GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
+# As everything is built, so that it is compiled once: what has other flags is
+# compiled anew, with all that it imports. The race detector wants cgo.
+export GOFLAGS = -buildvcs=false -trimpath
+export CGO_ENABLED = 0
+BIN = .testenv/bin
+# The packages whose tests need no server; those named Against… run MLflow's code.
+UNITS = ./cache/... ./cmd/... ./fs/... ./resolve/... ./test/count ./test/fault ./test/run
+# The tests that take as long as they are given.
+LONG = ^Test(ReferenceModel|OpenFilesAreOneVersion|WorkLeavesNothingBehind|KilledAtAnyMomentLosesLittle|AnyDiskFaultFailsNoRead|AliasMovesUnderReaders|ManyNamesTakeLittleMemory|ForgottenNamesAreFreed|ContentsDoNotMix)$$
 # runs, and not a time: at whose end go test may fail with "context deadline exceeded"
-FUZZTIME ?= 5000x
-export GOFLAGS = -buildvcs=false
+FUZZTIME ?= 100000x
+SOAK ?= 30m
+SEED ?= $(shell date +%s)
 
-.PHONY: build demo test setup check fuzz packages bench bench-quick bench-peers clean
+.PHONY: build demo test quick soak setup format check fuzz packages bench bench-quick bench-peers clean
 
 build:
-	CGO_ENABLED=0 go build -trimpath -o mlflowfs ./cmd/mlflowfs
+	go build -o mlflowfs ./cmd/mlflowfs
 
 demo: build
 	./mlflowfs demo
 
-test: setup check fuzz
-	CGO_ENABLED=1 go test -race -p 1 -timeout 45m ./...
+test: setup check
+	CGO_ENABLED=1 go run ./test/run -- -race $(UNITS)
+	go run ./test/run -- -timeout 30m ./test
+
+quick: format $(BIN)/staticcheck
+	go vet ./...
+	$(BIN)/staticcheck ./...
+	go test -skip Against $(UNITS)
+
+soak:
+	./test/setup.sh soak
+	$(MAKE) fuzz
+	CGO_ENABLED=1 MLFLOWFS_SOAK=$(SOAK) MLFLOWFS_SEED=$(SEED) go run ./test/run -report test/soak/$$(date +%F).md -- -race -p 1 -timeout 0 -run '$(LONG)' ./fs ./test
 
 setup:
 	./test/setup.sh
 
-check:
+format:
 	@test -z "$$(gofmt -l .)" || { gofmt -d .; echo "run gofmt -w ." >&2; exit 1; }
+
+check: format
 	go mod tidy -diff
 	go vet ./...
 	GOOS=darwin go vet ./cmd/... ./fs ./resolve/... ./cache
 	GOOS=darwin go build -o /dev/null ./cmd/mlflowfs
-	go run $(STATICCHECK) ./...
-	GOBIN=$(CURDIR)/.testenv/bin go install $(GOVULNCHECK)
-	@.testenv/bin/govulncheck ./...; rc=$$?; \
+	$(BIN)/staticcheck ./...
+	@$(BIN)/govulncheck ./...; rc=$$?; \
 	if [ $$rc = 3 ]; then exit 3; fi; \
 	if [ $$rc != 0 ]; then echo "govulncheck: its database can't be reached from here; nothing was checked"; fi
+
+# What the checks run, once.
+$(BIN)/staticcheck:
+	./test/setup.sh tools
 
 fuzz:
 	@set -e; for p in $$(go list ./fs ./resolve/...); do \

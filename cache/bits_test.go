@@ -2,7 +2,10 @@ package cache
 
 import "testing"
 
-func TestBitset(t *testing.T) {
+// TestBitsetFindsItsMembers fails when a set of blocks forgets one or invents
+// one: a block would be fetched twice, or taken for one that is there.
+func TestBitsetFindsItsMembers(t *testing.T) {
+	t.Parallel()
 	var s, but bitset
 	for _, i := range []int64{0, 63, 64, 200} {
 		s.set(i)
@@ -15,11 +18,11 @@ func TestBitset(t *testing.T) {
 		}
 	}
 	if s.next(1) != 63 || s.count() != 4 || s.has(1) || !s.has(200) || s.has(5000) {
-		t.Error("what is in it")
+		t.Error("it does not hold what was set")
 	}
 	s.clear(5000)
 	s.clear(200)
 	if s.next(65) != -1 {
-		t.Error("it was taken out")
+		t.Error("it holds what was cleared")
 	}
 }

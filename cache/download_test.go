@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/md5"
 	"errors"
+	"fmt"
 	"hash/crc32"
 	"io"
 	"os"
@@ -12,6 +13,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 )
 
 // store is a source with a validator, sums and faults.
@@ -66,6 +68,7 @@ func downloader(t *testing.T) (d *Downloader, dir string, came *atomic.Int64) {
 	return &Downloader{Root: root, Parallel: 3, Slots: make(chan struct{}, 4), Progress: func(n int64) { came.Add(n) }}, dir, came
 }
 
+// left are the names in dir.
 func left(t *testing.T, dir string) (names []string) {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
@@ -78,139 +81,152 @@ func left(t *testing.T, dir string) (names []string) {
 	return names
 }
 
-func TestDownload(t *testing.T) {
-	for _, size := range []int{0, 1, 1000, pieceSize, pieceSize + 1, 3*pieceSize + 7} {
-		for _, whole := range []bool{false, true} {
-			data := noise(size)
-			s := newStore(data)
-			s.whole = whole
-			d, dir, came := downloader(t)
-			if err := os.WriteFile(filepath.Join(dir, "f"), []byte("an older file"), 0o644); err != nil {
-				t.Fatal(err)
-			}
-			if err := d.Download(t.Context(), Key{"x", int64(size), ""}, s, "f"); err != nil {
-				t.Errorf("%d bytes, whole %v: %v", size, whole, err)
-				continue
-			}
-			got, err := os.ReadFile(filepath.Join(dir, "f"))
-			if err != nil || !bytes.Equal(got, data) || len(left(t, dir)) != 1 || came.Load() != int64(size) {
-				t.Errorf("%d bytes, whole %v: %v, %v is there, progress says %d", size, whole, err, left(t, dir), came.Load())
-			}
-			if whole && size > 0 && s.asked.Load() != 1 {
-				t.Errorf("a whole body was asked for %d times", s.asked.Load())
-			}
+// TestDownloadGivesTheWholeFile fails when a downloaded file has a wrong byte
+// or length, leaves another file beside it, is asked for twice, or when the
+// progress bar does not end at its size.
+func TestDownloadGivesTheWholeFile(t *testing.T) {
+	t.Parallel()
+	for _, size := range []int{0, 1, 1000, pieceSize, pieceSize + 1, 2*pieceSize + 7} { // up to three pieces: the first alone, then all others
+		for name, whole := range origins() {
+			t.Run(fmt.Sprint(name, " ", size), func(t *testing.T) {
+				bubble(t, func(t *testing.T) {
+					data := noise(size)
+					s := newStore(data)
+					s.whole = whole
+					d, dir, came := downloader(t)
+					if err := os.WriteFile(filepath.Join(dir, "f"), []byte("an older file"), 0o644); err != nil {
+						t.Fatal(err)
+					}
+					if err := d.Download(t.Context(), Key{"x", int64(size), ""}, s, "f"); err != nil {
+						t.Fatal(err)
+					}
+					got, err := os.ReadFile(filepath.Join(dir, "f"))
+					if err != nil || !bytes.Equal(got, data) || len(left(t, dir)) != 1 || came.Load() != int64(size) {
+						t.Errorf("%v, %v is there, progress says %d", err, left(t, dir), came.Load())
+					}
+					requests := int64(size+pieceSize-1) / pieceSize
+					if whole {
+						requests = min(requests, 1)
+					}
+					if s.asked.Load() != requests || s.sent.Load() != int64(size) {
+						t.Errorf("%d requests and %d bytes, want %d and %d", s.asked.Load(), s.sent.Load(), requests, size)
+					}
+				})
+			})
 		}
 	}
 }
 
-// Answers that break off are taken up where they ended; whole ones from the
-// start.
-func TestDownloadOfBrokenAnswers(t *testing.T) {
-	for _, whole := range []bool{false, true} {
-		data := noise(2*pieceSize + 100)
-		s := newStore(data)
-		s.whole = whole
-		var cuts atomic.Int64
-		s.cut = func(int64) int64 {
-			if cuts.Add(1) > 5 {
-				return -1
-			}
-			return 3<<20 + cuts.Load()
-		}
-		d, dir, came := downloader(t)
-		if whole {
-			s.cut = func(int64) int64 {
-				if cuts.Add(1) > 2 {
-					return -1
-				}
-				return pieceSize + 5
-			}
-		}
-		err := d.Download(t.Context(), Key{"x", int64(len(data)), "v1"}, s, "f")
-		got, rerr := os.ReadFile(filepath.Join(dir, "f"))
-		if err != nil || rerr != nil || !bytes.Equal(got, data) || came.Load() != int64(len(data)) {
-			t.Errorf("whole %v: %v, %v, progress says %d of %d", whole, err, rerr, came.Load(), len(data))
-		}
-	}
-}
-
-// What was there whole when a download ended is not asked for again, unless
-// it was changed on the disk, or is of another content.
-func TestDownloadGoesOn(t *testing.T) {
-	data := noise(4*pieceSize + 9)
-	key := Key{"https://host/x?sig=s3cret", int64(len(data)), ""}
-	errGone := errors.New("gone")
-	begun := func(d *Downloader) {
-		t.Helper()
-		s := newStore(data)
-		s.fail = func(off int64) error {
-			if off == 2*pieceSize {
-				return errGone
-			}
-			return nil
-		}
-		d.Parallel = 1
-		if err := d.Download(t.Context(), key, s, "f"); !errors.Is(err, errGone) {
-			t.Fatal(err)
-		}
-	}
+// TestDownloadResumesBrokenAnswers fails when a connection that breaks ends a
+// download, gives a wrong byte, or has more sent again than a stream needs:
+// ranges go on where they ended, whole bodies from the start.
+func TestDownloadResumesBrokenAnswers(t *testing.T) {
+	t.Parallel()
+	const size = 2*pieceSize + 100
+	const cut = pieceSize + 5 // of a whole body
 	for name, c := range map[string]struct {
-		meanwhile func(part string)
-		store     *store
-		most      int64 // bytes that may be sent
+		whole          bool
+		breaks         int64
+		at             int64 // bytes that come of an answer
+		requests, sent int64
 	}{
-		"as it was":       {func(string) {}, newStore(data), 3*pieceSize + 9},
-		"changed on disk": {func(part string) { flip(t, part, 5) }, newStore(data), 4*pieceSize + 9},
-		"cut on disk":     {func(part string) { os.Truncate(part, 100) }, newStore(data), 5 * pieceSize},
-		"another content": {func(string) {}, newStore(noise(len(data) + 1)[1:]), 5 * pieceSize},
+		"ranged": {false, 5, 3<<20 + 1, 3 + 5, size},
+		"stream": {true, 2, cut, 1 + 2, size + 2*cut},
 	} {
 		t.Run(name, func(t *testing.T) {
-			d, dir, came := downloader(t)
-			begun(d)
-			names := left(t, dir)
-			if len(names) != 1 || !strings.HasPrefix(names[0], ".mlflowfs-") {
-				t.Fatal(names)
-			}
-			if part, err := os.ReadFile(filepath.Join(dir, names[0])); err != nil || bytes.Contains(part, []byte("s3cret")) {
-				t.Errorf("the partial file holds what its location does: %v", err)
-			}
-			c.meanwhile(filepath.Join(dir, names[0]))
-			came.Store(0)
-			if name == "another content" {
-				c.store.validator = "v2"
-			}
-			err := d.Download(t.Context(), key, c.store, "f")
-			got, rerr := os.ReadFile(filepath.Join(dir, "f"))
-			if err != nil || rerr != nil || !bytes.Equal(got, c.store.data) || len(left(t, dir)) != 1 {
-				t.Errorf("%v, %v, %v", err, rerr, left(t, dir))
-			}
-			if n := c.store.sent.Load(); n > c.most || came.Load() != key.Size {
-				t.Errorf("%d bytes were sent, at most %d should be; progress says %d", n, c.most, came.Load())
-			}
+			bubble(t, func(t *testing.T) {
+				s := newStore(noise(size))
+				s.whole = c.whole
+				s.cut = func(int64) int64 {
+					if s.asked.Load() > c.breaks {
+						return -1
+					}
+					return c.at
+				}
+				d, dir, came := downloader(t)
+				d.Parallel = 1 // each of the first answers breaks
+				err := d.Download(t.Context(), Key{"x", size, "v1"}, s, "f")
+				got, rerr := os.ReadFile(filepath.Join(dir, "f"))
+				if err != nil || rerr != nil || !bytes.Equal(got, s.data) || came.Load() != size {
+					t.Errorf("%v, %v, progress says %d of %d", err, rerr, came.Load(), size)
+				}
+				if s.asked.Load() != c.requests || s.sent.Load() != c.sent {
+					t.Errorf("%d requests and %d bytes, want %d and %d", s.asked.Load(), s.sent.Load(), c.requests, c.sent)
+				}
+			})
 		})
 	}
 }
 
-func flip(t *testing.T, path string, at int64) {
-	t.Helper()
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	var b [1]byte
-	if _, err := f.ReadAt(b[:], at); err != nil {
-		t.Fatal(err)
-	}
-	b[0] ^= 1
-	if _, err := f.WriteAt(b[:], at); err != nil {
-		t.Fatal(err)
+// TestInterruptedDownloadIsResumed fails when a download that was interrupted
+// fetches pieces again that it has, takes up ones that were changed on the disk
+// or are of another content, or leaves a credential in its partial file.
+func TestInterruptedDownloadIsResumed(t *testing.T) {
+	t.Parallel()
+	const size = 2*pieceSize + 9 // three pieces: two come before the interruption
+	data := noise(size)
+	other := bytes.Clone(data)
+	other[0]++
+	key := Key{"https://host/x?sig=s3cret", size, ""}
+	for name, c := range map[string]struct {
+		meanwhile func(part string) error
+		data      []byte // that the origin has then
+		validator string
+		sent      int64 // bytes, by the second download
+	}{
+		"as it was":       {func(string) error { return nil }, data, "v1", 9},
+		"changed on disk": {func(part string) error { return flipBit(part, 5) }, data, "v1", pieceSize + 9},
+		"cut on disk":     {func(part string) error { return os.Truncate(part, 100) }, data, "v1", size},
+		"another content": {func(string) error { return nil }, other, "v2", size},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				d, dir, came := downloader(t)
+				errGone := errors.New("gone")
+				s := newStore(data)
+				s.fail = func(off int64) error {
+					if off == 2*pieceSize {
+						return errGone
+					}
+					return nil
+				}
+				d.Parallel = 1
+				if err := d.Download(t.Context(), key, s, "f"); !errors.Is(err, errGone) {
+					t.Fatal(err)
+				}
+				names := left(t, dir)
+				if len(names) != 1 || !strings.HasPrefix(names[0], ".mlflowfs-") {
+					t.Fatal(names)
+				}
+				part := filepath.Join(dir, names[0])
+				if b, err := os.ReadFile(part); err != nil || bytes.Contains(b, []byte("s3cret")) {
+					t.Errorf("the partial file holds what its location does: %v", err)
+				}
+				if err := c.meanwhile(part); err != nil {
+					t.Fatal(err)
+				}
+
+				came.Store(0)
+				s = newStore(c.data)
+				s.validator = c.validator
+				err := d.Download(t.Context(), key, s, "f")
+				got, rerr := os.ReadFile(filepath.Join(dir, "f"))
+				if err != nil || rerr != nil || !bytes.Equal(got, c.data) || len(left(t, dir)) != 1 {
+					t.Errorf("%v, %v, %v", err, rerr, left(t, dir))
+				}
+				if n := s.sent.Load(); n != c.sent || came.Load() != size {
+					t.Errorf("%d bytes were sent, want %d; progress says %d", n, c.sent, came.Load())
+				}
+			})
+		})
 	}
 }
 
-// What is not what the origin says never gets the final name.
-func TestDownloadOfWrongContent(t *testing.T) {
-	data := noise(2 * pieceSize)
+// TestWrongContentIsNeverDownloaded fails when a file that is not what the
+// origin says of it gets its final name, or stays beside it.
+func TestWrongContentIsNeverDownloaded(t *testing.T) {
+	t.Parallel()
+	const size = pieceSize + 1 // two pieces: what comes could be resumed
 	wrong := crc32.Checksum([]byte("x"), castagnoli)
 	for name, c := range map[string]struct {
 		bend func(*store)
@@ -219,36 +235,42 @@ func TestDownloadOfWrongContent(t *testing.T) {
 		"an MD5":    {func(s *store) { s.sums = Sums{MD5: make([]byte, 16)} }, ErrDamaged},
 		"a CRC32C":  {func(s *store) { s.sums = Sums{CRC32C: &wrong} }, ErrDamaged},
 		"a size":    {func(s *store) { s.data = s.data[1:] }, ErrChanged},
-		"too long":  {func(s *store) { s.whole, s.data = true, append(s.data, 1) }, ErrChanged},
+		"too long":  {func(s *store) { s.whole, s.extra, s.total = true, 1, -1 }, ErrChanged},
 		"a version": {func(s *store) { s.validator = "v2" }, ErrChanged},
 	} {
-		d, dir, _ := downloader(t)
-		s := newStore(bytes.Clone(data))
-		c.bend(s)
-		if err := d.Download(t.Context(), Key{"x", int64(len(data)), "v1"}, s, "f"); !errors.Is(err, c.want) {
-			t.Errorf("%s: %v", name, err)
-		}
-		if names := left(t, dir); len(names) > 0 {
-			t.Errorf("%s: left is %v", name, names)
-		}
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				d, dir, _ := downloader(t)
+				s := newStore(noise(size))
+				c.bend(s)
+				if err := d.Download(t.Context(), Key{"x", size, "v1"}, s, "f"); !errors.Is(err, c.want) {
+					t.Errorf("got %v", err)
+				}
+				if names := left(t, dir); len(names) > 0 {
+					t.Errorf("left is %v", names)
+				}
+			})
+		})
 	}
 }
 
-// Two downloads of one file at once do not mix.
-func TestDownloadTwice(t *testing.T) {
-	d, dir, _ := downloader(t)
-	s := newStore(noise(100))
-	s.wait = make(chan struct{})
-	key := Key{"x", 100, ""}
-	first := make(chan error)
-	go func() { first <- d.Download(context.Background(), key, s, "f") }()
-	for s.asked.Load() == 0 {
-	}
-	if err := d.Download(t.Context(), key, s, "f"); err == nil || !strings.Contains(err.Error(), "another mlflowfs") {
-		t.Error(err)
-	}
-	close(s.wait)
-	if err := <-first; err != nil || len(left(t, dir)) != 1 {
-		t.Error(err, left(t, dir))
-	}
+// TestDownloadsOfOneFileDoNotMix fails when two downloads of one file at once
+// write into each other's file.
+func TestDownloadsOfOneFileDoNotMix(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		d, dir, _ := downloader(t)
+		s := newStore(noise(100))
+		s.wait = make(chan struct{})
+		key := Key{"x", 100, ""}
+		first := make(chan error)
+		go func() { first <- d.Download(t.Context(), key, s, "f") }()
+		synctest.Wait() // until it waits for the answer
+		if err := d.Download(t.Context(), key, s, "f"); err == nil || !strings.Contains(err.Error(), "another mlflowfs") {
+			t.Error(err)
+		}
+		close(s.wait)
+		if err := <-first; err != nil || len(left(t, dir)) != 1 || s.asked.Load() != 1 {
+			t.Errorf("%v, %v, %d requests", err, left(t, dir), s.asked.Load())
+		}
+	})
 }

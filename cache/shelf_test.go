@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -42,6 +43,8 @@ func (o *oracle) fails(err error) { o.err.Store(func() error { return err }) }
 
 func notFound(err error) bool { return errors.Is(err, fs.ErrNotExist) }
 
+// onShelf is a shelf in d. A bubble waits, at its end, until what is kept is on
+// the disk.
 func onShelf(t *testing.T, d *Disk, opt ShelfOptions) *Shelf {
 	t.Helper()
 	if opt.Stale == 0 {
@@ -51,21 +54,8 @@ func onShelf(t *testing.T, d *Disk, opt ShelfOptions) *Shelf {
 		opt.Log = slog.New(slog.NewTextHandler(t.Output(), nil))
 	}
 	s := NewShelf(d, opt)
-	t.Cleanup(func() { settled(s) })
+	t.Cleanup(synctest.Wait)
 	return s
-}
-
-// settled waits until what is kept is on the disk.
-func settled(s *Shelf) {
-	for range 500 {
-		s.mu.Lock()
-		busy := s.writing
-		s.mu.Unlock()
-		if !busy {
-			return
-		}
-		time.Sleep(2 * time.Millisecond)
-	}
 }
 
 // recallOne asks through a Memo's context and tells whether the answer is doubted.
@@ -76,165 +66,154 @@ func recallOne(t *testing.T, s *Shelf, o *oracle, key string) (v string, doubted
 	return v, flag.Load(), err
 }
 
-func TestShelf(t *testing.T) {
-	dir := t.TempDir()
-	var log bytes.Buffer
-	s := onShelf(t, diskAt(t, dir, 1<<30), ShelfOptions{Log: slog.New(slog.NewTextHandler(&log, nil))})
-	o := &oracle{}
-	want := func(key, v string, doubt bool, err error) {
-		t.Helper()
-		got, doubted, gerr := recallOne(t, s, o, key)
-		if got != v || doubted != doubt || !errors.Is(gerr, err) {
-			t.Errorf("%s: %q, doubted %v, %v; and not %q, %v, %v", key, got, doubted, gerr, v, doubt, err)
+// TestShelfAnswersForAServerThatIsDown fails when what a server said last is
+// not shown while the server is down, is shown for what was never known or is
+// known to be gone, or stays when the server is back; when a server that is
+// down is asked by every look; or when the log does not say so, once.
+func TestShelfAnswersForAServerThatIsDown(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		var log bytes.Buffer
+		s := onShelf(t, diskAt(t, t.TempDir(), 1<<30), ShelfOptions{Log: slog.New(slog.NewTextHandler(&log, nil))})
+		o := &oracle{}
+		want := func(key, v string, doubt bool, err error) {
+			t.Helper()
+			got, doubted, gerr := recallOne(t, s, o, key)
+			if got != v || doubted != doubt || !errors.Is(gerr, err) {
+				t.Errorf("%s: %q, doubted %v, %v; and not %q, %v, %v", key, got, doubted, gerr, v, doubt, err)
+			}
 		}
-	}
-	o.says.Store("one")
-	want("k", "one", false, nil)
-	o.says.Store("two")
-	want("k", "two", false, nil)
-	o.fails(errDown)
-	want("k", "two", true, nil)
-	want("other", "", false, errDown)
-	asked := o.asked.Load()
-	for range 10 {
+		o.says.Store("one")
+		want("k", "one", false, nil)
+		o.says.Store("two")
+		want("k", "two", false, nil)
+		o.fails(errDown)
 		want("k", "two", true, nil)
-	}
-	if n := o.asked.Load() - asked; n > 1 {
-		t.Errorf("a server that is down was asked %d times", n)
-	}
-	time.Sleep(50 * time.Millisecond)
-	s.mu.Lock()
-	s.lines["server"].asked = time.Time{} // as after a while
-	s.mu.Unlock()
-	o.err.Store(func() error { time.Sleep(20 * time.Millisecond); return nil })
-	o.says.Store("three")
-	want("k", "two", true, nil) // it asks, and does not wait
-	time.Sleep(200 * time.Millisecond)
-	want("k", "three", false, nil)
-	// The server's word that it is not there ends what was there.
-	o.fails(fs.ErrNotExist)
-	want("k", "", false, fs.ErrNotExist)
-	o.fails(errDown)
-	want("k", "", false, errDown)
-	if got := log.String(); strings.Count(got, "can't be asked") != 2 || strings.Count(got, "answers again") != 1 {
-		t.Errorf("the log:\n%s", got)
-	}
+		want("other", "", false, errDown)
+		asked := o.asked.Load()
+		for range 10 {
+			want("k", "two", true, nil)
+		}
+		if n := o.asked.Load() - asked; n > 1 {
+			t.Errorf("a server that is down was asked %d times", n)
+		}
+		time.Sleep(askAgain) // of the bubble's clock
+		o.err.Store(func() error { time.Sleep(20 * time.Millisecond); return nil })
+		o.says.Store("three")
+		want("k", "two", true, nil) // it asks, and does not wait
+		time.Sleep(20 * time.Millisecond)
+		synctest.Wait()
+		want("k", "three", false, nil)
+		// The server's word that it is not there ends what was there.
+		o.fails(fs.ErrNotExist)
+		want("k", "", false, fs.ErrNotExist)
+		o.fails(errDown)
+		want("k", "", false, errDown)
+		synctest.Wait()
+		if got := log.String(); strings.Count(got, "can't be asked") != 2 || strings.Count(got, "answers again") != 1 {
+			t.Errorf("the log:\n%s", got)
+		}
+	})
 }
 
+// TestShelfOutlivesTheProcess fails when a mount that starts while its server is
+// down shows nothing, or shows an answer that is too old or damaged, or when an
+// answer with a credential in it is written to the disk.
 func TestShelfOutlivesTheProcess(t *testing.T) {
-	dir := t.TempDir()
-	o := &oracle{}
-	o.says.Store("kept")
-	s := onShelf(t, diskAt(t, dir, 1<<30), ShelfOptions{})
-	recallOne(t, s, o, "a")
-	recallOne(t, s, o, "b")
-	o.says.Store("https://user:s3cret@host/?x=1")
-	recallOne(t, s, o, "secret")
-	settled(s)
-	o.fails(errDown)
-	for _, c := range []struct {
-		name string
-		opt  ShelfOptions
-		do   func(path string) error
-		want string
-		err  error
+	t.Parallel()
+	tooOld := func(path string) error {
+		then := time.Now().Add(-2 * time.Hour)
+		return os.Chtimes(path, then, then)
+	}
+	for name, c := range map[string]struct {
+		offline bool
+		change  func(path string) error // of an answer's file, before the next process
+		want    string
+		err     error
+		asked   int64
 	}{
-		{name: "as it is", want: "kept"},
-		{name: "too old", opt: ShelfOptions{Stale: time.Nanosecond}, err: errDown},
-		{name: "too old, offline", opt: ShelfOptions{Stale: time.Nanosecond, Offline: true}, want: "kept"},
-		{name: "damaged", do: func(p string) error { return flipBit(p, 30) }, err: errDown},
-		{name: "cut", do: func(p string) error { return os.Truncate(p, 20) }, err: errDown},
-		{name: "empty", do: func(p string) error { return os.Truncate(p, 0) }, err: errDown},
+		"as it is":         {want: "kept", asked: 1},
+		"too old":          {change: tooOld, err: errDown, asked: 1},
+		"too old, offline": {offline: true, change: tooOld, want: "kept"},
+		"offline":          {offline: true, want: "kept"},
+		"damaged":          {change: func(p string) error { return flipBit(p, 30) }, err: errDown, asked: 1},
+		"cut":              {change: func(p string) error { return os.Truncate(p, 20) }, err: errDown, asked: 1},
+		"empty":            {change: func(p string) error { return os.Truncate(p, 0) }, err: errDown, asked: 1},
 	} {
-		s := onShelf(t, diskAt(t, dir, 1<<30), c.opt)
-		if c.do != nil {
-			if err := c.do(filepath.Join(s.dir, s.name("server", "a"))); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if got, _, err := recallOne(t, s, o, "a"); got != c.want || !errors.Is(err, c.err) {
-			t.Errorf("%s: %q, %v", c.name, got, err)
-		}
-		if got, _, err := recallOne(t, s, o, "secret"); err == nil {
-			t.Errorf("a password was kept on the disk: %q", got)
-		}
-	}
-	s = onShelf(t, diskAt(t, dir, 1<<30), ShelfOptions{Offline: true})
-	asked := o.asked.Load()
-	if got, _, err := recallOne(t, s, o, "b"); got != "kept" || err != nil || o.asked.Load() != asked {
-		t.Errorf("offline: %q, %v, %d questions", got, err, o.asked.Load()-asked)
-	}
-}
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				dir := t.TempDir()
+				o := &oracle{}
+				o.says.Store("kept")
+				s := onShelf(t, diskAt(t, dir, 1<<30), ShelfOptions{})
+				recallOne(t, s, o, "a")
+				recallOne(t, s, o, "b")
+				o.says.Store("https://user:s3cret@host/?x=1")
+				recallOne(t, s, o, "secret")
+				synctest.Wait() // until they are on the disk
+				if c.change != nil {
+					if err := c.change(filepath.Join(s.dir, s.name("server", "a"))); err != nil {
+						t.Fatal(err)
+					}
+				}
 
-// A server that is silent is waited for as long as it takes where nothing is
-// known, and not long where something is.
-func TestShelfWithASilentServer(t *testing.T) {
-	s := onShelf(t, nil, ShelfOptions{Patience: 50 * time.Millisecond})
-	o := &oracle{}
-	o.says.Store("one")
-	recallOne(t, s, o, "k")
-	hole := make(chan struct{})
-	o.wait.Store(&hole)
-	for i := range 3 {
-		begin := time.Now()
-		got, doubted, err := recallOne(t, s, o, "k")
-		if d := time.Since(begin); got != "one" || !doubted || err != nil || d > 40*time.Millisecond+time.Duration(1-min(i, 1))*time.Second {
-			t.Errorf("%q, %v, %v after %v", got, doubted, err, d)
-		}
-	}
-	done := make(chan string)
-	go func() {
-		v, _, _ := recallOne(t, s, o, "unknown")
-		done <- v
-	}()
-	select {
-	case <-done:
-		t.Error("what is not known was given")
-	case <-time.After(200 * time.Millisecond):
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if _, err := Recall(ctx, s, "server", "unknown", o.ask, notFound); !errors.Is(err, context.Canceled) {
-		t.Error(err)
-	}
-	o.says.Store("two")
-	close(hole)
-	if v := <-done; v != "two" {
-		t.Error(v)
-	}
-	time.Sleep(50 * time.Millisecond)
-	if v, doubted, _ := recallOne(t, s, o, "k"); v != "two" || doubted {
-		t.Error(v, doubted)
-	}
-}
-
-// A value that was loaded in doubt is loaded anew before its lifetime is over.
-func TestMemoDoubts(t *testing.T) {
-	m := NewMemo[string](10, nil, func(int) time.Duration { return time.Hour })
-	now := time.Now()
-	m.now = func() time.Time { return now }
-	loads := 0
-	get := func(doubt bool) int {
-		v, _ := m.Get(t.Context(), "k", func(ctx context.Context) (int, error) {
-			if doubt {
-				Doubt(ctx)
-			}
-			loads++
-			return loads, nil
+				o.fails(errDown)
+				asked := o.asked.Load()
+				s = onShelf(t, diskAt(t, dir, 1<<30), ShelfOptions{Offline: c.offline})
+				if got, _, err := recallOne(t, s, o, "a"); got != c.want || !errors.Is(err, c.err) || o.asked.Load()-asked != c.asked {
+					t.Errorf("%q, %v, %d questions", got, err, o.asked.Load()-asked)
+				}
+				if got, _, err := recallOne(t, s, o, "b"); got != "kept" || err != nil || (c.offline && o.asked.Load() != asked) {
+					t.Errorf("another answer: %q, %v, %d questions", got, err, o.asked.Load()-asked)
+				}
+				if got, _, err := recallOne(t, s, o, "secret"); err == nil {
+					t.Errorf("a password was kept on the disk: %q", got)
+				}
+			})
 		})
-		return v
 	}
-	for range 2 {
-		if get(true) != 1 {
-			t.Error("it is not believed at all")
+}
+
+// TestShelfAnswersForASilentServer fails when a look waits long for a server
+// that is silent though its last answer is known, or gives up on one where
+// nothing is known.
+func TestShelfAnswersForASilentServer(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		const patience = 50 * time.Millisecond
+		s := onShelf(t, nil, ShelfOptions{Patience: patience})
+		o := &oracle{}
+		o.says.Store("one")
+		recallOne(t, s, o, "k")
+		hole := make(chan struct{})
+		o.wait.Store(&hole)
+		for i, wait := range []time.Duration{patience, 0, 0} { // then it is known to be down
+			begin := time.Now()
+			got, doubted, err := recallOne(t, s, o, "k")
+			if d := time.Since(begin); got != "one" || !doubted || err != nil || d != wait {
+				t.Errorf("look %d: %q, %v, %v after %v, want %v", i, got, doubted, err, d, wait)
+			}
 		}
-	}
-	now = now.Add(doubtful + time.Millisecond)
-	if get(false) != 2 {
-		t.Error("it is believed for long")
-	}
-	now = now.Add(time.Minute)
-	if get(false) != 2 {
-		t.Error("what is not doubted is not believed")
-	}
+		answered := make(chan string, 1)
+		go func() {
+			v, _, _ := recallOne(t, s, o, "unknown")
+			answered <- v
+		}()
+		time.Sleep(10 * time.Minute) // of the bubble's clock
+		if len(answered) > 0 {
+			t.Error("what is not known was given")
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if _, err := Recall(ctx, s, "server", "unknown", o.ask, notFound); !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+		o.says.Store("two")
+		close(hole)
+		if v := <-answered; v != "two" {
+			t.Error(v)
+		}
+		synctest.Wait()
+		if v, doubted, _ := recallOne(t, s, o, "k"); v != "two" || doubted {
+			t.Error(v, doubted)
+		}
+	})
 }

@@ -11,8 +11,10 @@ import (
 	"time"
 )
 
-// The line of an error says which artifact, what the server said, and what to do.
+// TestLogSaysWhatToDo fails when the line of an error does not say which artifact
+// it is about, what the server answered, or what the user can do about it.
 func TestLogSaysWhatToDo(t *testing.T) {
+	t.Parallel()
 	for e, want := range map[syscall.Errno]string{
 		syscall.ENOENT: "list its directory", syscall.EACCES: "credentials", syscall.EOPNOTSUPP: "--serve-artifacts", syscall.ESTALE: "open it again", syscall.EIO: "mlflowfs doctor",
 	} {
@@ -26,9 +28,11 @@ func TestLogSaysWhatToDo(t *testing.T) {
 	}
 }
 
-// A path that fails again and again is said once in a while, and many paths are
-// so many lines a second; what was left out is counted.
+// TestLogIsBounded fails when a path that fails again and again, or many paths that
+// fail at once, fill the log: one path has a line every 10 s, all of them 5 lines
+// a second, and the lines left out are counted.
 func TestLogIsBounded(t *testing.T) {
+	t.Parallel()
 	s := newSaidOnce()
 	now := time.Now()
 	said, left := 0, 0

@@ -98,7 +98,11 @@ func (s storeDir) tree() *Node {
 	return root
 }
 
+// TestTreeIsAFileSystem fails when a program that walks, lists, stats or reads the
+// tree gets answers that contradict each other (testing/fstest), or when a name
+// that must be there is missing.
 func TestTreeIsAFileSystem(t *testing.T) {
+	t.Parallel()
 	root, _ := sample(t)
 	if err := fstest.TestFS(asFS{root},
 		"runs/"+runID(1)+"/a/b/c.txt",
@@ -114,7 +118,11 @@ func TestTreeIsAFileSystem(t *testing.T) {
 	}
 }
 
+// TestTreeMeansWhatMLflowMeans fails when a path of the tree leads to other bytes,
+// another link, another time or another model version than MLflow means by it, or
+// when something is there that MLflow does not have.
 func TestTreeMeansWhatMLflowMeans(t *testing.T) {
+	t.Parallel()
 	root, _ := sample(t)
 	f := asFS{root}
 	for name, want := range map[string]string{
@@ -175,7 +183,10 @@ func TestTreeMeansWhatMLflowMeans(t *testing.T) {
 	}
 }
 
+// TestRunsAreListedNewestFirst fails when `ls -U runs` does not begin with the
+// newest run.
 func TestRunsAreListedNewestFirst(t *testing.T) {
+	t.Parallel()
 	root, _ := sample(t)
 	d, _ := root.Dir.Lookup(context.Background(), "runs")
 	l, err := d.Dir.List(context.Background())
@@ -195,8 +206,12 @@ func TestRunsAreListedNewestFirst(t *testing.T) {
 	}
 }
 
-// A run that begins while the listing is paged through pushes the others on.
-func TestPagesThatShift(t *testing.T) {
+// TestRunsAreListedOnceWhilePagesShift fails when a listing shows a run twice, or
+// leaves an old one out, because a run that began meanwhile moved the others from
+// one page of the server's answers to the next, or when the listing never ends
+// because the server gives the same page again.
+func TestRunsAreListedOnceWhilePagesShift(t *testing.T) {
+	t.Parallel()
 	at := func(id string, s int64) mlflow.Run { return mlflow.Run{ID: id, Start: time.Unix(s, 0)} }
 	answers := map[string]mlflow.Page[mlflow.Run]{
 		"":  {Items: []mlflow.Run{at("d", 9), at("c", 5), at("b", 5)}, Next: "1"},
@@ -223,7 +238,10 @@ func TestPagesThatShift(t *testing.T) {
 	}
 }
 
-func TestRunNames(t *testing.T) {
+// TestRunNamesAreUnique fails when two runs of an experiment have the same name in
+// its directory, or one has a name that no file can have.
+func TestRunNamesAreUnique(t *testing.T) {
+	t.Parallel()
 	long := strings.Repeat("é", 200)
 	runs := []mlflow.Run{
 		{ID: "11111111aaaa", Name: "twice"}, {ID: "22222222bbbb", Name: "twice"}, {ID: "11111111cccc", Name: "twice"},
@@ -235,7 +253,9 @@ func TestRunNames(t *testing.T) {
 	}
 }
 
-func FuzzEscape(f *testing.F) {
+// FuzzEscapeIsReversible fails when the file name of some experiment, model or run
+// does not lead back to it, is no valid file name, or is too long after it was cut.
+func FuzzEscapeIsReversible(f *testing.F) {
 	for _, s := range []string{"", ".", "..", "%", "%2F", "a/b", "100%", "%%2F", "\x00"} {
 		f.Add(s)
 	}
@@ -250,12 +270,17 @@ func FuzzEscape(f *testing.F) {
 	})
 }
 
-func FuzzFatal(f *testing.F) {
+// FuzzFatalTakesAnyBytes fails when an unexpected /proc/PID/status ends the daemon.
+func FuzzFatalTakesAnyBytes(f *testing.F) {
 	f.Add([]byte("State:\tS (sleeping)\nSigPnd:\t0000000000000100\nSigBlk:\tffffffffffffffff\n"))
 	f.Fuzz(func(t *testing.T, b []byte) { fatal(b) })
 }
 
-func TestFatal(t *testing.T) {
+// TestOnlyFatalSignalsInterrupt fails when a read ends with EINTR although the
+// program will live on (a timer's tick, an ignored or a blocked signal), or when a
+// killed program stays until the server answers.
+func TestOnlyFatalSignalsInterrupt(t *testing.T) {
+	t.Parallel()
 	status := func(pending, blocked, ignored, caught uint64) []byte {
 		return fmt.Appendf(nil, "Name:\tcat\nState:\tD (disk sleep)\nSigPnd:\t0\nShdPnd:\t%016x\nSigBlk:\t%016x\nSigIgn:\t%016x\nSigCgt:\t%016x\n", pending, blocked, ignored, caught)
 	}
@@ -280,7 +305,10 @@ func TestFatal(t *testing.T) {
 	}
 }
 
-func TestErrno(t *testing.T) {
+// TestErrorsHaveTheirErrno fails when a program gets another errno than the one that
+// says what is wrong, for instance EIO for a file that does not exist.
+func TestErrorsHaveTheirErrno(t *testing.T) {
+	t.Parallel()
 	for want, err := range map[string]error{
 		"no such file or directory": fmt.Errorf("x: %w", iofs.ErrNotExist),
 		"permission denied":         &mlflow.Error{Status: 403},
@@ -298,9 +326,10 @@ func TestErrno(t *testing.T) {
 	}
 }
 
-// A store's numbers, ids and aliases that could not be names, or that would
-// lead a link out of its directory, are not shown.
-func TestHostileNames(t *testing.T) {
+// TestHostileNamesAreNotShown fails when a store's numbers, ids or aliases that
+// can't be names are shown, or when one leads a link out of its directory.
+func TestHostileNamesAreNotShown(t *testing.T) {
+	t.Parallel()
 	_, s := sample(t)
 	s.write("models/evil/meta.yaml", "name: evil\n")
 	s.write("models/evil/version-007/meta.yaml", "version: 7\ncurrent_stage: ../../x\nstatus: READY\n")
@@ -335,8 +364,11 @@ func TestHostileNames(t *testing.T) {
 	}
 }
 
-// A local file that was replaced by a shorter one is stale, not short.
-func TestLocalFileThatShrank(t *testing.T) {
+// TestShrunkLocalFileIsStale fails when a local file that was replaced by a shorter
+// one reads as if it ended early, instead of failing with ESTALE until the next
+// look-up.
+func TestShrunkLocalFileIsStale(t *testing.T) {
+	t.Parallel()
 	root, s := sample(t)
 	f := asFS{root}
 	name := "runs/" + runID(1) + "/a/b/c.txt"

@@ -1,7 +1,6 @@
 package fs
 
 import (
-	"bytes"
 	"context"
 	"log/slog"
 	"os"
@@ -9,10 +8,11 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
-// hung is a directory with one file, whose reads wait until it is let go.
+// hung is a directory with one file, whose reads wait until let is closed.
 type hung struct{ let chan struct{} }
 
 func (h hung) node() *Node { return &Node{File: h, Size: 10, TTL: time.Minute} }
@@ -26,56 +26,71 @@ func (h hung) ReadAt(_ context.Context, p []byte, _ int64) (int, error) {
 	return copy(p, "0123456789"), nil
 }
 
-type said struct {
-	mu sync.Mutex // guards b
-	b  bytes.Buffer
+// stuckLine is what the watchdog's line in the log says.
+const stuckLine = "is not answered"
+
+// TestStuckRequestIsReportedOnce fails when the log does not say that a request
+// hangs, says it again and again, or says it where all requests are answered in
+// time.
+func TestStuckRequestIsReportedOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		log := &lockedBuffer{}
+		w := newWatchdog(slog.New(slog.NewTextHandler(log, nil)), time.Minute)
+		go w.watch()
+		defer close(w.stop)
+		after := func(d time.Duration, want int, what string) {
+			t.Helper()
+			time.Sleep(d)
+			synctest.Wait()
+			if got := strings.Count(log.String(), stuckLine); got != want {
+				t.Errorf("%s: %d lines in the log, want %d", what, got, want)
+			}
+		}
+		first, second := &patient{}, &patient{}
+		after(time.Hour, 0, "no request")
+		w.begins(first)
+		after(59*time.Second, 0, "a request of 59 s")
+		after(30*time.Second, 1, "a request of 89 s")
+		w.begins(second)
+		after(time.Hour, 1, "two requests of an hour")
+		w.ends(first)
+		w.ends(second)
+		after(time.Minute, 1, "both are answered")
+		for range 10 {
+			w.begins(first)
+			after(50*time.Second, 1, "many requests of 50 s")
+			w.ends(first)
+		}
+		w.begins(second)
+		after(2*time.Minute, 2, "another request of 2 minutes")
+		w.ends(second)
+	})
 }
 
-func (s *said) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.Write(p)
-}
-
-func (s *said) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.String()
-}
-
-// A request that is not answered has the log say, once, where the daemon
-// stands.
-func TestWatchdog(t *testing.T) {
-	h, log, point := hung{make(chan struct{})}, &said{}, t.TempDir()
-	m, err := Mount(point, &Node{Dir: h}, MountOptions{Log: slog.New(slog.NewTextHandler(log, nil)), Stuck: 200 * time.Millisecond})
-	if err != nil {
-		t.Fatal(err)
+// TestStuckRequestIsReportedWithItsStack fails when the log does not show where
+// in the daemon a read hangs, or when the read does not end well after that.
+func TestStuckRequestIsReportedWithItsStack(t *testing.T) {
+	t.Parallel()
+	h, log := hung{make(chan struct{})}, &lockedBuffer{}
+	point, _ := mounted(t, &Node{Dir: h}, MountOptions{Log: slog.New(slog.NewTextHandler(log, nil)), Stuck: 50 * time.Millisecond})
+	release := sync.OnceFunc(func() { close(h.let) })
+	defer release()
+	type answer struct {
+		data []byte
+		err  error
 	}
-	if _, err := os.Stat(filepath.Join(point, "f")); err != nil {
-		t.Error(err)
-	}
-	time.Sleep(400 * time.Millisecond)
-	if strings.Contains(log.String(), "goroutine") {
-		t.Errorf("nothing waits, and it was said:\n%s", log)
-	}
-	got := make(chan string)
+	got := make(chan answer, 1)
 	go func() {
 		b, err := os.ReadFile(filepath.Join(point, "f"))
-		got <- string(b)
-		if err != nil {
-			t.Error(err)
-		}
+		got <- answer{b, err}
 	}()
-	time.Sleep(time.Second)
-	if out := log.String(); strings.Count(out, "is not answered") != 1 || !strings.Contains(out, "hung.ReadAt") {
-		t.Errorf("the log:\n%s", out)
+	eventually(t, "the log shows the goroutine that hangs", func() bool {
+		_, line, _ := strings.Cut(log.String(), stuckLine)
+		return strings.Contains(line, "hung.ReadAt")
+	})
+	release()
+	if a := <-got; string(a.data) != "0123456789" || a.err != nil {
+		t.Errorf("%q, %v", a.data, a.err)
 	}
-	close(h.let)
-	if g := <-got; g != "0123456789" {
-		t.Error(g)
-	}
-	if _, err := m.Unmount(); err != nil {
-		t.Error(err)
-	}
-	m.Wait()
 }

@@ -5,7 +5,7 @@ set -eu
 cd "$(dirname "$0")/.."
 VERSION=${1:-$(git describe --tags 2>/dev/null || echo "0.0.0+g$(git rev-parse --short HEAD)")}
 VERSION=${VERSION#v}
-export VERSION
+export VERSION CGO_ENABLED=0 GOFLAGS=-trimpath # as the Makefile builds
 sbom=github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0
 nfpm=github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.43.1
 ldflags="-s -w -X main.stamp=$VERSION"
@@ -13,7 +13,7 @@ rm -rf dist
 mkdir -p dist/pages
 
 build() { # OS ARCH
-	CGO_ENABLED=0 GOOS=$1 GOARCH=$2 go build -trimpath -ldflags "$ldflags" -o "$3" ./cmd/mlflowfs
+	GOOS=$1 GOARCH=$2 go build -buildvcs=false -ldflags "$ldflags" -o "$3" ./cmd/mlflowfs
 }
 for arch in ${ARCHES:-amd64 arm64}; do
 	build linux "$arch" "dist/$arch/mlflowfs"

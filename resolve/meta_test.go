@@ -10,8 +10,10 @@ import (
 	"testing"
 )
 
-// registered_model_meta is, byte for byte, what MLflow's own code writes.
+// TestMetaAgainstMLflow fails when registered_model_meta is not, byte for byte, what
+// MLflow's own code writes for the same name and version.
 func TestMetaAgainstMLflow(t *testing.T) {
+	t.Parallel()
 	names := []string{
 		"", "echo", "with@sign and space", "a#b", "a # b", "it's", `say "x"`, "true", "No", "null", "~", "1", "1.5", "-3", "0x1f", "1e3", "1.5e+3", "1_000", "12:30:45", ".inf", ".nan",
 		"2026-11-24", "2026-11-24 10:00:00", "=", "<<", "- a", "? a", "a - b", "*x", "&x", "!x", "%x", "@x", "`x", "|x", ">x", "{a}", "[a]", "a, b", " lead", "trail ", "tab\there",
@@ -42,10 +44,13 @@ func heldAgainst(t *testing.T, given any) {
 		t.Fatal(err)
 	}
 	for _, release := range []string{"mlflow3", "mlflow2"} {
-		c := exec.Command(filepath.Join(dir, release, "bin", "python"), "../test/rules.py")
-		c.Stdin = bytes.NewReader(in)
-		if out, err := c.CombinedOutput(); err != nil {
-			t.Errorf("%s: %v\n%s", release, err, out)
-		}
+		t.Run(release, func(t *testing.T) {
+			t.Parallel()
+			c := exec.Command(filepath.Join(dir, release, "bin", "python"), "../test/rules.py")
+			c.Stdin = bytes.NewReader(in)
+			if out, err := c.CombinedOutput(); err != nil {
+				t.Errorf("%v\n%s", err, out)
+			}
+		})
 	}
 }

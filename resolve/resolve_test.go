@@ -18,7 +18,11 @@ import (
 	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
 )
 
-func TestParseURI(t *testing.T) {
+// TestURIMeansWhatMLflowMeans fails when a runs:/ or models:/ URI leads to another run,
+// version or path than in MLflow, when one that MLflow refuses is taken, or when the
+// address of a place is taken for such a URI.
+func TestURIMeansWhatMLflowMeans(t *testing.T) {
+	t.Parallel()
 	id := "m-" + strings.Repeat("0a", 16)
 	for s, want := range map[string]URI{
 		"runs:/abc":                {RunID: "abc"},
@@ -54,7 +58,8 @@ func TestParseURI(t *testing.T) {
 	}
 }
 
-func FuzzParseURI(f *testing.F) {
+// FuzzURIRoundTrips fails when some URI is printed as one that means something else.
+func FuzzURIRoundTrips(f *testing.F) {
 	for _, s := range []string{"runs:/a/b", "models:/a@b/c", "models:/a/1/x", "models:/a/latest", "models:/m-00000000000000000000000000000000/x", "models:/0@0//0"} {
 		f.Add(s)
 	}
@@ -90,7 +95,12 @@ func resolver(t *testing.T, tracking string) *Resolver {
 	return New(opt)
 }
 
-func TestStorage(t *testing.T) {
+// TestArtifactURIsLeadToTheirStore fails when an artifact URI leads to another server,
+// bucket, directory or key than in MLflow, when the error about one that can't be
+// read is missing or holds its password, or when a local path is read although the
+// user does not allow it.
+func TestArtifactURIsLeadToTheirStore(t *testing.T) {
+	t.Parallel()
 	r := resolver(t, "https://u:p@mlflow.example:8443/prefix")
 	api := "/api/2.0/mlflow-artifacts/artifacts"
 	for uri, want := range map[string]string{
@@ -142,8 +152,11 @@ func TestStorage(t *testing.T) {
 	}
 }
 
-// What the ways to a place are, and in which order.
-func TestWays(t *testing.T) {
+// TestRoutesAreTriedInOrder fails when a place is not tried by each route that may lead
+// to it, in the order in which they are worth it, or when --access does not leave the
+// others out.
+func TestRoutesAreTriedInOrder(t *testing.T) {
+	t.Parallel()
 	r := resolver(t, "https://mlflow.example")
 	run, model := artifact.Door{RunID: "r"}, artifact.Door{ModelID: "m"}
 	for _, c := range []struct {
@@ -177,9 +190,11 @@ func TestWays(t *testing.T) {
 	}
 }
 
-// That there are no credentials for a bucket is found out once, for all the
-// places in it; another failure is not remembered.
-func TestNoCredentialsAreRemembered(t *testing.T) {
+// TestMissingCredentialsAreLookedForOnce fails when each directory of a bucket waits
+// again until it is known that there are no credentials for the bucket, or when another
+// failure, which may pass, is remembered.
+func TestMissingCredentialsAreLookedForOnce(t *testing.T) {
+	t.Parallel()
 	r := resolver(t, "")
 	asked := 0
 	fail := error(artifact.NoCredentials("none"))
@@ -211,7 +226,10 @@ func TestNoCredentialsAreRemembered(t *testing.T) {
 	}
 }
 
-func TestSplit(t *testing.T) {
+// TestURISplitsIntoDirectoryAndName fails when an artifact that is one file is looked
+// for in another directory, or by another name.
+func TestURISplitsIntoDirectoryAndName(t *testing.T) {
+	t.Parallel()
 	for uri, want := range map[string][2]string{
 		"s3://b":                   {"s3://b", ""},
 		"s3://b/":                  {"s3://b", ""},
@@ -228,7 +246,10 @@ func TestSplit(t *testing.T) {
 	}
 }
 
-func TestShown(t *testing.T) {
+// TestShownURIHasNoCredentials fails when a URI that is shown or logged holds a key, a
+// password or a signature, or when one without them is shown as another one.
+func TestShownURIHasNoCredentials(t *testing.T) {
+	t.Parallel()
 	for uri, want := range map[string]string{
 		"s3://bucket/k":                                  "s3://bucket/k",
 		"s3://key:secret@bucket/k":                       "s3://bucket/k",
@@ -265,7 +286,11 @@ func (f files) ReadRange(context.Context, string, int64, int64, string) (*cache.
 	return nil, errors.ErrUnsupported
 }
 
-func TestUnion(t *testing.T) {
+// TestModelIsShownInItsRun fails when the directory of a run does not show the files of
+// a model that was logged in it, over the run's own, or when a listing and a look-up
+// of the same name differ.
+func TestModelIsShownInItsRun(t *testing.T) {
+	t.Parallel()
 	r := resolver(t, "")
 	st := files{
 		"run":         {"model/", "a", "other/", "plain"},
@@ -334,7 +359,10 @@ func TestUnion(t *testing.T) {
 	}
 }
 
-func TestLatest(t *testing.T) {
+// TestLatestVersionIsOfTheStage fails when models:/NAME/latest, or a stage, leads to
+// another version than in MLflow: the highest number, not the highest string.
+func TestLatestVersionIsOfTheStage(t *testing.T) {
+	t.Parallel()
 	m := &mlflow.RegisteredModel{Latest: []mlflow.Version{{Version: "9", Stage: "None"}, {Version: "10", Stage: "Production"}, {Version: "3", Stage: "Staging"}}}
 	for stage, want := range map[string]string{"": "10", "none": "9", "PRODUCTION": "10", "Staging": "3", "Archived": ""} {
 		if v, ok := Latest(m, stage); v.Version != want || ok != (want != "") {
@@ -343,9 +371,10 @@ func TestLatest(t *testing.T) {
 	}
 }
 
-// A version's source may lead to another version, and in a hostile store in a
-// circle.
-func TestSourcesInACircle(t *testing.T) {
+// TestSourcesInACircleAreAnError fails when a hostile store whose versions name each
+// other as source hangs or ends the daemon.
+func TestSourcesInACircleAreAnError(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	for name, source := range map[string]string{"a": "models:/b/1", "b": "models:/a/latest"} {
 		p := filepath.Join(dir, "models", name, "version-1")

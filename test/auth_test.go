@@ -9,9 +9,11 @@ import (
 	"testing"
 )
 
-// A server with MLflow's basic-auth app: wrong credentials are refused at the
-// mount, a user sees what the server lets him see, and the password is nowhere.
-func TestBasicAuth(t *testing.T) {
+// TestBasicAuthIsKeptTo fails when wrong credentials for a server with MLflow's
+// basic-auth app are not refused at the mount, a user sees what the server does
+// not let him see, or the password is somewhere.
+func TestBasicAuthIsKeptTo(t *testing.T) {
+	t.Parallel()
 	const admin, password = "admin", "s3cret-Admin-password"
 	const guest, guestPassword = "guest", "s3cret-Guest-password"
 	dir := t.TempDir()

@@ -14,9 +14,11 @@ import (
 	"time"
 )
 
-// A mount in the background returns when it answers, or says why it does not,
-// with the exit code that it has in the foreground; it writes its log to a file.
-func TestDaemon(t *testing.T) {
+// TestDaemonReturnsWhenItAnswers fails when a mount in the background does not
+// return when it answers, or does not say why it does not, with the exit code
+// that it has in the foreground; or when its log is not in its file.
+func TestDaemonReturnsWhenItAnswers(t *testing.T) {
+	t.Parallel()
 	e := newEngineFiles(t, map[string]int{"f": 1 << 20})
 	home := t.TempDir()
 	dir, err := os.MkdirTemp(work, "mnt-")
@@ -76,16 +78,15 @@ func TestDaemon(t *testing.T) {
 func startServerLess(t *testing.T) string {
 	t.Helper()
 	p := proxyTo(t, "http://127.0.0.1:1")
-	p.faults(func(w http.ResponseWriter, _ *http.Request) bool { w.WriteHeader(404); return true }, nil)
+	p.Break(func(w http.ResponseWriter, _ *http.Request) bool { w.WriteHeader(404); return true }, nil)
 	return p.URL
 }
 
-// mount(8) mounts by our helper, with options in its own form, and so does a
-// line of fstab(5).
-func TestMountHelper(t *testing.T) {
-	if os.Getuid() != 0 {
-		t.Fatal("this test has mount(8) call a helper: run it as root")
-	}
+// TestMountHelperTakesOptions fails when mount(8) or a line of fstab(5) does not
+// mount by our helper, with options in its own form.
+func TestMountHelperTakesOptions(t *testing.T) {
+	t.Parallel()
+	needsRoot(t, "it has mount(8) call a helper")
 	bin, err := shipped()
 	if err != nil {
 		t.Fatal(err)
@@ -135,8 +136,10 @@ func TestMountHelper(t *testing.T) {
 	}
 }
 
-// systemd is told when the mount answers, and that it goes on.
-func TestSystemdNotify(t *testing.T) {
+// TestSystemdIsTold fails when systemd is not told when the mount answers, or
+// that it goes on.
+func TestSystemdIsTold(t *testing.T) {
+	t.Parallel()
 	socket := filepath.Join(t.TempDir(), "notify")
 	l, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socket, Net: "unixgram"})
 	if err != nil {
@@ -166,9 +169,11 @@ func TestSystemdNotify(t *testing.T) {
 	e.same(t, m, "f")
 }
 
-// Settings come from the command line, the environment and a file, in that
-// order; a name that is none has the nearest one said.
-func TestConfig(t *testing.T) {
+// TestSettingsHaveAnOrder fails when settings do not come from the command line,
+// the environment and a file, in that order; or when for a name that is none the
+// nearest one is not said.
+func TestSettingsHaveAnOrder(t *testing.T) {
+	t.Parallel()
 	home := t.TempDir()
 	file := filepath.Join(home, ".config", "mlflowfs", "config.yaml")
 	write := func(text string) {

@@ -12,9 +12,11 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// The demo makes a store that the real MLflow reads, with a model that it
-// loads; shows it; and leaves nothing but what it was given a place for.
-func TestDemo(t *testing.T) {
+// TestDemoShowsARealStore fails when the demo makes a store that the real MLflow
+// does not read, does not show it, or leaves more than what it was given a place
+// for.
+func TestDemoShowsARealStore(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	for round := range 2 { // the second time it finds its store
 		c := mlflowfs(t, nil, "demo", dir)
@@ -61,8 +63,10 @@ func TestDemo(t *testing.T) {
 	refuses(t, 2, nil, []string{"demo", "a", "b"}, "one directory")
 }
 
-// The demo's tables are those that MLflow makes.
-func TestDemoSchema(t *testing.T) {
+// TestDemoSchemaIsMLflows fails when the demo's tables are not those that MLflow
+// makes.
+func TestDemoSchemaIsMLflows(t *testing.T) {
+	t.Parallel()
 	ours, err := os.ReadFile("../cmd/mlflowfs/demo_schema.sql")
 	if err != nil {
 		t.Fatal(err)

@@ -8,8 +8,10 @@ import (
 	"time"
 )
 
-// The doctor finds what is well, and for what is not says how to mend it.
-func TestDoctor(t *testing.T) {
+// TestDoctorSaysWhatToMend fails when the doctor does not find what is well, or
+// does not say how to mend what is not.
+func TestDoctorSaysWhatToMend(t *testing.T) {
+	t.Parallel()
 	doctor := func(code int, env []string, args ...string) string {
 		t.Helper()
 		out, err := mlflowfs(t, append(fast, env...), append([]string{"doctor", "--cache-dir", t.TempDir()}, args...)...).CombinedOutput()
@@ -39,12 +41,12 @@ func TestDoctor(t *testing.T) {
 	holds(doctor(1, nil, "http://127.0.0.1:1"), "BROKEN  server", "check the address")
 	holds(doctor(1, nil, startServerLess(t)), "is no MLflow tracking server")
 
-	p.faults(nil, func(r *http.Response) error {
+	p.Break(nil, func(r *http.Response) error {
 		r.Header.Set("Date", time.Now().Add(-time.Hour).UTC().Format(http.TimeFormat))
 		return nil
 	})
 	holds(doctor(0, nil, p.URL), "better  clock", "differ by 1h0m", "NTP")
-	p.faults(func(w http.ResponseWriter, _ *http.Request) bool { w.WriteHeader(401); return true }, nil)
+	p.Break(func(w http.ResponseWriter, _ *http.Request) bool { w.WriteHeader(401); return true }, nil)
 	out := doctor(1, nil, strings.Replace(p.URL, "://", "://me:s3cret@", 1))
 	holds(out, "BROKEN  credentials", "MLFLOW_TRACKING_USERNAME")
 	if strings.Contains(out, "s3cret") {

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -15,68 +14,70 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/mlflowfs/mlflowfs/test/count"
+	"github.com/mlflowfs/mlflowfs/test/fault"
 )
 
-// slowBody lets bytes through at a rate, in bytes a second.
-type slowBody struct {
-	io.ReadCloser
-	rate int
-}
-
-func (b slowBody) Read(p []byte) (int, error) {
-	n, err := b.ReadCloser.Read(p[:min(len(p), 64<<10)])
-	time.Sleep(time.Duration(n) * time.Second / time.Duration(b.rate))
-	return n, err
-}
-
-// A download that is killed leaves nothing under the final name, and goes on
-// where it was: the store sends no piece twice that was there whole.
+// TestDownloadResumes fails when a download that is killed leaves something under
+// the final name, when it fetches again a piece that was there whole, or when it
+// mixes two contents.
 func TestDownloadResumes(t *testing.T) {
-	const size = 200<<20 + 5
+	t.Parallel()
+	const size, part = 200<<20 + 5, 150 << 20 // in pieces of 16 MiB, eight at a time
 	or, o := originAt(t, "s3"), theObjects(t)
 	file := fileOf(t, size)
-	o.put(t, "s3", "own/resume/big.bin", file)
-	store := s3Proxy(t)
-	viaProxy := join(s3Env(store.Listener.Addr().String()), fast, []string{"MLFLOW_TRACKING_URI=" + or.server.url()})
+	// begun starts a download, and gives it as soon as a part has come and no more
+	// does.
+	begun := func(t *testing.T, name, dst string) (c *exec.Cmd, errs *bytes.Buffer, store *count.Origin, again func() ([]byte, error)) {
+		t.Helper()
+		key := "own/resume/" + name
+		o.put(t, "s3", key, file)
+		store = s3Proxy(t)
+		env := join(s3Env(store.Addr()), fast, []string{"MLFLOW_TRACKING_URI=" + or.server.url()})
+		args := []string{"download", "--dst", dst, "s3://" + bucket + "/" + key}
+		quota := fault.NewQuota(part)
+		t.Cleanup(quota.Open)
+		store.Break(nil, func(r *http.Response) error {
+			quota.Hold(r)
+			return nil
+		})
+		c, errs = mlflowfs(t, env, args...), &bytes.Buffer{}
+		c.Stderr = errs
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case <-quota.Spent():
+		case <-time.After(time.Minute):
+			t.Fatal("too little comes")
+		}
+		return c, errs, store, func() ([]byte, error) {
+			store.Break(nil, nil)
+			return command(t, env, args...)
+		}
+	}
 	for name, sig := range map[string]syscall.Signal{"killed": syscall.SIGKILL, "interrupted": syscall.SIGINT} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			dst := t.TempDir()
-			final := filepath.Join(dst, "big.bin")
-			args := []string{"download", "--dst", dst, "s3://" + bucket + "/own/resume/big.bin"}
-			store.faults(nil, func(r *http.Response) error {
-				r.Body = slowBody{r.Body, 8 << 20}
-				return nil
-			})
-			store.reset()
-			c := mlflowfs(t, viaProxy, args...)
-			var errs bytes.Buffer
-			c.Stderr = &errs
-			if err := c.Start(); err != nil {
-				t.Fatal(err)
-			}
-			waitFor(t, "too little comes", 60e9, func() bool {
-				store.mu.Lock()
-				defer store.mu.Unlock()
-				return store.bytes > 150<<20
-			})
+			final := filepath.Join(dst, name)
+			c, errs, store, again := begun(t, name, dst)
 			c.Process.Signal(sig)
 			c.Wait()
 			if _, err := os.Stat(final); !errors.Is(err, os.ErrNotExist) {
 				t.Errorf("half a file has the final name: %v", err)
 			}
 			if sig == syscall.SIGINT && (c.ProcessState.ExitCode() != 1 || !strings.Contains(errs.String(), "goes on from here")) {
-				t.Errorf("exit %d: %s", c.ProcessState.ExitCode(), &errs)
+				t.Errorf("exit %d: %s", c.ProcessState.ExitCode(), errs)
 			}
-			_, before := store.reset()
-			store.faults(nil, nil)
-
-			// A second one at the same time is refused, and spoils nothing.
-			out, err := command(t, viaProxy, args...)
+			_, before := store.Reset()
+			out, err := again()
 			if err != nil || strings.TrimSpace(string(out)) != final || sumOf(t, final) != sumOf(t, file) {
 				t.Errorf("%s, %v", out, err)
 			}
-			// What was on its way when it ended comes again: eight pieces of 16 MiB at most.
-			if _, n := store.reset(); n > size-16<<20 || before+n > size+8*16<<20 {
+			// What was on its way when it ended comes again: eight pieces at most.
+			if _, n := store.Reset(); n > size-16<<20 || before+n > size+8*16<<20 {
 				t.Errorf("%d bytes came before, %d after, of %d", before, n, int64(size))
 			}
 			if left, _ := os.ReadDir(dst); len(left) != 1 {
@@ -84,26 +85,12 @@ func TestDownloadResumes(t *testing.T) {
 			}
 		})
 	}
-
 	t.Run("another content meanwhile", func(t *testing.T) {
+		t.Parallel()
 		dst := t.TempDir()
-		store.faults(nil, func(r *http.Response) error {
-			r.Body = slowBody{r.Body, 8 << 20}
-			return nil
-		})
-		store.reset()
-		c := mlflowfs(t, viaProxy, "download", "--dst", dst, "s3://"+bucket+"/own/resume/big.bin")
-		if err := c.Start(); err != nil {
-			t.Fatal(err)
-		}
-		waitFor(t, "too little comes", 60e9, func() bool {
-			store.mu.Lock()
-			defer store.mu.Unlock()
-			return store.bytes > 150<<20
-		})
+		c, _, _, again := begun(t, "changed", dst)
 		c.Process.Kill()
 		c.Wait()
-		store.faults(nil, nil)
 		b, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
@@ -113,30 +100,29 @@ func TestDownloadResumes(t *testing.T) {
 		if err := os.WriteFile(other, b, 0o644); err != nil {
 			t.Fatal(err)
 		}
-		o.put(t, "s3", "own/resume/big.bin", other)
-		out, err := command(t, viaProxy, "download", "--dst", dst, "s3://"+bucket+"/own/resume/big.bin")
-		if err != nil || sumOf(t, filepath.Join(dst, "big.bin")) != sumOf(t, other) {
+		o.put(t, "s3", "own/resume/changed", other)
+		out, err := again()
+		if err != nil || sumOf(t, filepath.Join(dst, "changed")) != sumOf(t, other) {
 			t.Errorf("%s, %v", out, err)
 		}
 	})
 }
 
-// A byte that is wrong on its way is found by the store's checksum, and
-// nothing gets the final name.
-func TestDownloadChecks(t *testing.T) {
+// TestDownloadChecksWhatCame fails when a byte that is wrong on its way is not
+// found by the store's checksum, or when the file gets the final name.
+func TestDownloadChecksWhatCame(t *testing.T) {
+	t.Parallel()
 	o := theObjects(t)
 	store := s3Proxy(t)
 	gcs := proxyTo(t, "http://"+o.gcs)
-	gcs.mu.Lock()
-	gcs.host = o.gcs // which it looks at
-	gcs.mu.Unlock()
+	gcs.As(o.gcs) // which it looks at
 	azure := proxyTo(t, "http://"+o.azure)
 	for _, c := range []struct {
 		store string
-		p     *proxy
+		p     *count.Origin
 		env   []string
 	}{
-		{"s3", store, s3Env(store.Listener.Addr().String())},
+		{"s3", store, s3Env(store.Addr())},
 		{"gs", gcs, []string{"STORAGE_EMULATOR_HOST=" + gcs.URL}},
 		{"wasbs", azure, []string{strings.ReplaceAll(o.azureEnv()[0], "http://"+o.azure, azure.URL)}},
 	} {
@@ -149,9 +135,9 @@ func TestDownloadChecks(t *testing.T) {
 			file := fileOf(t, size)
 			o.put(t, c.store, key, file)
 			var bent atomic.Int64
-			c.p.faults(nil, func(r *http.Response) error {
+			c.p.Break(nil, func(r *http.Response) error {
 				if r.Request.Method == http.MethodGet && strings.HasSuffix(r.Request.URL.Path, filepath.Base(key)) && bent.CompareAndSwap(0, 1) {
-					r.Body = &bentBody{r.Body, false}
+					fault.Turn(r)
 				}
 				return nil
 			})
@@ -172,34 +158,20 @@ func TestDownloadChecks(t *testing.T) {
 	}
 }
 
-// bentBody is a body with one bit changed.
-type bentBody struct {
-	io.ReadCloser
-	done bool
-}
-
-func (b *bentBody) Read(p []byte) (int, error) {
-	n, err := b.ReadCloser.Read(p)
-	if n > 0 && !b.done {
-		p[n/2] ^= 4
-		b.done = true
-	}
-	return n, err
-}
-
-// Progress: a bar with bytes, rate and time left on a terminal; nothing with
-// --quiet, or of what is over soon.
-func TestDownloadProgress(t *testing.T) {
+// TestDownloadShowsProgress fails when a terminal shows no bar with bytes, rate and
+// time left, or when something is shown with --quiet, or of what is over soon.
+func TestDownloadShowsProgress(t *testing.T) {
+	t.Parallel()
 	or, o := originAt(t, "s3"), theObjects(t)
 	store := s3Proxy(t)
 	file := fileOf(t, 24<<20)
 	o.put(t, "s3", "own/progress/f.bin", file)
-	store.faults(nil, func(r *http.Response) error {
-		r.Body = slowBody{r.Body, 12 << 20}
+	store.Break(nil, func(r *http.Response) error {
+		fault.Pace(r, 12<<20)
 		return nil
 	})
-	env := join(s3Env(store.Listener.Addr().String()), []string{"TERM=xterm", "MLFLOW_TRACKING_URI=" + or.server.url()})
-	bin, err := binary()
+	env := join(s3Env(store.Addr()), []string{"TERM=xterm", "MLFLOW_TRACKING_URI=" + or.server.url()})
+	bin, err := shipped()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -225,9 +197,10 @@ func TestDownloadProgress(t *testing.T) {
 	}
 }
 
-// A local artifact's own path is printed and nothing copied, and with --dst
-// it is copied.
-func TestDownloadOfLocalArtifacts(t *testing.T) {
+// TestDownloadOfLocalArtifactsCopiesNothing fails when of a local artifact anything
+// but its own path is given, or when it is not copied with --dst.
+func TestDownloadOfLocalArtifactsCopiesNothing(t *testing.T) {
+	t.Parallel()
 	or := originAt(t, "path")
 	env := []string{"MLFLOW_TRACKING_URI=" + or.server.url(), "TMPDIR=" + t.TempDir()}
 	for arg, want := range map[string]string{
@@ -246,8 +219,10 @@ func TestDownloadOfLocalArtifacts(t *testing.T) {
 	}
 }
 
-// What can't be done is said in a sentence, with the exit code that tells why.
-func TestCommandErrors(t *testing.T) {
+// TestCommandErrorsSayWhy fails when what a command can't do is not said in a
+// sentence, or not with the exit code that tells why.
+func TestCommandErrorsSayWhy(t *testing.T) {
+	t.Parallel()
 	or, o := originAt(t, "s3"), theObjects(t)
 	dst := t.TempDir()
 	file := filepath.Join(dst, "file")
@@ -334,8 +309,10 @@ func TestCommandErrors(t *testing.T) {
 	}
 }
 
-// Credentials and settings are found where the stores' own clients find them.
-func TestOwnEnvironments(t *testing.T) {
+// TestCredentialsAreFoundWhereTheClientsFindThem fails when a store's credentials or
+// settings are not taken from where the store's own client takes them.
+func TestCredentialsAreFoundWhereTheClientsFindThem(t *testing.T) {
+	t.Parallel()
 	or, o := originAt(t, "s3"), theObjects(t)
 	home := t.TempDir()
 	if err := os.Mkdir(filepath.Join(home, ".aws"), 0o700); err != nil {
@@ -371,12 +348,10 @@ func TestOwnEnvironments(t *testing.T) {
 	}
 	// A session's token is sent to the store.
 	store := s3Proxy(t)
-	command(t, join(s3Env(store.Listener.Addr().String()), []string{"AWS_SESSION_TOKEN=s3cret-session"}), "ls", or.URI)
-	store.mu.Lock()
-	if len(store.headers) == 0 || store.headers[0].Get("X-Amz-Security-Token") != "s3cret-session" {
-		t.Errorf("the session's token is not sent: %v", store.headers)
+	command(t, join(s3Env(store.Addr()), []string{"AWS_SESSION_TOKEN=s3cret-session"}), "ls", or.URI)
+	if h := store.Headers(); len(h) == 0 || h[0].Get("X-Amz-Security-Token") != "s3cret-session" {
+		t.Errorf("the session's token is not sent: %v", h)
 	}
-	store.mu.Unlock()
 	// Straight from the database, the run's own store is read all the same.
 	db := "MLFLOW_TRACKING_URI=sqlite:///" + filepath.Join(or.server.dir, "mlflow.db")
 	if got, err := command(t, join(s3Env(o.s3), fast, []string{db}), "cat", "runs:/"+or.Run+"/d/e/f.txt"); string(got) != "deep" || err != nil {
@@ -388,9 +363,11 @@ func TestOwnEnvironments(t *testing.T) {
 	}
 }
 
-// Web addresses: MLflow's documentation has http://<host>/mlartifacts for a
-// server's artifacts; others are plain files, read with Range.
-func TestWebAddresses(t *testing.T) {
+// TestWebAddressesAreRead fails when an artifact at a web address is not read:
+// MLflow's documentation has http://<host>/mlartifacts for a server's artifacts;
+// others are plain files, read with Range.
+func TestWebAddressesAreRead(t *testing.T) {
+	t.Parallel()
 	or := originAt(t, "served 2.22")
 	rel := strings.TrimPrefix(or.URI, "mlflow-artifacts:/")
 	host := strings.TrimPrefix(or.server.url(), "http://")
@@ -453,8 +430,10 @@ func TestWebAddresses(t *testing.T) {
 	}
 }
 
-// uri/ shows the buckets and directories that were named, and no others.
-func TestMountURIs(t *testing.T) {
+// TestMountURIsShowsWhatWasNamed fails when uri/ does not show the buckets and
+// directories that were named, or shows others.
+func TestMountURIsShowsWhatWasNamed(t *testing.T) {
+	t.Parallel()
 	o := theObjects(t)
 	s3, gs, wasbs := originAt(t, "s3"), originAt(t, "gs"), originAt(t, "wasbs")
 	m := mountAt(t, s3.server.url(), append(o.env(), fast...), "--mount-uris", "s3://"+bucket+",gs://"+bucket+"/own/"+gs.Run, "--mount-uris", "wasbs://"+bucket+azureHost)

@@ -9,19 +9,21 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/mlflowfs/mlflowfs/test/count"
+	"github.com/mlflowfs/mlflowfs/test/fault"
 )
 
 // engineFiles is a finished run of the 3.17 server, with files on its disk,
 // behind a proxy that counts.
 type engineFiles struct {
-	*proxy
+	*count.Origin
 	run, dir string
 }
 
@@ -59,24 +61,9 @@ func (e *engineFiles) same(t *testing.T, m *mount, name string) {
 // fetched is how many bytes of artifacts the server has sent, and in how many
 // answers, since the last call.
 func (e *engineFiles) fetched() (n int64, asked int) {
-	requests, n := e.reset()
-	return n, count(requests, artifactsAPI+"/")
+	requests, n := e.Reset()
+	return n, count.Of(requests, artifactsAPI+"/")
 }
-
-// read is how many bytes the kernel has asked for, of a daemon that logs its
-// READs. Bytes, and not READs: a kernel that reclaims memory on its own (DAMON)
-// lets single pages of a file go at any time, and asks for them again.
-func (m *mount) read() (bytes int) {
-	for _, r := range readLine.FindAllStringSubmatch(m.log.String(), -1) {
-		n, _ := strconv.Atoi(r[1])
-		bytes += n
-	}
-	return bytes
-}
-
-var readLine = regexp.MustCompile(`: READ n\d+ \{Fh \d+ \[\d+ \+(\d+)\)`)
-
-var talkative = []string{"--debug-fuse", "--log-level", "debug"}
 
 func dropCaches(t *testing.T) {
 	t.Helper()
@@ -85,12 +72,11 @@ func dropCaches(t *testing.T) {
 	}
 }
 
-// A file that is complete and verified is read by the kernel alone, even with
-// its page cache dropped; without that, the page cache serves what it has.
+// TestNoReadReachesTheDaemon fails when the kernel asks for what it could read
+// itself: a file that is complete and verified, even with the page cache
+// dropped; or, without passthrough, what the page cache has.
 func TestNoReadReachesTheDaemon(t *testing.T) {
-	if os.Getuid() != 0 {
-		return // passthrough needs root; TestUnprivileged is without it
-	}
+	needsRoot(t, "passthrough needs it")
 	const size = 24 << 20
 	e := newEngineFiles(t, map[string]int{"big": size})
 	for _, c := range []struct {
@@ -103,73 +89,72 @@ func TestNoReadReachesTheDaemon(t *testing.T) {
 		{"page cache", []string{"--no-passthrough"}, size / 100, size * 9 / 10},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			m := mountAt(t, e.URL, nil, append(c.flags, talkative...)...)
+			m := mountAt(t, e.URL, nil, append(c.flags, count.Logged...)...)
 			e.same(t, m, "big")
-			time.Sleep(300 * time.Millisecond) // the last blocks reach the disk
-			first := m.read()
+			settled(func() int64 { return int64(m.cache().OriginRequests) }) // the last blocks reach the disk
+			first := m.reads().Bytes
 			if first < size {
 				t.Fatalf("the log tells of READs of %d bytes: the test does not see them", first)
 			}
 			e.same(t, m, "big")
-			if n := m.read() - first; n > c.kept {
+			if n := m.reads().Bytes - first; n > c.kept {
 				t.Errorf("%d bytes were asked for that the kernel has", n)
 			}
 			dropCaches(t)
-			before := m.read()
+			before := m.reads().Bytes
 			e.same(t, m, "big")
-			if n := m.read() - before; n < c.again || n > 2*c.again {
+			if n := m.reads().Bytes - before; n < c.again || n > 2*c.again {
 				t.Errorf("%d bytes were asked for with the page cache dropped", n)
 			}
 			if n, _ := e.fetched(); n > size {
 				t.Errorf("%d bytes were fetched of a file of %d", n, size)
 			}
 		})
-		e.reset()
+		e.Reset()
 	}
 }
 
-// A handle that was opened before the content was complete keeps to the page
-// cache, and one that is opened beside it, too; the next one is passed.
+// TestPassedAndCachedDoNotMix fails when a file that is open through the page
+// cache is opened in another way beside it, which the kernel refuses; or when it
+// is not passed through once that is closed.
 func TestPassedAndCachedDoNotMix(t *testing.T) {
-	if os.Getuid() != 0 {
-		return
-	}
+	needsRoot(t, "passthrough needs it")
 	const size = 8 << 20
 	e := newEngineFiles(t, map[string]int{"f": size})
-	m := mountAt(t, e.URL, nil, talkative...)
+	m := mountAt(t, e.URL, nil, count.Logged...)
 	path := m.path("runs", e.run, "f")
 	early, err := os.Open(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for range 3 {
-		e.same(t, m, "f")
-		time.Sleep(100 * time.Millisecond)
-	}
-	dropCaches(t)
-	before := m.read()
 	e.same(t, m, "f")
-	if m.read() == before {
+	settled(func() int64 { return int64(m.cache().OriginRequests) })
+	e.same(t, m, "f")
+	dropCaches(t)
+	before := m.reads().Bytes
+	e.same(t, m, "f")
+	if m.reads().Bytes == before {
 		t.Error("a second kind of open beside a cached one")
 	}
-	early.Close()
-	time.Sleep(100 * time.Millisecond)
+	early.Close() // the kernel tells of it a little later
+	waitFor(t, "the daemon does not hear of the close", 5*time.Second, func() bool { return strings.Contains(m.log.String(), ": RELEASE n") })
 	passed, err := os.Open(path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer passed.Close()
-	before = m.read()
+	before = m.reads().Bytes
 	dropCaches(t)
 	e.same(t, m, "f")
-	if n := m.read() - before; n > 0 {
+	if n := m.reads().Bytes - before; n > 0 {
 		t.Errorf("%d bytes of a file that is complete were asked for", n)
 	}
 }
 
-// A touched file of a model comes whole, head and tail first, and is in the
-// page cache before anybody asks; without the push it is not.
-func TestPushedPages(t *testing.T) {
+// TestPagesArePushedBeforeTheyAreAskedFor fails when a touched file of a model is
+// not in the page cache by the time that a program reads on; without the push it
+// is not.
+func TestPagesArePushedBeforeTheyAreAskedFor(t *testing.T) {
 	const size = 32 << 20
 	for _, c := range []struct {
 		flags       []string
@@ -179,7 +164,7 @@ func TestPushedPages(t *testing.T) {
 		{[]string{"--no-push"}, size / 2, 2 * size},
 	} {
 		e := newEngineFiles(t, map[string]int{"m/MLmodel": 10, "m/weights": size})
-		m := mountAt(t, e.URL, nil, append(c.flags, talkative...)...)
+		m := mountAt(t, e.URL, nil, append(c.flags, count.Logged...)...)
 		f, err := os.Open(m.path("runs", e.run, "m", "weights"))
 		if err != nil {
 			t.Fatal(err)
@@ -194,17 +179,18 @@ func TestPushedPages(t *testing.T) {
 			got += n
 			return got >= size
 		})
-		time.Sleep(500 * time.Millisecond)
-		before := m.read()
+		settled(func() int64 { return m.status().FUSE.PushedBytes })
+		before := m.reads().Bytes
 		e.same(t, m, "m/weights")
-		if n := m.read() - before; n < c.least || n > c.most {
+		if n := m.reads().Bytes - before; n < c.least || n > c.most {
 			t.Errorf("%v: %d bytes were asked for after the file had come", c.flags, n)
 		}
 	}
 }
 
-// A directory of what is finished is listed once, and then from the kernel's
-// memory; one that may change is listed anew.
+// TestSettledDirectoriesAreListedOnce fails when a directory of what is finished is
+// listed twice, and not from the kernel's memory; or when one that may change is
+// not listed anew.
 func TestSettledDirectoriesAreListedOnce(t *testing.T) {
 	e := newEngineFiles(t, map[string]int{"d/a": 1, "d/b": 2})
 	s := shared.get(t, "server 3.17")
@@ -212,9 +198,9 @@ func TestSettledDirectoriesAreListedOnce(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(s.server.artifacts(), "0", running, "artifacts", "d", "c"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	m := mountAt(t, e.URL, nil, talkative...)
+	m := mountAt(t, e.URL, nil, count.Logged...)
 	listed := func() int {
-		time.Sleep(200 * time.Millisecond) // the last lines come
+		m.status() // its own requests are behind all that came before
 		return strings.Count(m.log.String(), ": READDIRPLUS n")
 	}
 	for _, c := range []struct {
@@ -237,9 +223,11 @@ func TestSettledDirectoriesAreListedOnce(t *testing.T) {
 	}
 }
 
-// What is cached outlives a remount, and a daemon that is killed.
+// TestRemountAsksForNothing fails when what is cached is asked for again after a
+// remount.
 func TestRemountAsksForNothing(t *testing.T) {
-	const size = 48 << 20
+	t.Parallel()
+	const size = 24 << 20
 	e := newEngineFiles(t, map[string]int{"big": size, "small/a": 10, "small/b": 4096})
 	cache := []string{"MLFLOWFS_CACHE_DIR=" + t.TempDir()}
 	m := mountAt(t, e.URL, cache)
@@ -247,7 +235,7 @@ func TestRemountAsksForNothing(t *testing.T) {
 		e.same(t, m, n)
 	}
 	m.stop()
-	e.reset()
+	e.Reset()
 	m = mountAt(t, e.URL, cache)
 	for _, n := range []string{"big", "small/a", "small/b"} {
 		e.same(t, m, n)
@@ -255,15 +243,21 @@ func TestRemountAsksForNothing(t *testing.T) {
 	if n, asked := e.fetched(); n > 0 || asked > 0 {
 		t.Errorf("%d bytes in %d answers after the remount", n, asked)
 	}
+	if did := m.cache(); did.Hits() < size>>17 || did.DiskHits == 0 || did.Misses > 0 {
+		t.Errorf("after the remount: %+v", did)
+	}
 }
 
-func TestKilledWhileFilling(t *testing.T) {
+// TestKilledWhileFillingGoesOn fails when what came before a daemon was killed is
+// fetched again.
+func TestKilledWhileFillingGoesOn(t *testing.T) {
+	t.Parallel()
 	const size = 64 << 20
 	e := newEngineFiles(t, map[string]int{"big": size})
 	var sent int64
-	e.faults(nil, func(resp *http.Response) error {
+	e.Break(nil, func(resp *http.Response) error {
 		if isArtifact(resp.Request) {
-			resp.Body = &slowed{resp.Body}
+			fault.Pace(resp, 13<<20)
 		}
 		return nil
 	})
@@ -274,7 +268,7 @@ func TestKilledWhileFilling(t *testing.T) {
 		if err := c.Start(); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(700 * time.Millisecond)
+		waitFor(t, "nothing comes", 20*time.Second, func() bool { return e.Bytes() > 6<<20 })
 		m.killed = true
 		m.cmd.Process.Kill()
 		c.Wait()
@@ -283,7 +277,7 @@ func TestKilledWhileFilling(t *testing.T) {
 		n, _ := e.fetched()
 		sent += n
 	}
-	e.faults(nil, nil)
+	e.Break(nil, nil)
 	m := mountAt(t, e.URL, cache)
 	e.same(t, m, "big")
 	n, _ := e.fetched()
@@ -292,35 +286,33 @@ func TestKilledWhileFilling(t *testing.T) {
 	}
 }
 
-// slowed is a body that comes slowly.
-type slowed struct{ io.ReadCloser }
-
-func (s *slowed) Read(p []byte) (int, error) {
-	time.Sleep(5 * time.Millisecond)
-	return s.ReadCloser.Read(p[:min(len(p), 64<<10)])
-}
-
-// Two daemons on one directory: what one has fetched, the other has.
+// TestTwoDaemonsShareOneCache fails when of two daemons on one directory one
+// fetches what the other has, or gives a wrong byte while the other evicts.
 func TestTwoDaemonsShareOneCache(t *testing.T) {
+	t.Parallel()
 	e := newEngineFiles(t, map[string]int{"a": 20 << 20, "b": 20 << 20})
 	cache := []string{"MLFLOWFS_CACHE_DIR=" + t.TempDir()}
-	x, y := mountAt(t, e.URL, cache), mountAt(t, e.URL, cache)
+	x, y := mountRaced(t, e.URL, cache), mountRaced(t, e.URL, cache)
 	e.same(t, x, "a")
 	e.same(t, y, "b")
-	time.Sleep(300 * time.Millisecond)
-	e.reset()
+	settled(func() int64 { return int64(x.cache().OriginRequests + y.cache().OriginRequests) })
+	e.Reset()
+	before := y.cache()
 	e.same(t, y, "a")
 	e.same(t, x, "b")
 	if n, asked := e.fetched(); n > 0 {
 		t.Errorf("%d bytes in %d answers", n, asked)
 	}
+	if did := y.cache().Since(before); did.DiskHits == 0 && did.OriginRequests == 0 && did.Misses > 0 {
+		t.Errorf("what the other has fetched: %+v", did)
+	}
 	// Both at once, with a bound that has one of them evict what the other reads.
 	small := []string{"--cache-size", "24MiB"}
-	x, y = mountAt(t, e.URL, cache, small...), mountAt(t, e.URL, cache, small...)
+	x, y = mountRaced(t, e.URL, cache, small...), mountRaced(t, e.URL, cache, small...)
 	var wg sync.WaitGroup
 	for _, m := range []*mount{x, y} {
 		wg.Go(func() {
-			for range 4 {
+			for range 3 {
 				e.same(t, m, "a")
 				e.same(t, m, "b")
 			}
@@ -329,10 +321,13 @@ func TestTwoDaemonsShareOneCache(t *testing.T) {
 	wg.Wait()
 }
 
+// TestEightProcessesOneFetch fails when eight programs that read one cold file
+// cost the origin more than that file.
 func TestEightProcessesOneFetch(t *testing.T) {
+	t.Parallel()
 	const size = 40<<20 + 11
 	e := newEngineFiles(t, map[string]int{"big": size})
-	m := mountAt(t, e.URL, nil)
+	m := mountRaced(t, e.URL, nil)
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() { e.same(t, m, "big") })
@@ -343,9 +338,10 @@ func TestEightProcessesOneFetch(t *testing.T) {
 	}
 }
 
-// A hundredth of a large file, read at random, moves little more than itself,
-// and a fill that is switched off moves nothing.
+// TestRandomReadsMoveLittle fails when a hundredth of a large file, read at random,
+// moves more than twice itself.
 func TestRandomReadsMoveLittle(t *testing.T) {
+	t.Parallel()
 	e := newEngineFiles(t, map[string]int{"small": 1})
 	const size = 10 << 30
 	if err := os.Truncate(filepath.Join(e.dir, "small"), size); err != nil { // with holes
@@ -366,14 +362,15 @@ func TestRandomReadsMoveLittle(t *testing.T) {
 		}
 		n += int64(len(buf))
 	}
-	time.Sleep(200 * time.Millisecond)
+	settled(e.Bytes)
 	if got, _ := e.fetched(); got > 2*n {
 		t.Errorf("%d bytes read moved %d", n, got)
 	}
 }
 
-// Small files of one directory come together: each once, and the program that
-// reads them one after another does not wait for each.
+// TestSmallFilesComeTogether fails when the small files of a directory are not
+// fetched each once, or when a program that reads them one after another waits
+// for each.
 func TestSmallFilesComeTogether(t *testing.T) {
 	const n, far = 200, 20 * time.Millisecond
 	files := map[string]int{}
@@ -381,7 +378,7 @@ func TestSmallFilesComeTogether(t *testing.T) {
 		files[fmt.Sprintf("d/%03d", i)] = 1000 + i
 	}
 	e := newEngineFiles(t, files)
-	e.faults(func(_ http.ResponseWriter, r *http.Request) bool {
+	e.Break(func(_ http.ResponseWriter, r *http.Request) bool {
 		if isArtifact(r) {
 			time.Sleep(far)
 		}
@@ -391,7 +388,7 @@ func TestSmallFilesComeTogether(t *testing.T) {
 	if _, err := os.ReadDir(m.path("runs", e.run, "d")); err != nil {
 		t.Fatal(err)
 	}
-	e.reset()
+	e.Reset()
 	begin := time.Now()
 	for i := range n {
 		name := fmt.Sprintf("d/%03d", i)
@@ -411,7 +408,10 @@ func TestSmallFilesComeTogether(t *testing.T) {
 	t.Logf("%v", took)
 }
 
+// TestWarmEvictPin fails when what was warmed is fetched again, when what is
+// pinned goes for others, or when what is evicted stays.
 func TestWarmEvictPin(t *testing.T) {
+	t.Parallel()
 	const size = 6 << 20
 	e := newEngineFiles(t, map[string]int{"m/MLmodel": 10, "m/w.bin": size, "m/sub/x.bin": size, "m/notes.txt": 100})
 	dir := t.TempDir()
@@ -436,12 +436,15 @@ func TestWarmEvictPin(t *testing.T) {
 		t.Errorf("warm fetched %d bytes of what was missing", n)
 	}
 	m := mountAt(t, e.URL, env)
-	e.reset()
+	e.Reset()
 	for _, name := range []string{"m/w.bin", "m/sub/x.bin", "m/notes.txt"} {
 		e.same(t, m, name)
 	}
 	if n, _ := e.fetched(); n > 0 {
 		t.Errorf("%d bytes were fetched of what is warm", n)
+	}
+	if did := m.cache(); did.DiskHits == 0 || did.Misses > 0 || did.OriginRequests > 0 {
+		t.Errorf("of what is warm: %+v", did)
 	}
 	m.stop()
 
@@ -453,7 +456,7 @@ func TestWarmEvictPin(t *testing.T) {
 	small := mountAt(t, other.URL, env, "--cache-size", "24MiB")
 	other.same(t, small, "other")
 	small.stop()
-	e.reset()
+	e.Reset()
 	say("warm", "--include", "w.bin", uri)
 	if n, _ := e.fetched(); n > 0 {
 		t.Errorf("what was pinned was fetched again: %d bytes", n)
@@ -461,7 +464,7 @@ func TestWarmEvictPin(t *testing.T) {
 	if out := say("evict", uri); !strings.Contains(out, "freed") {
 		t.Error(out)
 	}
-	e.reset()
+	e.Reset()
 	say("warm", "--include", "w.bin", uri)
 	if n, _ := e.fetched(); n != size {
 		t.Errorf("%d bytes came after the eviction", n)
@@ -476,13 +479,14 @@ func TestWarmEvictPin(t *testing.T) {
 	refuses(t, 1, env, []string{"warm", "--cache-size", "16MiB", "runs:/" + other.run}, "room")
 }
 
-// A warm that is killed goes on where it was.
+// TestWarmGoesOn fails when a warm that is killed begins anew.
 func TestWarmGoesOn(t *testing.T) {
+	t.Parallel()
 	const size = 64 << 20
 	e := newEngineFiles(t, map[string]int{"big": size})
-	e.faults(nil, func(resp *http.Response) error {
+	e.Break(nil, func(resp *http.Response) error {
 		if isArtifact(resp.Request) {
-			resp.Body = &slowed{resp.Body}
+			fault.Pace(resp, 13<<20)
 		}
 		return nil
 	})
@@ -491,27 +495,24 @@ func TestWarmGoesOn(t *testing.T) {
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(2 * time.Second)
+	waitFor(t, "too little comes", 20*time.Second, func() bool { return e.Bytes() > size/4 })
 	c.Process.Kill()
 	c.Wait()
-	e.faults(nil, nil)
-	if n, _ := e.fetched(); n == 0 {
-		t.Fatal("nothing came before the kill")
-	}
+	e.Break(nil, nil)
+	e.Reset()
 	if _, err := command(t, env, "warm", "runs:/"+e.run); err != nil {
 		t.Fatal(err)
 	}
-	if n, _ := e.fetched(); n >= size {
+	if n, _ := e.fetched(); n > size*7/8 {
 		t.Errorf("%d bytes came again", n)
 	}
 }
 
-// A cache on a disk without room: what is read is right, a twentieth of the
-// disk stays free, and memory serves.
-func TestCacheOnAFullDisk(t *testing.T) {
-	if os.Getuid() != 0 {
-		return // root makes the disk
-	}
+// TestCacheLeavesAPartOfTheDiskFree fails when what is read with a cache on a disk
+// without room is wrong, or when a twentieth of the disk does not stay free.
+func TestCacheLeavesAPartOfTheDiskFree(t *testing.T) {
+	t.Parallel()
+	needsRoot(t, "it makes a small disk")
 	e := newEngineFiles(t, map[string]int{"a": 30 << 20, "b": 30 << 20, "c": 30 << 20})
 	disk := t.TempDir()
 	if err := syscall.Mount("tmpfs", disk, "tmpfs", 0, "size=64m"); err != nil {
@@ -531,22 +532,15 @@ func TestCacheOnAFullDisk(t *testing.T) {
 	m.stop()
 }
 
-// 64 sequential and 64 random readers with a budget of 256 MiB.
-func TestMemoryBudget(t *testing.T) {
+// TestMemoryStaysInItsBudget fails when 64 sequential and 64 random readers have a
+// mount take more memory than its limit allows, or when one of them starves.
+func TestMemoryStaysInItsBudget(t *testing.T) {
 	e := newEngineFiles(t, map[string]int{"a": 200 << 20, "b": 200 << 20, "c": 200 << 20})
-	bin := filepath.Join(t.TempDir(), "mlflowfs") // without the race detector's memory
-	if out, err := exec.Command("go", "build", "-o", bin, "../cmd/mlflowfs").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
 	for _, dir := range []string{t.TempDir(), "none"} {
-		point := t.TempDir()
-		c := exec.Command(bin, "mount", "--tracking-uri", e.URL, "--memory-limit", "256MiB", "--cache-dir", dir, point)
-		c.Env = append(os.Environ(), noMetadata)
-		m := launch(t, point, c)
-		t.Cleanup(m.stop)
+		m := mountAt(t, e.URL, []string{"MLFLOWFS_CACHE_DIR=" + dir}, "--memory-limit", "256MiB")
 		out, err := output("python3", "-c", `
 import os, random, sys, threading, time
-files, end, slow = sys.argv[1:], time.time() + 15, [0] * 128
+files, end, slow = sys.argv[1:], time.time() + 8, [0] * 128
 def sequential(i):
     fd, buf = os.open(files[i % 3], os.O_RDONLY), bytearray(1 << 20)
     size = os.fstat(fd).st_size
@@ -569,7 +563,7 @@ print(max(slow))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if slowest, err := strconv.ParseFloat(strings.TrimSpace(string(out)), 64); err != nil || slowest > 10 { // of 15 s on two cores, which may be slow ones: nobody starves
+		if slowest, err := strconv.ParseFloat(strings.TrimSpace(string(out)), 64); err != nil || slowest > 6 { // of 8 s on two cores, which may be slow ones: nobody starves
 			t.Errorf("--cache-dir %s: a reader waited %s s (%v)", dir, out, err)
 		}
 		if peak := peakOf(t, m.cmd.Process.Pid); peak > 320 {

@@ -1,7 +1,13 @@
 package test
 
 import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"os"
 	"os/exec"
+	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -9,9 +15,10 @@ import (
 
 const module = "github.com/mlflowfs/mlflowfs"
 
-// Imports run one way: each package may import those named here, of ours, and
-// go-fuse is imported by fs alone.
+// TestImportsRunOneWay fails when a package imports one of ours that it may not,
+// or when go-fuse is imported elsewhere than in fs.
 func TestImportsRunOneWay(t *testing.T) {
+	t.Parallel()
 	may := map[string][]string{
 		"cmd/mlflowfs":     {"cache", "fs", "resolve", "resolve/artifact", "resolve/mlflow"},
 		"fs":               {"cache", "resolve", "resolve/artifact", "resolve/mlflow"},
@@ -21,6 +28,9 @@ func TestImportsRunOneWay(t *testing.T) {
 		"cache":            {},
 		"test":             {},
 		"test/link":        {},
+		"test/count":       {},
+		"test/fault":       {"test/count"},
+		"test/run":         {},
 	}
 	out, err := exec.Command("go", "list", "-f", `{{.ImportPath}}{{range .Imports}} {{.}}{{end}}`, module+"/...").Output()
 	if err != nil {
@@ -37,7 +47,7 @@ func TestImportsRunOneWay(t *testing.T) {
 			if own, ok := strings.CutPrefix(imp, module+"/"); ok && !slices.Contains(allowed, own) {
 				t.Errorf("%s imports %s", pkg, own)
 			}
-			if strings.Contains(imp, "hanwen/go-fuse") && pkg != "fs" {
+			if strings.Contains(imp, "hanwen/go-fuse") && pkg != "fs" && pkg != "test/fault" {
 				t.Errorf("%s imports go-fuse", pkg)
 			}
 			for _, driver := range []string{"gocloud.dev/blob/", "github.com/aws/aws-sdk-go-v2/service/", "github.com/Azure/", "cloud.google.com/"} {
@@ -55,3 +65,109 @@ func TestImportsRunOneWay(t *testing.T) {
 		}
 	}
 }
+
+// testFunctions are the tests of a directory's package, with what stands above
+// each.
+func testFunctions(t *testing.T, dir string) map[string]string {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(dir, "*_test.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := map[string]string{}
+	for _, name := range files {
+		f, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.ParseComments|parser.SkipObjectResolution)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range f.Decls {
+			fn, ok := d.(*ast.FuncDecl)
+			if ok && fn.Recv == nil && fn.Name.Name != "TestMain" && (strings.HasPrefix(fn.Name.Name, "Test") || strings.HasPrefix(fn.Name.Name, "Fuzz")) {
+				found[fn.Name.Name] = fn.Doc.Text()
+			}
+		}
+	}
+	return found
+}
+
+// testDirs are the packages that have tests.
+var testDirs = []string{"../cache", "../cmd/mlflowfs", "../fs", "../resolve", "../resolve/artifact", "../resolve/mlflow", ".", "count", "fault", "run"}
+
+// TestEachTestSaysWhatWouldBreak fails when a test does not say in its first line
+// when it fails, so that who sees it fail knows what is broken.
+func TestEachTestSaysWhatWouldBreak(t *testing.T) {
+	t.Parallel()
+	n := 0
+	for _, dir := range testDirs {
+		for name, doc := range testFunctions(t, dir) {
+			n++
+			if !strings.HasPrefix(doc, name+" fails when") {
+				t.Errorf("%s: the comment of %s does not begin with \"%s fails when\": %q", dir, name, name, doc)
+			}
+		}
+	}
+	if n < 150 {
+		t.Errorf("only %d tests were found", n)
+	}
+}
+
+var (
+	promiseRow = regexp.MustCompile(`(?m)^\| (.+) \| (.+) \|$`)
+	namedTest  = regexp.MustCompile("`((?:Test|Fuzz)[A-Za-z0-9]+)`(?: \\(([a-z/]+)\\))?")
+)
+
+// TestEachPromiseHasATest fails when a promise of docs/reliability.md names no
+// test, or one that is none. All of them are tests of make test: what a soak has
+// beside them is more of the same.
+func TestEachPromiseHasATest(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile("../docs/reliability.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	promises := 0
+	for _, row := range promiseRow.FindAllStringSubmatch(string(page), -1) {
+		if row[1] == "promise" {
+			continue
+		}
+		promises++
+		named := namedTest.FindAllStringSubmatch(row[2], -1)
+		if len(named) == 0 {
+			t.Errorf("no test is named for: %s", row[1])
+		}
+		for _, m := range named { // "`TestA` (cache)", or one of this package
+			dir := "."
+			if m[2] != "" {
+				dir = "../" + m[2]
+			}
+			if _, ok := testFunctions(t, dir)[m[1]]; !ok {
+				t.Errorf("%s is no test of %s: %s", m[1], dir, row[1])
+			}
+		}
+	}
+	if promises < 25 {
+		t.Errorf("only %d promises were found", promises)
+	}
+}
+
+// TestNothingIsSkipped fails when a test can end without having tested anything.
+func TestNothingIsSkipped(t *testing.T) {
+	t.Parallel()
+	for _, dir := range testDirs {
+		files, err := filepath.Glob(filepath.Join(dir, "*_test.go"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range files {
+			b, err := os.ReadFile(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, m := range skips.FindAll(b, -1) {
+				t.Errorf("%s may skip a test: %q", name, m)
+			}
+		}
+	}
+}
+
+var skips = regexp.MustCompile(`\bt\.Skip\w*\(|testing\.Short\(\)|Getuid\(\) != 0 \{\n\t+return`)

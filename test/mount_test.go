@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/mlflowfs/mlflowfs/test/count"
 )
 
 // refuses runs a command that must fail at once, with the exit code, and with
@@ -37,7 +39,10 @@ func refuses(t *testing.T, code int, env, args []string, words ...string) {
 	}
 }
 
-func TestRefusals(t *testing.T) {
+// TestRefusalsSayWhatToDo fails when what can't be mounted is not refused at
+// once, with a sentence that says what to do.
+func TestRefusalsSayWhatToDo(t *testing.T) {
+	t.Parallel()
 	s := shared.get(t, "sqlite 3.17")
 	dir := t.TempDir()
 	empty, full, file := filepath.Join(dir, "empty"), filepath.Join(dir, "full"), filepath.Join(dir, "file")
@@ -81,15 +86,17 @@ func TestRefusals(t *testing.T) {
 // startOther gives a web server that is no MLflow.
 func startOther(t *testing.T) string {
 	p := proxyTo(t, "http://127.0.0.1:9")
-	p.faults(func(w http.ResponseWriter, r *http.Request) bool {
+	p.Break(func(w http.ResponseWriter, r *http.Request) bool {
 		http.NotFound(w, r)
 		return true
 	}, nil)
 	return p.URL
 }
 
-// Every flag's help names its variable, and the variable works.
-func TestHelpAndVariables(t *testing.T) {
+// TestEachFlagHasAVariable fails when a flag's help does not name its variable,
+// or the variable does not work.
+func TestEachFlagHasAVariable(t *testing.T) {
+	t.Parallel()
 	out, err := mlflowfs(t, nil, "mount", "--help").Output()
 	if err != nil {
 		t.Fatal(err)
@@ -113,8 +120,10 @@ func TestHelpAndVariables(t *testing.T) {
 	}
 }
 
-// With no tracking URI the mount shows what the MLflow client would take.
-func TestDefaultStore(t *testing.T) {
+// TestDefaultStoreIsTheClients fails when with no tracking URI the mount does not
+// show what the MLflow client would take.
+func TestDefaultStoreIsTheClients(t *testing.T) {
+	t.Parallel()
 	for _, kind := range []string{"sqlite 3.17", "files 2.22"} {
 		s := shared.get(t, kind)
 		dir := filepath.Dir(strings.TrimPrefix(s.uri, "sqlite:///"))
@@ -129,8 +138,9 @@ func TestDefaultStore(t *testing.T) {
 	}
 }
 
-// A write of any kind answers EROFS.
-func TestReadOnly(t *testing.T) {
+// TestWritesAreRefused fails when a write of some kind does not answer EROFS.
+func TestWritesAreRefused(t *testing.T) {
+	t.Parallel()
 	s := shared.get(t, "sqlite 3.17")
 	m := mountAt(t, s.uri, nil)
 	file := m.path("runs", s.Wide, "doc", "text.txt")
@@ -148,8 +158,9 @@ func TestReadOnly(t *testing.T) {
 	}
 }
 
-// What stat says: modes, owner, times, sizes; and numbers that stay.
-func TestAttributes(t *testing.T) {
+// TestAttributesAreTrueAndStay fails when stat says a wrong mode, owner, time or
+// size, or when inode numbers change.
+func TestAttributesAreTrueAndStay(t *testing.T) {
 	s := shared.get(t, "server 3.17")
 	m := mountAt(t, s.uri, nil, "--metadata-ttl", "100ms")
 	stat := func(format string, parts ...string) string {
@@ -215,13 +226,15 @@ func TestAttributes(t *testing.T) {
 	}
 }
 
-// The experiments' side of the tree, with names that need an escape.
-func TestExperiments(t *testing.T) {
+// TestExperimentsShowEachRun fails when the experiments' side of the tree does
+// not show each run under a name that can be a file's.
+func TestExperimentsShowEachRun(t *testing.T) {
+	t.Parallel()
 	for _, kind := range storeKinds {
 		s := shared.get(t, kind)
 		m := mountAt(t, s.uri, nil)
 		out, err := output("ls", "-A", m.path("experiments"))
-		names := slices.DeleteFunc(lines(out), func(n string) bool { return n == "metadata" }) // TestRunMetadata's
+		names := slices.DeleteFunc(lines(out), func(n string) bool { return n == "metadata" || strings.HasPrefix(n, "other ") }) // which other tests make
 		want := "%2E%2E|100%252F|Default|odd%2Fname|wide|é😀"
 		if strings.HasPrefix(kind, "files") { // in a directory that was there MLflow makes no Default
 			want = strings.Replace(want, "Default|", "", 1)
@@ -255,14 +268,16 @@ func TestExperiments(t *testing.T) {
 	}
 }
 
-// Artifacts that nothing here reads answer EOPNOTSUPP, and those that no
-// credentials are there for EACCES, each with a line in the log that names
-// them.
-func TestUnreadableArtifacts(t *testing.T) {
-	s := startServer(t, "mlflow3", nil)
+// TestUnreadableArtifactsSayWhy fails when artifacts that nothing here reads do
+// not answer EOPNOTSUPP, or those that no credentials are there for EACCES, each
+// with a line in the log that names them; or when with --allow-other a server
+// chooses this machine's files.
+func TestUnreadableArtifactsSayWhy(t *testing.T) {
+	t.Parallel()
+	s := shared.get(t, "server 3.17").server
 	runs := map[string]string{}
 	for _, uri := range []string{"nfs4://host/key", "s3://bucket/key"} {
-		runs[uri] = newRun(t, s.url(), newExperiment(t, s.url(), uri[:2], uri))
+		runs[uri] = newRun(t, s.url(), newExperiment(t, s.url(), "other "+uri[:2], uri))
 	}
 	// Straight from the database, no server stands behind the client.
 	m := mountAt(t, "sqlite:///"+filepath.Join(s.dir, "mlflow.db"), fast)
@@ -287,26 +302,27 @@ func TestUnreadableArtifacts(t *testing.T) {
 	// files: it may send them itself.
 	p := proxyTo(t, s.url())
 	dir := t.TempDir()
-	run := newRun(t, s.url(), newExperiment(t, s.url(), "local", dir))
+	run := newRun(t, s.url(), newExperiment(t, s.url(), "other local", dir))
 	file := filepath.Join(dir, run, "artifacts", "f.txt")
 	if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, []byte("by the server"), 0o644)); err != nil {
 		t.Fatal(err)
 	}
 	for flag, sent := range map[string]int{"--allow-other": 1, "--allow-other=false": 0} {
 		m := mountAt(t, p.URL, fast, flag)
-		p.reset()
+		p.Reset()
 		if got, err := read(m.path("runs", run, "f.txt")); err != nil || string(got) != "by the server" {
 			t.Error(string(got), err)
 		}
-		if requests, _ := p.reset(); count(requests, "/get-artifact") != sent {
+		if requests, _ := p.Reset(); count.Of(requests, "/get-artifact") != sent {
 			t.Errorf("with %s:\n%s", flag, strings.Join(requests, "\n"))
 		}
 	}
 }
 
-// SIGINT and SIGTERM unmount, `mlflowfs unmount` does, and a mount in use says
-// what to do.
-func TestUnmount(t *testing.T) {
+// TestUnmountEndsTheMount fails when SIGINT, SIGTERM or `mlflowfs unmount` does
+// not unmount, or when of a mount in use it is not said what to do.
+func TestUnmountEndsTheMount(t *testing.T) {
+	t.Parallel()
 	s := shared.get(t, "sqlite 3.17")
 	mounted := func(m *mount) bool {
 		b, _ := os.ReadFile("/proc/self/mounts")
@@ -368,7 +384,8 @@ func guardOf(t *testing.T, m *mount) (pid int) {
 	return pid
 }
 
-// A killed daemon leaves no dead mount: its guard takes it away, and goes.
+// TestKilledDaemonLeavesNothing fails when a killed daemon leaves a dead mount:
+// its guard takes it away, and goes.
 func TestKilledDaemonLeavesNothing(t *testing.T) {
 	s := shared.get(t, "sqlite 3.17")
 	m := mountAt(t, s.uri, nil)
@@ -391,8 +408,10 @@ func TestKilledDaemonLeavesNothing(t *testing.T) {
 	waitFor(t, "the guard stays", 10*time.Second, func() bool { return syscall.Kill(guard, 0) != nil })
 }
 
-// What a killed daemon leaves is cleared by the next mount, and by unmount.
-func TestDeadMount(t *testing.T) {
+// TestDeadMountIsCleared fails when what a killed daemon leaves is not cleared by
+// the next mount, or by unmount.
+func TestDeadMountIsCleared(t *testing.T) {
+	t.Parallel()
 	s := shared.get(t, "sqlite 3.17")
 	kill := func() *mount {
 		m := mountAt(t, s.uri, nil)
@@ -425,12 +444,12 @@ func TestDeadMount(t *testing.T) {
 	}
 }
 
-// A user who is not root mounts with fusermount3, sees the mount as its owner,
-// and nobody else sees it.
-func TestUnprivileged(t *testing.T) {
-	if os.Getuid() != 0 {
-		return // all the other tests are this one
-	}
+// TestUnprivilegedUserMounts fails when a user who is not root can't mount with
+// fusermount3, does not see the mount as its owner, or when somebody else sees
+// it.
+func TestUnprivilegedUserMounts(t *testing.T) {
+	t.Parallel()
+	needsRoot(t, "it makes a user")
 	if st, err := os.Stat("/dev/fuse"); err != nil {
 		t.Fatal(err)
 	} else if st.Mode().Perm()&0o006 != 0o006 { // as udev sets it, and some containers do not
@@ -447,7 +466,7 @@ func TestUnprivileged(t *testing.T) {
 		t.Cleanup(func() { output("userdel", "--remove", name) })
 	}
 	s := shared.get(t, "server 3.17")
-	bin, err := binary()
+	bin, err := shipped()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -500,8 +519,10 @@ func TestUnprivileged(t *testing.T) {
 	}
 }
 
-// A mount beside an MLflow that writes to the same store: both get on.
-func TestBesideAWriter(t *testing.T) {
+// TestBesideAWriterBothGetOn fails when a mount and an MLflow that writes to the
+// same store disturb each other.
+func TestBesideAWriterBothGetOn(t *testing.T) {
+	t.Parallel()
 	for kind, location := range map[string]string{"sqlite": "sqlite:///%s/mlflow.db", "files": "%s/mlruns"} {
 		t.Run(kind, func(t *testing.T) {
 			dir := t.TempDir()
@@ -513,7 +534,7 @@ func TestBesideAWriter(t *testing.T) {
 func besideAWriter(t *testing.T, dir, uri string) {
 	script := `
 import mlflow, sys
-for i in range(40):
+for i in range(20):
     with mlflow.start_run(run_name=f"r{i}"):
         mlflow.log_metric("m", i)
         mlflow.log_text(str(i), "i.txt")
@@ -527,7 +548,7 @@ for i in range(40):
 	if out, err := run("import mlflow; mlflow.set_experiment('first')").CombinedOutput(); err != nil {
 		t.Fatal(string(out), err)
 	}
-	m := mountAt(t, uri, nil, "--metadata-ttl", "50ms")
+	m := mountRaced(t, uri, nil, "--metadata-ttl", "50ms")
 	writer := run(script)
 	var said bytes.Buffer
 	writer.Stdout, writer.Stderr = &said, &said
@@ -551,8 +572,8 @@ for i in range(40):
 		}
 	}
 	time.Sleep(400 * time.Millisecond)
-	out, err := output("cat", m.path("experiments", "Default", "r39", "artifacts", "i.txt"))
-	if err != nil || string(out) != "39" || reads < 3 {
+	out, err := output("cat", m.path("experiments", "Default", "r19", "artifacts", "i.txt"))
+	if err != nil || string(out) != "19" || reads < 3 {
 		t.Errorf("%s, %v, after %d readings", out, err, reads)
 	}
 	if strings.Contains(m.log.String(), "failed") {

@@ -22,6 +22,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/mlflowfs/mlflowfs/test/count"
 )
 
 // objectStores are real object stores, each a process of its own: versitygw
@@ -189,6 +191,7 @@ func (o *objectStores) env() []string {
 type origin struct {
 	server  *server
 	release release
+	via     *count.Origin // before server; nil: none
 
 	Run, Odd, URI, Model string
 	ModelID              string `json:"model_id"`
@@ -196,6 +199,14 @@ type origin struct {
 	once   sync.Once
 	theirs map[string]*fetched // what mlflow.artifacts gives
 	err    error
+}
+
+// url is the address at which the origin's server is asked.
+func (o *origin) url() string {
+	if o.via != nil {
+		return o.via.URL
+	}
+	return o.server.url()
 }
 
 // origins are servers that hold the same tree at every kind of place.
@@ -242,10 +253,9 @@ func (x *origins) make(o *objectStores) error {
 		"mlflow2": {"served 2.22": ""},
 	} {
 		wg.Go(func() {
-			s, serr := newServerOn(r, "s3://"+bucket+"/"+string(r), append(o.env(), "MLFLOW_ALLOWED_HOST_ADDRESSED_ARTIFACT_SCHEMES=r2,ftp"))
+			s, serr := onS3.ofRelease(r)
 			mu.Lock()
 			defer mu.Unlock()
-			shared.servers = append(shared.servers, s)
 			if serr != nil {
 				err = serr
 				return
@@ -265,10 +275,27 @@ func (x *origins) make(o *objectStores) error {
 				or.server, or.release = s, r
 				x.at[name] = or
 			}
+			if served := at["served"]; served != nil {
+				p, serr := count.NewOrigin(s.url(), "/")
+				if serr != nil {
+					err = serr
+					return
+				}
+				p.Break(refuseBytes(), nil)
+				x.at[presigned] = &origin{server: s, release: r, via: p, Run: served.Run, Odd: served.Odd, URI: served.URI, Model: served.Model, ModelID: served.ModelID}
+			}
 		})
 	}
 	wg.Wait()
 	return err
+}
+
+func (x *origins) stop() {
+	for _, or := range x.at {
+		if or.via != nil {
+			or.via.Stop()
+		}
+	}
 }
 
 // runPython runs a script of the tests that prints JSON on its last line.

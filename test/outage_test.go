@@ -13,12 +13,16 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/mlflowfs/mlflowfs/test/count"
+	"github.com/mlflowfs/mlflowfs/test/fault"
 )
 
-// The server is down, and the daemon is started again: what was listed is
-// shown, what was read reads bit for bit, and when the server is back all is
-// well at once. With --offline there is no request at all.
-func TestOutage(t *testing.T) {
+// TestOutageShowsWhatIsKnown fails when what was listed is not shown, or what was
+// read does not read bit for bit, while the server is down and the daemon is
+// started again; when the server's return is not seen within 5 s; or when a
+// mount with --offline sends a request.
+func TestOutageShowsWhatIsKnown(t *testing.T) {
 	s := startServer(t, "mlflow3", nil)
 	p := proxyTo(t, s.url())
 	run := finished(t, s.url(), newRun(t, s.url(), "0"))
@@ -46,13 +50,14 @@ func TestOutage(t *testing.T) {
 	}
 	m := mountAt(t, p.URL, env)
 	same(t, m)
-	time.Sleep(500 * time.Millisecond) // the last answers reach the disk
+	settled(func() int64 { return filesBelow(cached) }) // the last answers reach the disk
 	m.stop()
 	s.stop()
 
 	begin := time.Now()
-	m = mountAt(t, p.URL, env, "--metadata-ttl", "1s")
-	if d := time.Since(begin); d > 4*time.Second { // of it the race detector's daemon needs one to start
+	const ttl = 300 * time.Millisecond
+	m = mountAt(t, p.URL, env, "--metadata-ttl", ttl.String())
+	if d := time.Since(begin); d > 3*time.Second {
 		t.Errorf("a mount without its server took %v", d)
 	}
 	for range 2 { // the second time all lifetimes are over
@@ -61,7 +66,7 @@ func TestOutage(t *testing.T) {
 		if d := time.Since(begin); d > 10*time.Second {
 			t.Errorf("what is known took %v to show without the server", d)
 		}
-		time.Sleep(7 * time.Second)
+		time.Sleep(7 * ttl)
 	}
 	if n := strings.Count(m.log.String(), "what it said last is shown"); n == 0 || n > 2 {
 		t.Errorf("that the server is gone is said %d times:\n%s", n, m.log)
@@ -76,10 +81,10 @@ func TestOutage(t *testing.T) {
 	})
 	m.stop()
 
-	p.reset()
+	p.Reset()
 	m = mountAt(t, p.URL, env, "--offline")
 	same(t, m)
-	if requests, _ := p.reset(); len(requests) > 0 {
+	if requests, _ := p.Reset(); len(requests) > 0 {
 		t.Errorf("offline, and asked: %q", requests)
 	}
 	begin = time.Now()
@@ -99,12 +104,13 @@ func TestOutage(t *testing.T) {
 	}
 }
 
-// With the origin in a black hole, what is here is shown at once, what is not
-// ends in EIO when the patience is over, and nothing hangs.
-func TestSilence(t *testing.T) {
-	const patience = 4 * time.Second
+// TestBlackHoleHangsNothing fails when, with the origin in a black hole, what is
+// here is not shown within a second; when what is not does not end in EIO once
+// the patience is over; or when a program or the unmount hangs.
+func TestBlackHoleHangsNothing(t *testing.T) {
+	const patience, ttl = 3 * time.Second, 300 * time.Millisecond
 	e := newEngineFiles(t, map[string]int{"warm": 3 << 20, "cold": 20 << 20, "colder": 20 << 20})
-	m := mountAt(t, e.URL, nil, "--timeout", patience.String(), "--metadata-ttl", "1s", "--fill-limit", "0")
+	m := mountAt(t, e.URL, nil, "--timeout", patience.String(), "--metadata-ttl", ttl.String(), "--fill-limit", "0")
 	e.same(t, m, "warm")
 	if _, err := output("ls", "-lR", m.path("runs", e.run), m.path("experiments")); err != nil {
 		t.Fatal(err)
@@ -113,7 +119,7 @@ func TestSilence(t *testing.T) {
 	var once sync.Once
 	open := func() { once.Do(func() { close(hole) }) }
 	defer open()
-	e.faults(func(w http.ResponseWriter, r *http.Request) bool {
+	e.Break(func(w http.ResponseWriter, r *http.Request) bool {
 		select {
 		case <-hole:
 			return false
@@ -141,19 +147,24 @@ func TestSilence(t *testing.T) {
 		within("another listing", 1200*time.Millisecond, run("ls", m.path("experiments")))
 		within("df", time.Second, run("df", m.dir))
 		within("stat of the mount point", time.Second, run("stat", m.dir))
-		time.Sleep(7 * time.Second)
+		time.Sleep(7 * ttl)
 	}
 
+	before := m.cache()
 	begin := time.Now()
 	_, err := read(m.path("runs", e.run, "cold"))
 	if d := time.Since(begin); err == nil || !strings.Contains(err.Error(), "Input/output error") || d > patience+3*time.Second {
 		t.Errorf("an uncached read: %v after %v", err, d)
 	}
+	if did := m.cache().Since(before); did.Misses == 0 {
+		t.Errorf("it waited for nothing: %+v", did)
+	}
+	e.Reset()
 	c := exec.Command("cat", m.path("runs", e.run, "colder"))
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(500 * time.Millisecond)
+	waitFor(t, "the reader does not wait", 10*time.Second, func() bool { return len(e.Headers()) > 0 })
 	begin = time.Now()
 	c.Process.Kill()
 	c.Wait()
@@ -167,9 +178,9 @@ func TestSilence(t *testing.T) {
 	// A body that falls silent in its middle ends the read, too.
 	open()
 	waitFor(t, "the mount does not recover", 10*time.Second, func() bool { _, err := read(m.path("runs", e.run, "colder")); return err == nil })
-	e.faults(nil, func(r *http.Response) error {
+	e.Break(nil, func(r *http.Response) error {
 		if isArtifact(r.Request) {
-			r.Body = &stallingBody{r.Body, 100_000, 12 * time.Second}
+			fault.Stall(r, 100_000, 12*time.Second)
 		}
 		return nil
 	})
@@ -180,6 +191,17 @@ func TestSilence(t *testing.T) {
 	}
 	within("unmount", time.Second, run("umount", m.dir))
 	<-m.ended
+}
+
+// filesBelow is how many files there are below a directory.
+func filesBelow(dir string) (n int64) {
+	filepath.WalkDir(dir, func(_ string, e fs.DirEntry, err error) error {
+		if err == nil && !e.IsDir() {
+			n++
+		}
+		return nil
+	})
+	return n
 }
 
 // inState names processes in a state whose command line holds a text.
@@ -196,9 +218,10 @@ func inState(t *testing.T, state byte, text string) (found string) {
 	return found
 }
 
-// An alias that moves under readers: an open file keeps its version, a
-// directory that was entered never mixes two, a move is seen within the
-// alias's lifetime and a second, and costs one request for each lifetime.
+// TestAliasMovesUnderReaders fails when an open file does not keep its version
+// while an alias moves under 16 readers, when a directory that was entered mixes
+// two, when a move is seen later than the alias's lifetime and a second, or when
+// it costs more than one request for each lifetime.
 func TestAliasMovesUnderReaders(t *testing.T) {
 	const ttl = 2 * time.Second
 	s := shared.get(t, "server 3.17")
@@ -224,9 +247,9 @@ func TestAliasMovesUnderReaders(t *testing.T) {
 		post("registered-models/alias", map[string]any{"name": name, "alias": "champion", "version": fmt.Sprint(v)})
 	}
 	move(1)
-	m := mountAt(t, p.URL, nil, "--metadata-ttl", ttl.String())
+	m := mountRaced(t, p.URL, nil, "--metadata-ttl", ttl.String())
 	alias := m.path("models", name+"@champion")
-	p.reset()
+	p.Reset()
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
 	var reads atomic.Int64
@@ -249,13 +272,13 @@ func TestAliasMovesUnderReaders(t *testing.T) {
 			}
 		})
 	}
-	moves := 1000
-	if os.Getenv("MLFLOWFS_TEST_SEEDS") == "" {
-		moves = 200
+	moves := 100
+	if soak > 0 {
+		moves = 1000
 	}
 	for i := range moves {
 		move(i%versions + 1)
-		if i%50 == 0 { // and then it stays for a while
+		if i%25 == 0 { // and then it stays for a while
 			at := time.Now()
 			want := fmt.Sprint(i%versions + 1)
 			waitFor(t, "a move is not seen", ttl+1500*time.Millisecond, func() bool { // half a second for the machine
@@ -268,17 +291,18 @@ func TestAliasMovesUnderReaders(t *testing.T) {
 	lifetimes := int(time.Since(begin)/ttl) + 2
 	close(stop)
 	wg.Wait()
-	requests, _ := p.reset()
-	if n := count(requests, "registered-models/get?"); n > lifetimes {
+	requests, _ := p.Reset()
+	if n := count.Of(requests, "registered-models/get?"); n > lifetimes {
 		t.Errorf("%d requests for one alias in %d lifetimes", n, lifetimes)
 	}
-	t.Logf("%d moves under %d reads", moves, reads.Load())
+	figure(t, "%d moves under %d reads", moves, reads.Load())
 }
 
-// A token that is rotated under a reader is taken from its file when it
-// changes, or when the server refuses the old one, and no program sees any of
-// it.
-func TestTokenRotation(t *testing.T) {
+// TestRotatedTokenIsTaken fails when a program sees anything of a token that is
+// rotated under it, from its file when it changes or when the server refuses the
+// old one; or when a refused one is not EACCES.
+func TestRotatedTokenIsTaken(t *testing.T) {
+	t.Parallel()
 	const size = 48 << 20
 	e := newEngineFiles(t, map[string]int{"big": size, "other": 1 << 20})
 	file := filepath.Join(t.TempDir(), "token")
@@ -295,7 +319,7 @@ func TestTokenRotation(t *testing.T) {
 	}
 	rotate(0)
 	var refused atomic.Int64
-	e.faults(func(w http.ResponseWriter, r *http.Request) bool {
+	e.Break(func(w http.ResponseWriter, r *http.Request) bool {
 		if r.Header.Get("Authorization") != valid.Load() {
 			refused.Add(1)
 			w.WriteHeader(401)
@@ -304,11 +328,11 @@ func TestTokenRotation(t *testing.T) {
 		return false
 	}, func(r *http.Response) error {
 		if isArtifact(r.Request) {
-			r.Body = &slowed{r.Body}
+			fault.Pace(r, 13<<20)
 		}
 		return nil
 	})
-	m := mountAt(t, e.URL, fast, "--token-file", file, "--log-level", "debug", "--parallelism", "2", "--metadata-ttl", "1s")
+	m := mountRaced(t, e.URL, fast, "--token-file", file, "--log-level", "debug", "--parallelism", "2", "--metadata-ttl", "300ms")
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -323,10 +347,10 @@ func TestTokenRotation(t *testing.T) {
 			}
 			// A token that is no more: EACCES, and a word about it.
 			valid.Store("Bearer none")
-			time.Sleep(7 * time.Second)
-			if _, err := output("ls", m.path("runs", e.run)); err == nil || !strings.Contains(err.Error(), "Permission denied") {
-				t.Errorf("a refused token: %v", err)
-			}
+			waitFor(t, "a refused token is not EACCES", 20*time.Second, func() bool {
+				_, err := output("ls", m.path("runs", e.run))
+				return err != nil && strings.Contains(err.Error(), "Permission denied")
+			})
 			if strings.Contains(m.log.String(), "s3cret") {
 				t.Errorf("a token is in the log:\n%s", m.log)
 			}
@@ -337,18 +361,20 @@ func TestTokenRotation(t *testing.T) {
 	}
 }
 
-// A daemon that is killed at any moment of a fill leaves a cache without a bad
-// byte in which nearly all that was complete still counts.
-func TestKilledAtAnyMoment(t *testing.T) {
+// TestKilledAtAnyMomentLosesLittle fails when a daemon that is killed at some
+// moment of a fill leaves a bad byte in the cache, or when less than 95 % of
+// what a program had read still counts.
+func TestKilledAtAnyMomentLosesLittle(t *testing.T) {
+	t.Parallel()
 	kills := 15
-	if os.Getenv("MLFLOWFS_TEST_SEEDS") != "" {
-		kills = 200
+	if soak > 0 {
+		kills = int(length(0, 0.08) / time.Second)
 	}
 	const size = 96 << 20
 	e := newEngineFiles(t, map[string]int{"model/MLmodel": 100, "model/big": size})
-	e.faults(nil, func(r *http.Response) error {
+	e.Break(nil, func(r *http.Response) error {
 		if isArtifact(r.Request) {
-			r.Body = &slowed{r.Body}
+			fault.Pace(r, 13<<20)
 		}
 		return nil
 	})
@@ -379,8 +405,8 @@ func TestKilledAtAnyMoment(t *testing.T) {
 			t.Errorf("kill %d: %d bytes were read and %d are kept", i, came, kept)
 		}
 	}
-	e.faults(nil, nil)
-	e.reset()
+	e.Break(nil, nil)
+	e.Reset()
 	m := mountAt(t, e.URL, cache)
 	e.same(t, m, "model/big")
 	if n, _ := e.fetched(); n > size/2 {

@@ -11,10 +11,11 @@ import (
 	"testing"
 )
 
-// Every form of an artifact location that this mount reads. MLflow 3 lets no
-// client choose those that name a host; MLflow 2 does.
-func TestArtifactLocations(t *testing.T) {
-	s := startServer(t, "mlflow2", nil)
+// TestEachFormOfALocationIsRead fails when some form of an artifact location is
+// not read. MLflow 3 lets no client choose those that name a host; MLflow 2 does.
+func TestEachFormOfALocationIsRead(t *testing.T) {
+	t.Parallel()
+	s := shared.get(t, "server 2.22").server
 	local := t.TempDir()
 	m := mountAt(t, s.url(), nil)
 	host := strings.TrimPrefix(s.url(), "http://")
@@ -25,7 +26,7 @@ func TestArtifactLocations(t *testing.T) {
 		filepath.Join(local, "path with space"):    filepath.Join(local, "path with space"),
 		"file://" + filepath.Join(local, "as-uri"): filepath.Join(local, "as-uri"),
 	} {
-		name := location[strings.LastIndexByte(location, '/')+1:]
+		name := "other " + location[strings.LastIndexByte(location, '/')+1:]
 		id := newRun(t, s.url(), newExperiment(t, s.url(), name, location))
 		file := filepath.Join(dir, id, "artifacts", "d", "f.txt")
 		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
@@ -40,8 +41,10 @@ func TestArtifactLocations(t *testing.T) {
 	}
 }
 
-// The registry may be another store than the tracking server.
-func TestRegistryElsewhere(t *testing.T) {
+// TestRegistryMayBeElsewhere fails when the registry can't be another store than
+// the tracking server.
+func TestRegistryMayBeElsewhere(t *testing.T) {
+	t.Parallel()
 	tracking, registry := shared.get(t, "server 2.22"), shared.get(t, "sqlite 3.17")
 	m := mountAt(t, tracking.uri, nil, "--registry-uri", registry.uri)
 	if _, err := read(m.path("runs", tracking.Wide, "doc", "text.txt")); err != nil {
@@ -58,15 +61,14 @@ func TestRegistryElsewhere(t *testing.T) {
 	}
 }
 
-// A path that a tracking server names may be one of the server's own machine:
-// here it has a mount namespace of its own. It is read through the server, and
-// as soon as this machine has that directory, there.
-func TestPathOfAnotherMachine(t *testing.T) {
-	if os.Getuid() != 0 {
-		return // only root can make a mount namespace
-	}
+// TestPathOfAnotherMachineIsServed fails when a path that a tracking server
+// names, and that is one of the server's own machine, is not read through the
+// server; or when it is not read here as soon as this machine has that directory.
+func TestPathOfAnotherMachineIsServed(t *testing.T) {
+	t.Parallel()
+	needsRoot(t, "it makes a mount namespace")
 	elsewhere := t.TempDir()
-	s, err := newServerIn([]string{"unshare", "-m", "sh", "-c", `mount -t tmpfs none "$0" && exec "$@"`, elsewhere}, "mlflow3", "", nil)
+	s, err := newServerIn([]string{"unshare", "-m", "sh", "-c", aloneInNamespace + `; mount -t tmpfs none "$0" && exec "$@"`, elsewhere}, "mlflow3", "", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -107,11 +109,10 @@ func TestPathOfAnotherMachine(t *testing.T) {
 	})
 }
 
-// Root needs no fusermount3.
+// TestRootMountsWithoutFusermount fails when root needs fusermount3.
 func TestRootMountsWithoutFusermount(t *testing.T) {
-	if os.Getuid() != 0 {
-		return // only root can
-	}
+	t.Parallel()
+	needsRoot(t, "it is about root")
 	s := shared.get(t, "sqlite 3.17")
 	m := mountAt(t, s.uri, []string{"PATH=/nowhere"})
 	if got, err := read(m.path("models/echo@champion/MLmodel")); err != nil || len(got) == 0 {

@@ -2,6 +2,7 @@ package test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -17,6 +18,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/mlflowfs/mlflowfs/test/count"
+	"github.com/mlflowfs/mlflowfs/test/fault"
 )
 
 // put puts a file into the bucket of a store of objects, replacing what is
@@ -49,62 +52,50 @@ func (o *objectStores) api() *s3.Client {
 func fileOf(t *testing.T, size int64) string {
 	t.Helper()
 	name := filepath.Join(t.TempDir(), "f")
-	f, err := os.Create(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	r := text()
-	defer r.(io.Closer).Close()
-	if _, err := io.CopyN(f, r, size); err != nil {
-		t.Fatal(err)
-	}
+	writeText(t, name, size)
 	return name
 }
 
-// finished ends a run, so that what is in it is final.
-func finished(t *testing.T, server, run string) string {
+func writeText(t *testing.T, name string, size int64) {
 	t.Helper()
-	api(t, server, "/api/2.0/mlflow/runs/update", map[string]any{"run_id": run, "status": "FINISHED", "end_time": time.Now().UnixMilli()})
-	return run
-}
-
-// s3Proxy stands before the S3 store and counts what is read of its objects.
-func s3Proxy(t *testing.T) *proxy {
-	p := proxyTo(t, "http://"+theObjects(t).s3)
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.counted = "/" + bucket + "/"
-	return p
-}
-
-// A slow read through presigned URLs that live for 5 seconds is right: they
-// are renewed before their end, and when the store refuses one all the same.
-// Neither the store's log nor ours gets a credential of the other.
-func TestPresignedRenewal(t *testing.T) {
-	const size = 512 << 20
-	o := theObjects(t)
-	store := s3Proxy(t)
-	s, err := newServerOn("mlflow3", "s3://"+bucket+"/ttl", append(s3Env(store.Listener.Addr().String()), "MLFLOW_PRESIGNED_DOWNLOAD_URL_TTL_SECONDS=5"))
+	err := os.MkdirAll(filepath.Dir(name), 0o755)
+	f, cerr := os.Create(name)
+	if err = errors.Join(err, cerr); err == nil {
+		_, err = io.CopyN(f, text(), size)
+		err = errors.Join(err, f.Close())
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(s.stop)
-	run := finished(t, s.url(), newRun(t, s.url(), "0"))
-	file := fileOf(t, size)
-	o.put(t, "s3", "ttl/0/"+run+"/artifacts/big.bin", file)
+}
 
-	p := proxyTo(t, s.url())
+// s3Proxy stands before the S3 store and counts what is read of its objects.
+func s3Proxy(t *testing.T) *count.Origin {
+	t.Helper()
+	return proxyOf(t, "http://"+theObjects(t).s3, "/"+bucket+"/")
+}
+
+// TestPresignedURLsAreRenewed fails when a slow read through presigned URLs that
+// live for 5 s breaks off: they are renewed before their end, and when the store
+// refuses one all the same; or when the store's log or ours gets a credential of
+// the other.
+func TestPresignedURLsAreRenewed(t *testing.T) {
+	t.Parallel()
+	const size = 512 << 20 // more than what a mount reads ahead between two pauses
+	r := newS3Run(t)
+	file := fileOf(t, size)
+	r.put(t, "big.bin", file)
+	p := proxyTo(t, r.server.url())
 	var refused atomic.Int64
 	var first sync.Map // presigned query to when it was first used
-	store.faults(func(w http.ResponseWriter, r *http.Request) bool {
+	r.store.Break(func(w http.ResponseWriter, r *http.Request) bool {
 		if r.Method != http.MethodGet || !strings.HasSuffix(r.URL.Path, "/big.bin") {
 			return false
 		}
 		if r.Header.Get("Authorization") != "" || r.Header.Get("X-Mlflow-Workspace") != "" {
 			t.Errorf("the object store is sent the tracking server's credentials: %v", r.Header)
 		}
-		begun, _ := first.LoadOrStore(r.URL.Query().Get("X-Amz-Signature"), time.Now())
+		begun, _ := first.LoadOrStore(fault.Signature(r), time.Now())
 		if time.Since(begun.(time.Time)) > 2*time.Second && refused.CompareAndSwap(0, 1) {
 			http.Error(w, "<Error><Code>AccessDenied</Code><Message>Request has expired</Message></Error>", http.StatusForbidden)
 			return true
@@ -123,18 +114,18 @@ with open(sys.argv[1], "rb", buffering=0) as f:
             left -= len(b)
         time.sleep(1.3)
 print(h.hexdigest())
-`, m.path("runs", run, "big.bin"))
+`, m.path("runs", r.id, "big.bin"))
 	if err != nil || strings.TrimSpace(string(out)) != sumOf(t, file) {
 		t.Errorf("%s, %v", out, err)
 	}
-	requests, _ := p.reset()
-	if n := count(requests, "/mlflow-artifacts/presigned/"); n < 3 || n > 12 {
+	requests, _ := p.Reset()
+	if n := count.Of(requests, "/mlflow-artifacts/presigned/"); n < 3 || n > 12 {
 		t.Errorf("%d URLs were signed in 12 s, each for 5 s", n)
 	}
 	if refused.Load() != 1 {
 		t.Error("no URL was refused in the middle")
 	}
-	if count(requests, artifactsAPI+"/") > 0 {
+	if count.Of(requests, artifactsAPI+"/") > 0 {
 		t.Error("the file was read through the server")
 	}
 	for _, secret := range []string{"s3cret-token", "X-Amz-Signature", s3Secret} {
@@ -144,48 +135,43 @@ print(h.hexdigest())
 	}
 }
 
-// Where the presigned URLs lead to a host that this client does not reach, the
-// server's own API is taken, and that is remembered.
-func TestPresignedHostOutOfReach(t *testing.T) {
-	o := theObjects(t)
-	store := s3Proxy(t)
-	s, err := newServerOn("mlflow3", "s3://"+bucket+"/inside", s3Env(store.Listener.Addr().String()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(s.stop)
-	run := finished(t, s.url(), newRun(t, s.url(), "0"))
+// TestPresignedHostOutOfReachIsLeft fails when a file can't be read because its
+// presigned URLs lead to a host that this client does not reach: the server's own
+// API is taken, and that is remembered.
+func TestPresignedHostOutOfReachIsLeft(t *testing.T) {
+	t.Parallel()
+	r := newS3Run(t)
 	for _, n := range []string{"a", "b"} {
-		file := fileOf(t, 1000)
-		o.put(t, "s3", "inside/0/"+run+"/artifacts/"+n, file)
+		r.put(t, n, fileOf(t, 1000))
 	}
-	p := proxyTo(t, s.url())
+	p := proxyTo(t, r.server.url())
 	nowhere, err := freePort()
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.faults(nil, func(r *http.Response) error {
-		if !strings.Contains(r.Request.URL.Path, "/presigned/") {
+	p.Break(nil, func(resp *http.Response) error {
+		if !strings.Contains(resp.Request.URL.Path, "/presigned/") {
 			return nil
 		}
-		b, err := io.ReadAll(r.Body)
-		b = []byte(strings.ReplaceAll(string(b), store.Listener.Addr().String(), fmt.Sprintf("127.0.0.1:%d", nowhere)))
-		r.Body = io.NopCloser(strings.NewReader(string(b)))
+		b, err := io.ReadAll(resp.Body)
+		fault.Replace(resp, strings.ReplaceAll(string(b), onS3.front.Listener.Addr().String(), fmt.Sprintf("127.0.0.1:%d", nowhere)))
 		return err
 	})
 	m := mountAt(t, p.URL, fast, "--fill-limit", "0") // b is not to come while a decides
 	for _, n := range []string{"a", "b"} {
-		if got, err := read(m.path("runs", run, n)); len(got) != 1000 || err != nil {
+		if got, err := read(m.path("runs", r.id, n)); len(got) != 1000 || err != nil {
 			t.Error(len(got), err)
 		}
 	}
-	if requests, _ := p.reset(); count(requests, "/presigned/") != 1 || count(requests, artifactsAPI+"/") != 2 {
+	if requests, _ := p.Reset(); count.Of(requests, "/presigned/") != 1 || count.Of(requests, artifactsAPI+"/") != 2 {
 		t.Errorf("two files cost:\n%s", strings.Join(requests, "\n"))
 	}
 }
 
-// A server that redirects to another host takes no credential there.
+// TestNoCredentialGoesElsewhere fails when a server that redirects to another host
+// takes a credential there.
 func TestNoCredentialGoesElsewhere(t *testing.T) {
+	t.Parallel()
 	s := shared.get(t, "server 3.17")
 	p := proxyTo(t, s.uri)
 	file, onDisk := plant(t, s, "moved.bin", 3<<20, text())
@@ -206,7 +192,7 @@ func TestNoCredentialGoesElsewhere(t *testing.T) {
 	}))
 	t.Cleanup(other.Close)
 	var home atomic.Int64
-	p.faults(func(w http.ResponseWriter, r *http.Request) bool {
+	p.Break(func(w http.ResponseWriter, r *http.Request) bool {
 		if isArtifact(r) {
 			if r.Header.Get("Authorization") != "" {
 				home.Add(1)

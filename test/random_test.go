@@ -7,15 +7,18 @@ import (
 	"testing"
 )
 
-// Several processes read at random, by pread and through a map, with a cache
-// that holds a quarter of the file: every byte is the right one.
-func TestRandomReads(t *testing.T) {
+// TestRandomReadsAreRight fails when several processes that read at random, by
+// pread and through a map, with a cache that holds a part of the file, get a
+// wrong byte.
+func TestRandomReadsAreRight(t *testing.T) {
+	t.Parallel()
 	const size = 48<<20 + 4321
-	for _, kind := range []string{"server 3.17", "server 2.22"} {
+	for _, kind := range byteKinds {
 		t.Run(kind, func(t *testing.T) {
-			s := shared.get(t, kind)
-			file, onDisk := plant(t, s, "random.bin", size, text())
-			m := mountAt(t, s.uri, nil, "--cache-dir", "none", "--memory-limit", "64MiB")
+			t.Parallel()
+			b := newBytesOf(t, kind)
+			file, onDisk := b.plant("random.bin", size), b.onDisk("random.bin")
+			m := mountRaced(t, b.uri, nil, "--cache-dir", "none", "--memory-limit", "64MiB")
 			var wg sync.WaitGroup
 			for seed := range 4 {
 				wg.Go(func() {

@@ -14,12 +14,14 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/mlflowfs/mlflowfs/test/count"
+	"github.com/mlflowfs/mlflowfs/test/fault"
 )
 
 // The reference model: what a mount shows is held against the known files by
@@ -350,70 +352,40 @@ func reference(t *testing.T, mounts []string, truth string, seed uint64, process
 	return all
 }
 
-// referenceSize is how many operations each seed does, and for how long at
-// most; MLFLOWFS_TEST_SEEDS and MLFLOWFS_TEST_OPS make it longer, and
-// MLFLOWFS_TEST_SEED says where to begin: in a long run, where the clock says.
-func referenceSize(t *testing.T) (seeds []uint64, ops int, limit time.Duration) {
-	number := func(name string, fallback int) int {
-		v := os.Getenv(name)
-		if v == "" {
-			return fallback
-		}
-		n, err := strconv.Atoi(v)
-		if err != nil {
-			t.Fatalf("%s=%q: %v", name, v, err)
-		}
-		return n
-	}
-	ops, limit = number("MLFLOWFS_TEST_OPS", 100_000), 12*time.Second
-	begin := 1
-	if ops > 100_000 || long() {
-		limit, begin = time.Hour, int(time.Now().Unix()%1_000_000)
-	}
-	first := uint64(number("MLFLOWFS_TEST_SEED", begin))
-	for i := range number("MLFLOWFS_TEST_SEEDS", 1) {
-		seeds = append(seeds, first+uint64(i))
-	}
-	return seeds, ops, limit
-}
-
-// long tells whether this is a run by hand, which may take hours.
-func long() bool { return os.Getenv("MLFLOWFS_TEST_SEEDS") != "" }
-
 // chaotic is an origin that is broken at will.
 type chaotic struct {
 	uri       string
 	env       []string // of a mount
 	run       string
-	over      *chaos // of TLS, once it is unleashed
+	over      *fault.Chaos // of TLS; nil: none
 	truth     string
-	proxies   []*proxy
+	proxies   []*count.Origin
 	artifacts func(*http.Request) bool
 }
 
-// newChaotic makes a finished run with a random tree of artifacts.
+// newChaotic makes a finished run with a random tree of artifacts. The kinds are
+// MLflow's releases with artifacts on their own disk, "S3" (presigned, or
+// through the server), "presigned only", and "3.17 by TLS".
 func newChaotic(t *testing.T, kind string, seed uint64) *chaotic {
 	t.Helper()
 	c := &chaotic{artifacts: isArtifact}
-	total := 48 << 20
-	if kind == "S3" {
-		o, store := theObjects(t), s3Proxy(t)
-		s, err := newServerOn("mlflow3", "s3://"+bucket+"/chaos", s3Env(store.Listener.Addr().String()))
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(s.stop)
-		c.run = finished(t, s.url(), newRun(t, s.url(), "0"))
-		c.truth = t.TempDir()
+	const total = 48 << 20
+	if kind == "S3" || kind == presigned {
+		r := newS3Run(t)
+		c.run, c.truth = r.id, t.TempDir()
 		grow(t, c.truth, seed, total)
 		filepath.WalkDir(c.truth, func(p string, e fs.DirEntry, err error) error {
 			if rel, _ := filepath.Rel(c.truth, p); err == nil && !e.IsDir() {
-				o.put(t, "s3", "chaos/0/"+c.run+"/artifacts/"+rel, p)
+				r.put(t, rel, p)
 			}
 			return err
 		})
-		p := proxyTo(t, s.url())
-		c.uri, c.proxies = p.URL, []*proxy{p, store}
+		behind := r.server.url()
+		if kind == presigned {
+			behind = presignedOnly(t, behind).URL
+		}
+		p := proxyTo(t, behind)
+		c.uri, c.proxies = p.URL, []*count.Origin{p, r.store}
 		c.artifacts = func(r *http.Request) bool { return isArtifact(r) || strings.HasPrefix(r.URL.Path, "/"+bucket+"/") }
 		return c
 	}
@@ -423,82 +395,119 @@ func newChaotic(t *testing.T, kind string, seed uint64) *chaotic {
 	c.truth = filepath.Join(s.server.artifacts(), "0", c.run, "artifacts")
 	grow(t, c.truth, seed, total)
 	p := proxyTo(t, s.uri)
-	c.uri, c.proxies = p.URL, []*proxy{p}
+	c.uri, c.proxies = p.URL, []*count.Origin{p}
 	if byTLS {
-		var cert string
-		c.over = &chaos{off: true, r: rand.New(rand.NewPCG(seed, 1)), done: map[string]int{}}
-		c.uri, cert = overTLS(t, p, &c.over)
-		c.env = []string{"MLFLOW_TRACKING_SERVER_CERT_PATH=" + cert}
+		c.over = fault.NewChaos(seed, isArtifact)
+		address, ca, stop, err := fault.OverTLS(p, c.over)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(stop)
+		cert := filepath.Join(t.TempDir(), "ca.pem")
+		if err := os.WriteFile(cert, ca, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		c.uri, c.env = address, []string{"MLFLOW_TRACKING_SERVER_CERT_PATH=" + cert}
 	}
+	return c
+}
+
+// unleash begins to break a share of what p sends, until the test's end.
+func unleash(t *testing.T, p *count.Origin, seed uint64, share float64, artifacts func(*http.Request) bool) *fault.Chaos {
+	t.Helper()
+	c := fault.Unleash(p, seed, share, artifacts)
+	t.Cleanup(c.Stop)
 	return c
 }
 
 // impatient makes a mount give up early, so that many faults can come.
 var impatient = []string{"MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR=0.02", "MLFLOW_HTTP_REQUEST_MAX_RETRIES=2", "MLFLOW_HTTP_REQUEST_TIMEOUT=3"}
 
-func TestReference(t *testing.T) {
-	seeds, ops, limit := referenceSize(t)
-	for _, kind := range []string{"3.17", "2.22", "S3", "3.17 by TLS"} {
-		ways := map[string][]string{
-			"disk": {"--cache-size", "24MiB"}, "memory": {"--cache-dir", "none", "--memory-limit", "64MiB"}, "two daemons": {"--cache-size", "16MiB"},
+// referenceRows are the origins and the ways to cache that TestReferenceModel holds; the
+// last ones in a soak alone.
+var referenceRows = []struct {
+	origin, way string
+	soak        bool
+}{
+	{"3.17", "disk", false}, {"3.17", "two daemons", false}, {"2.22", "memory", false}, {"S3", "two daemons", false},
+	{presigned, "disk", false}, {"3.17 by TLS", "disk", false},
+	{"3.17", "memory", true}, {"2.22", "disk", true}, {"2.22", "two daemons", true}, {"S3", "disk", true}, {"S3", "memory", true},
+	{presigned, "memory", true}, {"3.17 by TLS", "memory", true}, {"1.30", "disk", true}, {"1.30", "memory", true},
+}
+
+// TestReferenceModel fails when a mount gives a wrong byte, a short read, a name
+// too many or one too few, whatever its origin does; when an operation takes
+// longer than the patience of a mount allows; or when a mount is not well again
+// after its origin is.
+func TestReferenceModel(t *testing.T) {
+	t.Parallel()
+	first := seedOf(t)
+	flags := map[string][]string{
+		"disk": {"--cache-size", "24MiB"}, "memory": {"--cache-dir", "none", "--memory-limit", "64MiB"}, "two daemons": {"--cache-size", "16MiB"},
+	}
+	for i, row := range referenceRows {
+		if row.soak && soak == 0 {
+			continue
 		}
-		if kind == "3.17 by TLS" && !long() {
-			ways = map[string][]string{"disk": ways["disk"]}
-		}
-		for name, flags := range ways {
-			for _, seed := range seeds {
-				t.Run(fmt.Sprintf("%s %s seed %d", kind, name, seed), func(t *testing.T) {
-					o := newChaotic(t, kind, seed)
-					env := slices.Concat(o.env, impatient)
-					mounts := 1
-					if name == "two daemons" {
-						mounts = 2
-						env = append(env, "MLFLOWFS_CACHE_DIR="+t.TempDir())
-					}
-					var mounted []string
-					var m *mount
-					for range mounts {
-						m = mountAt(t, o.uri, env, append([]string{"--metadata-ttl", "1s"}, flags...)...)
-						mounted = append(mounted, m.path("runs", o.run))
-						waitFor(t, "the run", 10*time.Second, func() bool { _, err := os.Stat(m.path("runs", o.run)); return err == nil })
-					}
-					var machines []*chaos
-					for i, p := range o.proxies {
-						machines = append(machines, unleash(t, p, seed+uint64(i), 0.3, o.artifacts))
-					}
-					if o.over != nil {
-						o.over.begin(0.5)
-						machines = append(machines, o.over)
-					}
-					got := reference(t, mounted, o.truth, seed, 4, ops, limit, false)
-					broken := 0
-					for _, c := range machines {
-						n, what := c.faults()
-						broken += n
-						t.Log("faults:", what)
-						c.calm()
-					}
-					t.Logf("%d operations, the longest %v, errors %v", got.Ops, got.Worst, got.Errors)
-					if broken < 20 || got.Ops < 500 {
-						t.Errorf("seed %d: only %d faults in %d operations", seed, broken, got.Ops)
-					}
-					if got.Worst > 30*time.Second {
-						t.Errorf("seed %d: an operation took %v", seed, got.Worst)
-					}
-					if t.Failed() {
-						t.Log(tail(m.log.String()))
-					}
-					// When all is well again, all of it is right.
-					waitFor(t, "the mount does not recover", 30*time.Second, func() bool {
-						for _, dir := range mounted {
-							if _, err := output("diff", "-r", "--no-dereference", o.truth, dir); err != nil {
-								return false
-							}
-						}
-						return true
-					})
-				})
+		seed := first + uint64(i)
+		t.Run(fmt.Sprintf("%s %s seed %d", row.origin, row.way, seed), func(t *testing.T) {
+			if soak == 0 {
+				t.Parallel()
+			}
+			holdReference(t, row.origin, row.way, flags[row.way], seed, length(6*time.Second, 0.4/float64(len(referenceRows))))
+		})
+	}
+}
+
+// holdReference has four processes hold mounts of a broken origin against the
+// known files for a while.
+func holdReference(t *testing.T, origin, way string, flags []string, seed uint64, limit time.Duration) {
+	o := newChaotic(t, origin, seed)
+	env := slices.Concat(o.env, impatient)
+	mounts := 1
+	if way == "two daemons" {
+		mounts = 2
+		env = append(env, "MLFLOWFS_CACHE_DIR="+t.TempDir())
+	}
+	var mounted []string
+	var m *mount
+	for range mounts {
+		m = mountRaced(t, o.uri, env, append([]string{"--metadata-ttl", "1s"}, flags...)...)
+		mounted = append(mounted, m.path("runs", o.run))
+		waitFor(t, "the run", 10*time.Second, func() bool { _, err := os.Stat(m.path("runs", o.run)); return err == nil })
+	}
+	var machines []*fault.Chaos
+	for i, p := range o.proxies {
+		machines = append(machines, unleash(t, p, seed+uint64(i), 0.4, o.artifacts))
+	}
+	if o.over != nil {
+		o.over.Begin(0.5)
+		machines = append(machines, o.over)
+	}
+	got := reference(t, mounted, o.truth, seed, 4, 1_000_000_000, limit, false)
+	broken := 0
+	for _, c := range machines {
+		broken += c.Met.Of()
+		t.Log("faults:", &c.Met)
+		c.Begin(0)
+	}
+	figure(t, "%d operations under %d faults, the longest %v, errors %v", got.Ops, broken, got.Worst.Round(time.Millisecond), got.Errors)
+	if broken < 10 || got.Ops < 250 {
+		t.Errorf("only %d faults in %d operations", broken, got.Ops)
+	}
+	if got.Worst > 30*time.Second {
+		t.Errorf("an operation took %v", got.Worst)
+	}
+	if t.Failed() {
+		t.Logf("it ran with seed %d\n%s", seed, tail(m.log.String()))
+	}
+	// When all is well again, all of it is right.
+	waitFor(t, "the mount does not recover", 30*time.Second, func() bool {
+		for _, dir := range mounted {
+			if _, err := output("diff", "-r", "--no-dereference", o.truth, dir); err != nil {
+				return false
 			}
 		}
-	}
+		return true
+	})
 }

@@ -8,15 +8,15 @@ import (
 	"testing"
 )
 
-// A mount of root's, and its guard, keep no more rights than they need; as it
-// is shipped, that is, for with the race detector Go can't give any up.
+// TestRightsAreDropped fails when a mount of root's, or its guard, keeps more
+// rights than it needs; as it is shipped, that is, for with the race detector Go
+// can't give any up.
 func TestRightsAreDropped(t *testing.T) {
-	if os.Getuid() != 0 {
-		t.Fatal("this test looks at a mount of root's: run it as root")
-	}
+	t.Parallel()
+	needsRoot(t, "it looks at a mount of root's")
 	const sysAdmin, dacReadSearch = 21, 2
 	e := newEngineFiles(t, map[string]int{"f": 5 << 20})
-	m := mountShipped(t, e.URL, nil)
+	m := mountAt(t, e.URL, nil)
 	e.same(t, m, "f")
 	e.same(t, m, "f")
 	for _, pid := range []int{m.cmd.Process.Pid, guardOf(t, m)} {

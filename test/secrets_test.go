@@ -12,29 +12,28 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/mlflowfs/mlflowfs/test/fault"
 )
 
 // planted are secrets that are to be found nowhere: a password in the tracking
 // URI, a key of an object store, and what a presigned URL is signed with.
 const planted = "s3cret-plant"
 
-// A secret is in no log line, metric, error, process list, mount table, extended
-// attribute or cache file; and no file of the cache can be read by others.
+// TestSecretsAreFoundNowhere fails when a secret is in a log line, metric, error,
+// process list, mount table, extended attribute or cache file, or when a file of
+// the cache can be read by others.
 func TestSecretsAreFoundNowhere(t *testing.T) {
-	o, store := theObjects(t), s3Proxy(t)
-	s, err := newServerOn("mlflow3", "s3://"+bucket+"/secrets", s3Env(store.Listener.Addr().String()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(s.stop)
-	run := finished(t, s.url(), newRun(t, s.url(), "0"))
-	o.put(t, "s3", "secrets/0/"+run+"/artifacts/f", fileOf(t, 3<<20))
-	p := proxyTo(t, s.url())
+	t.Parallel()
+	r := newS3Run(t)
+	run, store := r.id, r.store
+	r.put(t, "f", fileOf(t, 3<<20))
+	p := proxyTo(t, r.server.url())
 	var signatures atomic.Value // that the server gave
 	signatures.Store("")
 	var failing atomic.Bool
-	store.faults(func(w http.ResponseWriter, r *http.Request) bool {
-		if sig := signature(r); sig != "" && !ofServer(r) {
+	store.Break(func(w http.ResponseWriter, r *http.Request) bool {
+		if sig := fault.Signature(r); sig != "" && !fault.OfServer(r) {
 			signatures.Store(signatures.Load().(string) + " " + sig)
 		}
 		if failing.Load() {
@@ -45,15 +44,12 @@ func TestSecretsAreFoundNowhere(t *testing.T) {
 	}, nil)
 	cached := t.TempDir()
 	uri := strings.Replace(p.URL, "://", "://me:"+planted+"-1@", 1)
-	env := append([]string{"MLFLOWFS_CACHE_DIR=" + cached, "AWS_ACCESS_KEY_ID=" + planted + "-2", "AWS_SECRET_ACCESS_KEY=" + planted + "-3", "MLFLOW_S3_ENDPOINT_URL=http://" + store.Listener.Addr().String()}, fast...)
+	env := append([]string{"MLFLOWFS_CACHE_DIR=" + cached, "AWS_ACCESS_KEY_ID=" + planted + "-2", "AWS_SECRET_ACCESS_KEY=" + planted + "-3", "MLFLOW_S3_ENDPOINT_URL=http://" + store.Addr()}, fast...)
 	m := mountAt(t, uri, env, "--log-level", "debug", "--metadata-ttl", "1s", "--metrics-addr", ":0")
 	if _, err := read(m.path("runs", run, "f")); err != nil {
 		t.Fatal(err)
 	}
 	failing.Store(true)
-	if err := os.Remove(filepath.Join(cached, "nothing")); err == nil {
-		t.Fatal("it is there")
-	}
 	output("ls", m.path("runs", "00000000000000000000000000000000"))
 	if out, err := mlflowfs(t, env, "evict", "--tracking-uri", uri, "runs:/"+run+"/f").CombinedOutput(); bytes.Contains(out, []byte(planted)) {
 		t.Errorf("evict says %s, %v", out, err)
@@ -129,9 +125,11 @@ for d, _, files in os.walk(sys.argv[1]):
 	}
 }
 
-// An object store's credentials that are replaced in their file are taken when
-// the store refuses the old ones; a program sees nothing of that.
-func TestObjectStoreCredentialsRotation(t *testing.T) {
+// TestRotatedStoreCredentialsAreTaken fails when an object store's credentials
+// that are replaced in their file are not taken when the store refuses the old
+// ones.
+func TestRotatedStoreCredentialsAreTaken(t *testing.T) {
+	t.Parallel()
 	o, store := theObjects(t), s3Proxy(t)
 	home := t.TempDir()
 	file := filepath.Join(home, "credentials")
@@ -146,7 +144,7 @@ func TestObjectStoreCredentialsRotation(t *testing.T) {
 	for i := range 4 {
 		o.put(t, "s3", fmt.Sprintf("rotated/%d", i), fileOf(t, 3<<20))
 	}
-	env := append([]string{"AWS_SHARED_CREDENTIALS_FILE=" + file, "AWS_REGION=us-east-1", "MLFLOW_S3_ENDPOINT_URL=http://" + store.Listener.Addr().String()}, fast...)
+	env := append([]string{"AWS_SHARED_CREDENTIALS_FILE=" + file, "AWS_REGION=us-east-1", "MLFLOW_S3_ENDPOINT_URL=http://" + store.Addr()}, fast...)
 	m := mountAt(t, shared.get(t, "server 3.17").uri, env, "--mount-uris", "s3://"+bucket+"/rotated", "--metadata-ttl", "1s", "--log-level", "debug")
 	at := func(i int) string { return m.path("uri", "s3", bucket, "rotated", fmt.Sprint(i)) }
 	if _, err := read(at(0)); err == nil || !strings.Contains(err.Error(), "Permission denied") {
@@ -169,8 +167,8 @@ func TestObjectStoreCredentialsRotation(t *testing.T) {
 		t.Errorf("%d bytes, %v", len(b), err)
 	}
 	revoked := time.Now()
-	store.faults(func(w http.ResponseWriter, r *http.Request) bool {
-		if ofServer(r) || time.Since(revoked) > 2*time.Second {
+	store.Break(func(w http.ResponseWriter, r *http.Request) bool {
+		if fault.OfServer(r) || time.Since(revoked) > 2*time.Second {
 			return false
 		}
 		http.Error(w, `<Error><Code>InvalidAccessKeyId</Code><Message>The key is no more.</Message></Error>`, http.StatusForbidden)

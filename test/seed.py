@@ -20,7 +20,8 @@ import mlflow
 import numpy as np
 from mlflow import MlflowClient
 
-V3 = not mlflow.__version__.startswith("2.")
+V1 = mlflow.__version__.startswith("1.")  # has no aliases
+V3 = not mlflow.__version__.startswith(("1.", "2."))
 SERVED = os.environ["MLFLOW_TRACKING_URI"].startswith("http")
 NAMES = ["sp ace.txt", "100%.txt", "plus+.txt", "é.txt", "😀.txt", ".dot", "amp&=.txt", "quote'\".txt", "semi;colon.txt", "back\\slash", "[x]*.txt", "UPPER", "upper"]
 MANGLED = ["h#ash.txt", "q?mark.txt"]  # the client cuts these when it uploads, and can't download a # at all
@@ -83,10 +84,11 @@ def main():
         log_model("model2", " sp ace.d'or")
         # A directory of the run beside the logged model of the same name.
         mlflow.log_text("the run's", "model/extra/from-the-run.txt")
-    client.set_registered_model_alias("echo", "champion", "1")
-    client.set_registered_model_alias("echo", "3", "2")
-    client.set_registered_model_alias("with@sign and space", "best", "1")
-    client.set_registered_model_alias(" sp ace.d'or", "best", "1")
+    if not V1:
+        client.set_registered_model_alias("echo", "champion", "1")
+        client.set_registered_model_alias("echo", "3", "2")
+        client.set_registered_model_alias("with@sign and space", "best", "1")
+        client.set_registered_model_alias(" sp ace.d'or", "best", "1")
     client.transition_model_version_stage("echo", "1", "Production")
     client.transition_model_version_stage("echo", "2", "Staging")
     with mlflow.start_run(run_name="empty") as run:

@@ -1,28 +1,61 @@
 #!/bin/sh
-# Installs what the tests need and is not there: fuse3; two MLflow releases,
-# each in a virtual environment of its own below .testenv; real object stores:
-# versitygw (S3), fake-gcs-server (GCS) and Azurite (Azure); and a new Debian.
+# Installs what the tests need and is not there: packages of Debian's; two MLflow
+# releases, each in a virtual environment of its own below .testenv; real object
+# stores: versitygw (S3), fake-gcs-server (GCS) and Azurite (Azure); a new Debian;
+# the programs that check this project's code; and the compiled dependencies.
+#
+# usage: setup.sh [tools|soak]    only those programs, or what a soak needs, too
 set -eu
 cd "$(dirname "$0")/.."
 env=${MLFLOWFS_TESTENV:-$PWD/.testenv}
 mkdir -p "$env"
 
+# The releases of MLflow. 3.18.0 is out; move here when its mlflow-skinny can be had.
+mlflow3='mlflow==3.17.*' mlflow2='mlflow==2.22.* sqlalchemy<2.1' mlflow1='mlflow-skinny==1.30.1 flask<3 sqlalchemy<2 alembic<2 gunicorn<24 querystring-parser<2 pandas<3 numpy<2.4 setuptools<81 pillow'
+
+# build PACKAGE@VERSION builds a Go program into bin, once.
+build() {
+	wanted=$env/bin/.$(basename "${1%@*}")
+	if [ "$(cat "$wanted" 2>/dev/null)" = "$1" ]; then
+		return
+	fi
+	CGO_ENABLED=0 GOFLAGS=-trimpath GOBIN=$env/bin go install "$1"
+	echo "$1" >"$wanted"
+}
+
+tools() {
+	build honnef.co/go/tools/cmd/staticcheck@v0.8.2
+	build golang.org/x/vuln/cmd/govulncheck@v1.9.0
+}
+
+if [ "${1:-}" = tools ]; then
+	tools
+	exit
+fi
+
 missing=
-command -v fusermount3 >/dev/null || missing="$missing fuse3"
-command -v git >/dev/null || missing="$missing git"
-command -v gcc >/dev/null || missing="$missing gcc libc6-dev" # for go test -race
-command -v ps >/dev/null || missing="$missing procps"
-command -v rpm >/dev/null || missing="$missing rpm" # from here on, what the packages are tried with
-command -v debootstrap >/dev/null || missing="$missing debootstrap"
-command -v systemd-nspawn >/dev/null || missing="$missing systemd-container"
-command -v qemu-aarch64-static >/dev/null || missing="$missing qemu-user-static"
-command -v script >/dev/null || missing="$missing bsdutils"
-command -v ip >/dev/null || missing="$missing iproute2" # from here on, what the pages use
-command -v rsync >/dev/null || missing="$missing rsync"
-command -v inotifywait >/dev/null || missing="$missing inotify-tools"
-command -v bwrap >/dev/null || missing="$missing bubblewrap"
+# need PROGRAM PACKAGE... notes what has no such program.
+need() {
+	program=$1
+	shift
+	command -v "$program" >/dev/null || missing="$missing $*"
+}
+need fusermount3 fuse3
+need git git
+need gcc gcc libc6-dev # for go test -race
+need ps procps
+need strace strace
+need rpm rpm # from here on, what the packages are tried with
+need debootstrap debootstrap
+need systemd-nspawn systemd-container
+need qemu-aarch64-static qemu-user-static
+need script bsdutils
+need ip iproute2 # from here on, what the pages use
+need rsync rsync
+need inotifywait inotify-tools
+need bwrap bubblewrap
+need npm nodejs npm
 [ -d /usr/lib/python3/dist-packages/torch ] || missing="$missing python3-torch" # PyPI's comes with gigabytes for a GPU
-command -v npm >/dev/null || missing="$missing nodejs npm"
 python3 -c 'import venv, ensurepip' 2>/dev/null || missing="$missing python3 python3-venv"
 if [ -n "$missing" ]; then
 	if [ "$(id -u)" != 0 ]; then
@@ -47,37 +80,76 @@ install() {
 	"$env/$name/bin/pip" install -q --disable-pip-version-check "$@"
 	echo "$*" >"$env/$name/.wanted"
 }
-stores='boto3 google-cloud-storage azure-storage-blob azure-identity pyftpdlib'
-# shellcheck disable=SC2086
-install mlflow3 'mlflow==3.17.*' $stores pillow onnx onnxruntime duckdb safetensors 'Flask-WTF<2'
-install mlflow2 'mlflow==2.22.*' 'sqlalchemy<2.1' boto3 pillow 'Flask-WTF<2'
-
-# build PACKAGE@VERSION builds a Go program into bin, once.
-build() {
-	wanted=$env/bin/.$(basename "${1%@*}")
-	if [ "$(cat "$wanted" 2>/dev/null)" = "$1" ]; then
-		return
-	fi
-	CGO_ENABLED=0 GOFLAGS= GOBIN=$env/bin go install "$1"
-	echo "$1" >"$wanted"
-}
-build github.com/versity/versitygw/cmd/versitygw@v1.8.0
-build github.com/fsouza/fake-gcs-server@v1.56.1
 
 # A new Debian, as its installer leaves it.
-if [ ! -e "$env/debian/.made" ] && [ "$(id -u)" = 0 ]; then
+debian() {
+	if [ -e "$env/debian/.made" ] || [ "$(id -u)" != 0 ]; then
+		return
+	fi
 	rm -rf "$env/debian"
 	debootstrap --variant=minbase --include=systemd-sysv "$(. /etc/os-release && echo "$VERSION_CODENAME")" "$env/debian" >"$env/debian.log" 2>&1 || {
 		tail -20 "$env/debian.log"
-		exit 1
+		return 1
 	}
 	touch "$env/debian/.made"
-fi
+}
 
-azurite=azurite@3.35.0
-if [ "$(cat "$env/azurite/.wanted" 2>/dev/null)" != "$azurite" ]; then
+azurite() {
+	wanted=azurite@3.35.0
+	if [ "$(cat "$env/azurite/.wanted" 2>/dev/null)" = "$wanted" ]; then
+		return
+	fi
 	rm -rf "$env/azurite"
 	mkdir -p "$env/azurite"
-	npm install --prefix "$env/azurite" --no-audit --no-fund --no-save --loglevel error "$azurite"
-	echo "$azurite" >"$env/azurite/.wanted"
+	npm install --prefix "$env/azurite" --no-audit --no-fund --no-save --loglevel error "$wanted"
+	echo "$wanted" >"$env/azurite/.wanted"
+}
+
+stores='boto3 google-cloud-storage azure-storage-blob azure-identity pyftpdlib'
+python() {
+	# shellcheck disable=SC2086
+	install mlflow3 $mlflow3 $stores pillow onnx onnxruntime duckdb safetensors 'Flask-WTF<2'
+	# shellcheck disable=SC2086
+	install mlflow2 $mlflow2 boto3 pillow 'Flask-WTF<2'
+}
+
+programs() {
+	tools
+	build github.com/versity/versitygw/cmd/versitygw@v1.8.0
+	build github.com/fsouza/fake-gcs-server@v1.56.1
+	# What packaging/build.sh runs is compiled by that, too.
+	for tool in $(sed -n 's/^\(sbom\|nfpm\)=//p' packaging/build.sh); do
+		build "$tool"
+	done
+	# What the tests build is compiled by then, for this machine with and without the
+	# race detector, for another one, and for darwin. What can't be built the checks
+	# tell of.
+	other=arm64
+	[ "$(go env GOARCH)" = arm64 ] && other=amd64
+	export GOFLAGS='-buildvcs=false -trimpath' CGO_ENABLED=0
+	go vet ./... || true
+	go build ./... || true
+	CGO_ENABLED=1 go build -race ./... || true
+	GOARCH=$other go build ./... || true
+	GOOS=darwin go vet ./cmd/... ./fs ./resolve/... ./cache || true
+}
+
+# Beside each other: some wait for the network, others for the compiler.
+jobs=
+for job in python programs debian azurite; do
+	($job >"$env/setup-$job.log" 2>&1) &
+	jobs="$jobs $job:$!"
+done
+failed=0
+for job in $jobs; do
+	wait "${job#*:}" || {
+		failed=1
+		echo "setup: ${job%:*} failed:" >&2
+		cat "$env/setup-${job%:*}.log" >&2
+	}
+done
+if [ "${1:-}" = soak ]; then
+	# shellcheck disable=SC2086
+	install mlflow1 $mlflow1
 fi
+exit $failed

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/mlflowfs/mlflowfs/test/count"
 )
 
 // vitals are what a daemon must not gather.
@@ -38,58 +40,61 @@ func (m *mount) vitals() (v vitals) {
 	return v
 }
 
-// A day in miniature: rounds of work on a broken origin end where they began.
-// (Two rounds of 15 s here; MLFLOWFS_TEST_SEEDS has 30 minutes.)
-func TestSoak(t *testing.T) {
-	rounds, each := 2, 15*time.Second
-	if long() {
-		rounds, each = 15, 2*time.Minute
+// TestWorkLeavesNothingBehind fails when a mount gathers descriptors, threads,
+// goroutines, memory or lines of its log while it works on a broken origin:
+// rounds end with what the first one ended with.
+func TestWorkLeavesNothingBehind(t *testing.T) {
+	t.Parallel()
+	seed := seedOf(t)
+	rounds, each := 2, 5*time.Second
+	if soak > 0 {
+		rounds, each = 10, length(0, 0.22)/11
 	}
-	seed := uint64(time.Now().Unix())
 	o := newChaotic(t, "3.17", seed)
-	m := mountShipped(t, o.uri, impatient,
-		"--metadata-ttl", "1s", "--cache-size", "24MiB", "--memory-limit", "128MiB")
+	m := mountAt(t, o.uri, impatient, "--metadata-ttl", "1s", "--cache-size", "24MiB", "--memory-limit", "128MiB")
 	mounted := m.path("runs", o.run)
 	c := unleash(t, o.proxies[0], seed, 0.3, o.artifacts)
-	var first vitals
-	idle := func() (v vitals) { // what lingers after the last reader has gone
-		best := m.vitals()
-		for end := time.Now().Add(100 * time.Second); time.Now().Before(end); time.Sleep(time.Second) {
-			if v = m.vitals(); v.fds < best.fds {
-				best = v
-			}
-			if first.fds > 0 && best.fds <= first.fds+4 {
-				break
-			}
-			if first.fds == 0 && time.Until(end) < 35*time.Second {
-				break // 60 s and a little: the connections have gone
-			}
-		}
-		return best
-	}
+	var first, last vitals
 	for range 1 + rounds {
-		reference(t, []string{mounted}, o.truth, seed, 3, 1_000_000, each, false)
-		if first.fds == 0 {
-			first = idle()
+		c.Begin(0.3)
+		reference(t, []string{mounted}, o.truth, seed, 3, 1_000_000_000, each, false)
+		c.Begin(0)
+		if last = m.idle(o.proxies[0]); first.fds == 0 {
+			first = last
 		}
 		seed++
 	}
-	last := idle()
-	t.Logf("after the first round %+v, after the last %+v", first, last)
+	figure(t, "after the first round %+v, after the last %+v", first, last)
 	if last.fds > first.fds+4 || last.threads > first.threads+8 || first.goroutines == 0 || last.goroutines > first.goroutines+10 || last.mib > first.mib*3/2+30 {
 		t.Errorf("after the first round %+v, after the last %+v", first, last)
 	}
 	if n := strings.Count(m.log.String(), "\n"); n > 3000 {
 		t.Errorf("%d lines in the log", n)
 	}
-	c.calm()
 }
 
-// A directory with a hundred thousand entries is listed, and looked into.
-func TestHugeListing(t *testing.T) {
+// idle are the vitals once what a reader leaves has gone: the connections, which
+// the origin ends here, and not the minute after which the mount does, and what
+// runs ahead of a reader. They are those of a second in which nothing became
+// less.
+func (m *mount) idle(o *count.Origin) vitals {
+	v, since := m.vitals(), time.Now()
+	for end := time.Now().Add(time.Minute); time.Since(since) < time.Second && time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+		o.CloseClientConnections()
+		if now := m.vitals(); now.fds < v.fds || now.goroutines < v.goroutines {
+			v, since = now, time.Now()
+		}
+	}
+	return v
+}
+
+// TestHugeListingIsShown fails when a directory with a hundred thousand entries
+// is not listed, or not looked into.
+func TestHugeListingIsShown(t *testing.T) {
+	t.Parallel()
 	const n = 100_000
 	e := newEngineFiles(t, map[string]int{"huge/00000001": 1000})
-	e.faults(nil, func(r *http.Response) error {
+	e.Break(nil, func(r *http.Response) error {
 		if !strings.HasSuffix(r.Request.URL.Query().Get("path"), "huge") {
 			return nil
 		}
@@ -108,7 +113,7 @@ func TestHugeListing(t *testing.T) {
 		r.Header.Set("Content-Length", strconv.Itoa(len(b)))
 		return err
 	})
-	m := mountShipped(t, e.URL, nil, "--fill-limit", "0") // its siblings are not there
+	m := mountAt(t, e.URL, nil, "--fill-limit", "0") // its siblings are not there
 	huge := m.path("runs", e.run, "huge")
 	begin := time.Now()
 	out, err := output("find", huge, "-type", "f", "-printf", ".")
@@ -126,11 +131,13 @@ func TestHugeListing(t *testing.T) {
 	t.Logf("%v, %+v", time.Since(begin), m.vitals())
 }
 
-// A million names that a program looks at are not kept: the kernel is asked to
-// forget them. (A hundred thousand here; MLFLOWFS_TEST_SEEDS has a million.)
-func TestMillionNames(t *testing.T) {
-	dirs, each := 20, 5000
-	if long() {
+// TestManyNamesTakeLittleMemory fails when names that a program looks at are
+// kept: the kernel is asked to forget them. (Fifty thousand here, a million in a
+// soak.)
+func TestManyNamesTakeLittleMemory(t *testing.T) {
+	t.Parallel()
+	dirs, each := 10, 5000
+	if soak > 0 {
 		dirs = 200
 	}
 	e := newEngineFiles(t, map[string]int{"d00000/00000001": 1000})
@@ -139,7 +146,7 @@ func TestMillionNames(t *testing.T) {
 		Dir  bool   `json:"is_dir"`
 		Size int    `json:"file_size"`
 	}
-	e.faults(nil, func(r *http.Response) error {
+	e.Break(nil, func(r *http.Response) error {
 		q := r.Request.URL.Query()
 		if !strings.HasSuffix(r.Request.URL.Path, "mlflow-artifacts/artifacts") && !q.Has("path") {
 			return nil
@@ -161,9 +168,12 @@ func TestMillionNames(t *testing.T) {
 		r.Header.Set("Content-Length", strconv.Itoa(len(b)))
 		return err
 	})
-	// As on a machine that has less memory than this one.
-	m := mountShipped(t, e.URL, nil, "--fill-limit", "0", "--memory-limit", "512MiB")
-	most, stop, stopped := 0, make(chan struct{}), make(chan struct{})
+	limit, most := "64MiB", 0 // one name for every 10 KiB: far fewer than there are
+	if soak > 0 {
+		limit = "512MiB"
+	}
+	m := mountAt(t, e.URL, nil, "--fill-limit", "0", "--memory-limit", limit)
+	stop, stopped := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(stopped)
 		for {
@@ -181,8 +191,13 @@ func TestMillionNames(t *testing.T) {
 	}
 	close(stop)
 	<-stopped
-	t.Logf("%d names: %d MiB at most, %+v", len(out), most, m.vitals())
+	figure(t, "%d names: %d MiB at most, %+v", len(out), most, m.vitals())
 	if most > 300 {
 		t.Errorf("%d names took %d MiB", len(out), most)
 	}
+	bound := int64(64<<20) / (10 << 10)
+	if soak > 0 {
+		bound = 512 << 20 / (10 << 10)
+	}
+	waitFor(t, "the kernel keeps more names than the bound", 10*time.Second, func() bool { return m.status().FUSE.Names <= bound })
 }

@@ -12,13 +12,15 @@ import (
 	"time"
 )
 
-// A mount says how it is: in a file of its own, by commands, and to Prometheus.
-func TestStatus(t *testing.T) {
+// TestStatusIsTrue fails when a mount says something else than what it did: in a
+// file of its own, by commands, or to Prometheus.
+func TestStatusIsTrue(t *testing.T) {
+	t.Parallel()
 	e := newEngineFiles(t, map[string]int{"f": 3 << 20, "g": 3 << 20})
 	withSecret := strings.Replace(e.URL, "://", "://me:s3cret@", 1)
 	m := mountAt(t, withSecret, fast, "--metrics-addr", ":0", "--pprof", "--log-format", "json", "--no-passthrough")
 	var once atomic.Bool
-	e.faults(func(w http.ResponseWriter, r *http.Request) bool {
+	e.Break(func(w http.ResponseWriter, r *http.Request) bool {
 		if isArtifact(r) || once.Swap(true) {
 			return false
 		}

@@ -1,6 +1,8 @@
 package test
 
 import (
+	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -9,14 +11,16 @@ import (
 	"time"
 )
 
-// Each move of an alias is told once, and runs a command, also when it goes and
-// comes back; an outage is no move.
-func TestWatch(t *testing.T) {
-	s := startServer(t, "mlflow3", nil)
-	to := newAlias(t, s.url())
+// TestWatchTellsEachMoveOnce fails when a move of an alias is not told, or told
+// twice, or does not run the command; or when an outage is told as a move.
+func TestWatchTellsEachMoveOnce(t *testing.T) {
+	t.Parallel()
+	s := shared.get(t, "server 3.17").server
+	p := proxyTo(t, s.url())
+	model, to := newAlias(t, s.url())
 	to("1")
 	dir := t.TempDir()
-	c := mlflowfs(t, fast, "watch", "--tracking-uri", s.url(), "--every", "200ms", "--exec", `echo "$MLFLOWFS_OLD_VERSION to $MLFLOWFS_VERSION of $MLFLOWFS_URI" >> `+filepath.Join(dir, "moves")+`; test $MLFLOWFS_VERSION != 3`, "models:/w@champion")
+	c := mlflowfs(t, fast, "watch", "--tracking-uri", p.URL, "--every", "200ms", "--exec", `echo "$MLFLOWFS_OLD_VERSION to $MLFLOWFS_VERSION of $MLFLOWFS_URI" >> `+filepath.Join(dir, "moves")+`; test $MLFLOWFS_VERSION != 3`, "models:/"+model+"@champion")
 	out, errs := &logBuffer{}, &logBuffer{}
 	c.Stdout, c.Stderr = out, errs
 	if err := c.Start(); err != nil {
@@ -26,25 +30,23 @@ func TestWatch(t *testing.T) {
 		t.Helper()
 		waitFor(t, "no "+text+" in "+out.String()+errs.String(), 20*time.Second, func() bool { return strings.Contains(out.String(), text) })
 	}
-	says("models:/w@champion none 1")
+	says("models:/" + model + "@champion none 1")
 	to("2")
-	says("models:/w@champion 1 2")
+	says("models:/" + model + "@champion 1 2")
 	to("3")
-	says("models:/w@champion 2 3")
-	s.stop()
-	time.Sleep(2 * time.Second)
-	if err := s.start(); err != nil {
-		t.Fatal(err)
-	}
+	says("models:/" + model + "@champion 2 3")
+	p.Break(func(http.ResponseWriter, *http.Request) bool { panic(http.ErrAbortHandler) }, nil) // as if it were down
+	waitFor(t, "the outage is not seen", 20*time.Second, func() bool { return strings.Contains(errs.String(), "the server can't be asked") })
+	p.Break(nil, nil)
 	to("1")
-	says("models:/w@champion 3 1")
-	time.Sleep(time.Second)
+	says("models:/" + model + "@champion 3 1")
+	waitFor(t, "the last command does not run", 10*time.Second, func() bool { return filesBelow(dir) > 0 && strings.Count(readFile(dir+"/moves"), "\n") == 3 })
 	c.Process.Signal(syscall.SIGTERM)
 	if err := c.Wait(); err != nil {
 		t.Error(err, errs)
 	}
 	moves, _ := os.ReadFile(filepath.Join(dir, "moves"))
-	if got := string(moves); got != "1 to 2 of models:/w@champion\n2 to 3 of models:/w@champion\n3 to 1 of models:/w@champion\n" {
+	if got := string(moves); got != strings.ReplaceAll("1 to 2 of URI\n2 to 3 of URI\n3 to 1 of URI\n", "URI", "models:/"+model+"@champion") {
 		t.Errorf("the commands ran as\n%s", got)
 	}
 	if n := strings.Count(out.String(), "\n"); n != 4 {
@@ -57,17 +59,18 @@ func TestWatch(t *testing.T) {
 	refuses(t, 2, nil, []string{"watch", "runs:/x"}, "names nothing that moves")
 }
 
-// newAlias makes a registered model w of three versions; what it gives has
-// w@champion mean one of them.
-func newAlias(t *testing.T, server string) (to func(version string)) {
+// newAlias makes a registered model of three versions; to has its alias champion
+// mean one of them.
+func newAlias(t *testing.T, server string) (model string, to func(version string)) {
 	t.Helper()
+	model = fmt.Sprintf("w%d", time.Now().UnixNano())
 	ask := func(path string, in map[string]any) { api(t, server, "/api/2.0/mlflow/"+path, in) }
-	ask("registered-models/create", map[string]any{"name": "w"})
+	ask("registered-models/create", map[string]any{"name": model})
 	for range 3 {
 		run := newRun(t, server, "0")
-		ask("model-versions/create", map[string]any{"name": "w", "source": "runs:/" + run, "run_id": run})
+		ask("model-versions/create", map[string]any{"name": model, "source": "runs:/" + run, "run_id": run})
 	}
-	return func(version string) {
-		ask("registered-models/alias", map[string]any{"name": "w", "alias": "champion", "version": version})
+	return model, func(version string) {
+		ask("registered-models/alias", map[string]any{"name": model, "alias": "champion", "version": version})
 	}
 }

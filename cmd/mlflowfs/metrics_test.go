@@ -35,8 +35,10 @@ func known(t *testing.T) map[string]bool {
 	return names
 }
 
-// The dashboard asks for no metric that there is not.
-func TestDashboard(t *testing.T) {
+// TestDashboardAsksForKnownMetrics fails when a panel of packaging/grafana.json stays
+// empty because it asks for a metric that the daemon does not have.
+func TestDashboardAsksForKnownMetrics(t *testing.T) {
+	t.Parallel()
 	b, err := os.ReadFile("../../packaging/grafana.json")
 	if err != nil || !json.Valid(b) {
 		t.Fatal(err)
@@ -53,8 +55,10 @@ func TestDashboard(t *testing.T) {
 	}
 }
 
-// docs/metrics.md names each metric, and no other.
-func TestMetricsPage(t *testing.T) {
+// TestMetricsPageNamesEachMetric fails when docs/metrics.md leaves a metric out, or
+// names one that the daemon does not have.
+func TestMetricsPageNamesEachMetric(t *testing.T) {
+	t.Parallel()
 	b, err := os.ReadFile("../../docs/metrics.md")
 	if err != nil {
 		t.Fatal(err)
@@ -82,7 +86,10 @@ func TestMetricsPage(t *testing.T) {
 	}
 }
 
-func TestPasswordIn(t *testing.T) {
+// TestPasswordIsFoundInArgument fails when the password in a command line's address
+// stays visible in `ps`, or when something else is hidden.
+func TestPasswordIsFoundInArgument(t *testing.T) {
+	t.Parallel()
 	for s, want := range map[string]string{
 		"http://h": "", "http://u@h": "", "http://u:p@h/x": "p", "--tracking-uri=https://u:p@ss@h:1/a@b:c": "p@ss",
 		"http://h/a:b@c": "", "no://": "", "": "", "http://u:@h": "", "postgresql+x://u:secret@h?q=1": "secret",

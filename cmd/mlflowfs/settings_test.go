@@ -15,9 +15,10 @@ import (
 
 var update = flag.Bool("update", false, "write docs/configuration.md")
 
-// docs/configuration.md is the table of settings as the code has it.
-// (-update writes it.)
-func TestConfigurationPage(t *testing.T) {
+// TestConfigurationPageIsUpToDate fails when docs/configuration.md is not the table of
+// settings as the code has it. (-update writes the page.)
+func TestConfigurationPageIsUpToDate(t *testing.T) {
+	t.Parallel()
 	var b bytes.Buffer
 	b.WriteString(`# Configuration
 
@@ -69,7 +70,10 @@ A key that is none is an error, which names the nearest one. Credentials do not 
 	}
 }
 
-func TestNearest(t *testing.T) {
+// TestNearestKeyIsNamed fails when the error about a mistyped key of the configuration
+// file does not suggest the key that was meant.
+func TestNearestKeyIsNamed(t *testing.T) {
+	t.Parallel()
 	known := configKeys()
 	if len(known) < 20 || !slices.Contains(known, "cache-size") {
 		t.Fatal(known)
@@ -81,7 +85,10 @@ func TestNearest(t *testing.T) {
 	}
 }
 
+// TestSizeIsTakenBack fails when a size that `mlflowfs config show` prints means another
+// number of bytes when it is given as a setting.
 func TestSizeIsTakenBack(t *testing.T) {
+	t.Parallel()
 	for _, n := range []size{0, 1, 1023, 1 << 20, 20_000_000, 3 << 30, 1<<40 + 1} {
 		var back size
 		if err := back.Set(n.String()); err != nil || back != n {
@@ -90,7 +97,11 @@ func TestSizeIsTakenBack(t *testing.T) {
 	}
 }
 
-func TestHelperArgs(t *testing.T) {
+// TestMountHelperTakesFstabOptions fails when a line of fstab or of `mount -t` mounts
+// with other options than it names, or when a wrong option is taken or its error does
+// not help.
+func TestMountHelperTakesFstabOptions(t *testing.T) {
+	t.Parallel()
 	for in, want := range map[string]string{
 		"http://h:5000 /mnt -o rw,allow_other,cache_size=20G,_netdev": "mount --daemon --allow-other --cache-size=20G --tracking-uri=http://h:5000 -- /mnt",
 		"mlflowfs /mnt -s -o config=/etc/x.yaml,x-systemd.automount":  "mount --daemon --config=/etc/x.yaml -- /mnt",

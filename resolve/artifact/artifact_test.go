@@ -18,7 +18,11 @@ import (
 
 func logTo(b *bytes.Buffer) *slog.Logger { return slog.New(slog.NewTextHandler(b, nil)) }
 
+// TestCleanLeavesOutWhatCanNotBeShown fails when a listing from a server shows a name
+// that leads out of its directory, is too long, is there twice or has no size, or
+// when an entry is left out without a line in the log.
 func TestCleanLeavesOutWhatCanNotBeShown(t *testing.T) {
+	t.Parallel()
 	var log bytes.Buffer
 	long := strings.Repeat("é", 128)
 	got := Clean(logTo(&log), "dir", []Entry{
@@ -34,7 +38,9 @@ func TestCleanLeavesOutWhatCanNotBeShown(t *testing.T) {
 	}
 }
 
-func FuzzListing(f *testing.F) {
+// FuzzListingHasOnlyNamesThatCanBeShown fails when some answer to ListArtifacts gives
+// a name that no file can have, a negative size, or names that are not in order.
+func FuzzListingHasOnlyNamesThatCanBeShown(f *testing.F) {
 	f.Add([]byte(`{"files":[{"path":"a","is_dir":false,"file_size":"12"},{"path":"..","file_size":-1},{"path":"d","is_dir":true}]}`))
 	f.Add([]byte(`{}`))
 	f.Add([]byte(`{"files":[{"path":"a","file_size":1e99},{"path":"a","file_size":[]}]}`))
@@ -54,7 +60,11 @@ func FuzzListing(f *testing.F) {
 	})
 }
 
-func TestDecodeListing(t *testing.T) {
+// TestListingIsDecodedAsMLflowSendsIt fails when a file of a listing has another size
+// than the server says, as a number or as a string, or when a broken listing is
+// taken for an empty directory.
+func TestListingIsDecodedAsMLflowSendsIt(t *testing.T) {
+	t.Parallel()
 	got, err := decodeListing(strings.NewReader(`{"files":[{"path":"a","is_dir":false,"file_size":12},{"path":"b","is_dir":false,"file_size":"13"},{"path":"empty","is_dir":false},{"path":"d","is_dir":true},{"path":"x","file_size":"many"}]}`))
 	want := []Entry{{Name: "a", Size: 12}, {Name: "b", Size: 13}, {Name: "empty"}, {Name: "d", IsDir: true}, {Name: "x", Size: -1}}
 	if d := cmp.Diff(want, got); d != "" || err != nil {
@@ -67,7 +77,10 @@ func TestDecodeListing(t *testing.T) {
 	}
 }
 
-func TestParseContentRange(t *testing.T) {
+// TestBadContentRangeIsRefused fails when an answer that says nonsense about which
+// bytes it holds is taken, so that a read gets bytes of another place.
+func TestBadContentRangeIsRefused(t *testing.T) {
+	t.Parallel()
 	for s, want := range map[string][3]int64{
 		"bytes 0-0/1": {0, 0, 1}, "bytes 5-9/10": {5, 9, 10}, "bytes 5-9/*": {5, 9, -1},
 	} {
@@ -83,7 +96,9 @@ func TestParseContentRange(t *testing.T) {
 	}
 }
 
-func FuzzContentRange(f *testing.F) {
+// FuzzContentRangeIsARange fails when some Content-Range is read as a span that can't
+// be: negative, backwards, or beyond the end of the file.
+func FuzzContentRangeIsARange(f *testing.F) {
 	f.Add("bytes 0-99/1234")
 	f.Add("bytes 0-99/*")
 	f.Fuzz(func(t *testing.T, s string) {
@@ -94,7 +109,9 @@ func FuzzContentRange(f *testing.F) {
 	})
 }
 
-func FuzzEscape(f *testing.F) {
+// FuzzEscapeKeepsThePath fails when some name becomes part of an address's query or
+// fragment, or gets more or fewer directories, so that another file is asked for.
+func FuzzEscapeKeepsThePath(f *testing.F) {
 	f.Add("a b/c#?%41+é")
 	f.Fuzz(func(t *testing.T, s string) {
 		if e := escape(s); strings.ContainsAny(e, "?# ") || strings.Count(e, "/") != strings.Count(s, "/") {
@@ -103,7 +120,11 @@ func FuzzEscape(f *testing.F) {
 	})
 }
 
-func TestLocal(t *testing.T) {
+// TestLocalStaysInItsDirectory fails when a local artifact directory lets a program
+// read a file outside of it, by .. or by a symbolic link, or when what is inside
+// does not list and read as it is.
+func TestLocalStaysInItsDirectory(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	root := filepath.Join(dir, "root")
 	write := func(name, content string) {
@@ -165,7 +186,10 @@ func TestLocal(t *testing.T) {
 	}
 }
 
+// TestUnsupportedNamesItsScheme fails when the error of a store that can't be read
+// does not say which scheme it is about.
 func TestUnsupportedNamesItsScheme(t *testing.T) {
+	t.Parallel()
 	u := Unsupported(`artifacts with the scheme "s3"`)
 	_, err := u.List(context.Background(), "")
 	if !errors.Is(err, errors.ErrUnsupported) || !strings.Contains(err.Error(), "s3") {
@@ -173,7 +197,11 @@ func TestUnsupportedNamesItsScheme(t *testing.T) {
 	}
 }
 
-func TestUnambiguous(t *testing.T) {
+// TestAmbiguousPathIsRefused fails when a path is sent to the server that it reads
+// as another one, or when a path that it reads well is refused. (MLflow's own code is
+// asked in TestUnambiguousAgainstMLflow.)
+func TestAmbiguousPathIsRefused(t *testing.T) {
+	t.Parallel()
 	for _, ok := range []string{"1/r/artifacts/a b", "100%", "100%.txt", "%zz", "q?x", "a;b", "x?/f", "é", "😀", "a;;", "a?q;"} {
 		if err := unambiguous(ok); err != nil {
 			t.Error(err)

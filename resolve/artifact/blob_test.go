@@ -66,7 +66,11 @@ func show(tree Tree) string {
 	return strings.Join(out, "\n")
 }
 
-func TestBlobList(t *testing.T) {
+// TestBucketIsShownAsDirectories fails when the keys of a bucket below a prefix do not
+// list, stat and read as the files and directories that MLflow logged, or when keys
+// beside the prefix are shown.
+func TestBucketIsShownAsDirectories(t *testing.T) {
+	t.Parallel()
 	ctx := t.Context()
 	b := blobOf(memory(t, "root/a", "root/d/b", "root/d/e/c", "root/d/marker/", "root/d/marker/x", "rootless", "other/x", "root/d-1"), "root")
 	all, err := b.List(ctx, "")
@@ -103,8 +107,10 @@ func TestBlobList(t *testing.T) {
 	}
 }
 
-// More than a page is listed a directory at a time, and all of it is there.
-func TestBlobListOfManyPages(t *testing.T) {
+// TestBigBucketIsListedOneDirectoryAtATime fails when the listing of a directory of
+// more keys than a page holds asks for all that is below it, or leaves entries out.
+func TestBigBucketIsListedOneDirectoryAtATime(t *testing.T) {
+	t.Parallel()
 	var keys []string
 	for i := range 2 * onePage {
 		keys = append(keys, fmt.Sprintf("root/%c/%05d", 'a'+i%3, i))
@@ -130,8 +136,9 @@ func TestBlobListOfManyPages(t *testing.T) {
 	}
 }
 
-// Whatever the keys are, no entry is made that leads out of its directory.
-func FuzzPlant(f *testing.F) {
+// FuzzKeysStayInTheirDirectory fails when some keys of a bucket make an entry that
+// leads out of its directory, that no key stands for, or a directory without entries.
+func FuzzKeysStayInTheirDirectory(f *testing.F) {
 	f.Add("root//0/0\nroot/0/1")
 	f.Add("root/a/b\nroot/../x\nroot//\nroot/./y\nroot/a")
 	var log bytes.Buffer
@@ -159,7 +166,11 @@ func FuzzPlant(f *testing.F) {
 	})
 }
 
-func TestSumsOf(t *testing.T) {
+// TestOnlyWholeObjectSumsAreTaken fails when a header that is no checksum of the whole
+// object is taken for one, so that good bytes are refused, or when a checksum is not
+// seen, so that bad bytes are not found.
+func TestOnlyWholeObjectSumsAreTaken(t *testing.T) {
+	t.Parallel()
 	etag := `"0cc175b9c0f1b6a831c399e269772661"`
 	for name, c := range map[string]struct {
 		header http.Header

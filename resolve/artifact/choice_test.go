@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/mlflowfs/mlflowfs/cache"
@@ -37,7 +38,7 @@ func (s *scripted) List(ctx context.Context, dir string) (Tree, error) {
 	if s.slow {
 		answered(ctx)
 		select {
-		case <-time.After(200 * time.Millisecond):
+		case <-time.After(4 * patience):
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
 		}
@@ -64,13 +65,19 @@ func choiceOf(stores ...*scripted) *Choice {
 	for i, s := range stores {
 		ways = append(ways, Way{Access: Access(fmt.Sprint(i)), Store: s})
 	}
-	c := NewChoice("id", "where", ways, 0)
-	c.patience = 50 * time.Millisecond
-	return c
+	return NewChoice("id", "where", ways, 0)
 }
 
-func TestChoice(t *testing.T) {
+// patience is how long a way may be silent before the next one is tried.
+const patience = 20 * time.Second
+
+// TestFirstRouteThatAnswersIsTaken fails when artifacts can't be read although one of
+// several routes leads to them, or when a slower route is taken although an earlier
+// one works.
+func TestFirstRouteThatAnswersIsTaken(t *testing.T) {
+	t.Parallel()
 	some := []Entry{{Name: "f", Size: 1}}
+	takes := map[string]time.Duration{"silent": patience, "slow, and not silent": 4 * patience, "a read in silence": patience} // the others: no time
 	for name, c := range map[string]struct {
 		ways []*scripted
 		want string // the way taken, or the beginning of the error
@@ -91,32 +98,42 @@ func TestChoice(t *testing.T) {
 		"a read of what is gone":         {[]*scripted{{entries: some, read: cache.ErrChanged}, {entries: some}}, "content changed"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			ch := choiceOf(c.ways...)
-			_, err := ch.List(t.Context(), "")
-			if err == nil {
-				var b *cache.Body
-				if b, err = ch.ReadRange(t.Context(), "f", 0, 1, ""); err == nil {
-					b.Close()
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				begin := time.Now()
+				ch := choiceOf(c.ways...)
+				_, err := ch.List(t.Context(), "")
+				if err == nil {
+					var b *cache.Body
+					if b, err = ch.ReadRange(t.Context(), "f", 0, 1, ""); err == nil {
+						b.Close()
+					}
 				}
-			}
-			got := ""
-			for _, v := range ch.Verdicts() {
-				if v.Chosen {
-					got = string(v.Access)
+				got := ""
+				for _, v := range ch.Verdicts() {
+					if v.Chosen {
+						got = string(v.Access)
+					}
 				}
-			}
-			if err != nil {
-				got = err.Error()
-			}
-			if got != c.want && (err == nil || !strings.HasPrefix(got, c.want)) {
-				t.Errorf("%q, want %q", got, c.want)
-			}
+				if err != nil {
+					got = err.Error()
+				}
+				if got != c.want && (err == nil || !strings.HasPrefix(got, c.want)) {
+					t.Errorf("%q, want %q", got, c.want)
+				}
+				if took := time.Since(begin); took != takes[name] {
+					t.Errorf("it took %v, want %v", took, takes[name])
+				}
+			})
 		})
 	}
 }
 
-// It is decided once, by one of many who ask, and remembered.
-func TestChoiceIsRemembered(t *testing.T) {
+// TestRouteIsRemembered fails when each read tries the refused routes again, when
+// many readers at once try them each for itself, or when one failed read leaves a
+// route that has brought a file.
+func TestRouteIsRemembered(t *testing.T) {
+	t.Parallel()
 	first, second := &scripted{list: refused}, &scripted{entries: []Entry{{Name: "f"}}}
 	c := choiceOf(first, second)
 	var wg sync.WaitGroup
@@ -146,9 +163,10 @@ func TestChoiceIsRemembered(t *testing.T) {
 	}
 }
 
-// An absent directory decides nothing where it may be another machine's, until
-// something is found somewhere.
-func TestChoiceOfAnAbsentDirectory(t *testing.T) {
+// TestAbsentDirectoryDecidesNoRoute fails when a directory that is not on this machine
+// yet, but may be on another, settles the route before something is found on one.
+func TestAbsentDirectoryDecidesNoRoute(t *testing.T) {
+	t.Parallel()
 	local, server := &scripted{list: fs.ErrNotExist}, &scripted{}
 	c := choiceOf(local, server)
 	c.ways[0].Elsewhere = true
@@ -171,8 +189,10 @@ func TestChoiceOfAnAbsentDirectory(t *testing.T) {
 	}
 }
 
-// Who goes away finds nothing out.
-func TestChoiceOfOneWhoGoes(t *testing.T) {
+// TestCancelledListDecidesNoRoute fails when a program that gives up makes a route
+// count as broken for those that come after it.
+func TestCancelledListDecidesNoRoute(t *testing.T) {
+	t.Parallel()
 	c := choiceOf(&scripted{silent: true}, &scripted{entries: []Entry{{Name: "f"}}})
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -181,5 +201,34 @@ func TestChoiceOfOneWhoGoes(t *testing.T) {
 	}
 	if Chosen(c) != Store(c) {
 		t.Error("it was decided")
+	}
+}
+
+// TestNoRouteIsLeftForGood fails when a store that can be read by one route alone,
+// which fails once while the others are refused, is never read again. It was so
+// on a server that refuses all bytes and only signs URLs.
+func TestNoRouteIsLeftForGood(t *testing.T) {
+	t.Parallel()
+	signed, proxy := &scripted{read: errors.New("connection reset")}, &scripted{read: refused}
+	c := choiceOf(signed, proxy)
+	read := func() error {
+		body, err := c.ReadRange(t.Context(), "f", 0, 1, "")
+		if err == nil {
+			body.Close()
+		}
+		return err
+	}
+	if _, err := c.List(t.Context(), ""); err != nil {
+		t.Fatal(err)
+	}
+	if err := read(); !errors.Is(err, fs.ErrPermission) || !strings.Contains(err.Error(), "connection reset") {
+		t.Errorf("the words of both routes are not in %v", err)
+	}
+	signed.read = nil
+	if err := read(); err != nil {
+		t.Errorf("the first route is well again, and is not tried: %v", err)
+	}
+	if signed.reads.Load() != 2 || proxy.reads.Load() != 1 || Via(c) != "0" {
+		t.Errorf("%d and %d reads, by the route %q", signed.reads.Load(), proxy.reads.Load(), Via(c))
 	}
 }

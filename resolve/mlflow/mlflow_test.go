@@ -25,7 +25,10 @@ func env(vars map[string]string) Env { return func(name string) string { return 
 
 var quiet = slog.New(slog.DiscardHandler)
 
-func TestRedact(t *testing.T) {
+// TestRedactHidesCredentials fails when an address that is shown or logged holds a
+// password, a token or a query, or when one without them is shown as another one.
+func TestRedactHidesCredentials(t *testing.T) {
+	t.Parallel()
 	for in, want := range map[string]string{
 		"http://h:5000":                  "http://h:5000",
 		"https://user:s3cret@h/p":        "https://h/p",
@@ -44,7 +47,9 @@ func TestRedact(t *testing.T) {
 	}
 }
 
-func FuzzRedact(f *testing.F) {
+// FuzzRedactHidesThePassword fails when some password is shown with the address that
+// it stands in.
+func FuzzRedactHidesThePassword(f *testing.F) {
 	f.Add("s3cret")
 	f.Add("p@ss/w?rd#")
 	f.Fuzz(func(t *testing.T, password string) {
@@ -57,7 +62,9 @@ func FuzzRedact(f *testing.F) {
 	})
 }
 
-func FuzzInt(f *testing.F) {
+// FuzzIntTakesAnyBytes fails when an unexpected number in a server's answer ends the
+// daemon.
+func FuzzIntTakesAnyBytes(f *testing.F) {
 	f.Add([]byte(`"12"`))
 	f.Add([]byte(`-3`))
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -66,7 +73,9 @@ func FuzzInt(f *testing.F) {
 	})
 }
 
-func FuzzLastMetric(f *testing.F) {
+// FuzzLastMetricIsJSON fails when some metric file of a FileStore makes a run.json
+// that is no JSON.
+func FuzzLastMetricIsJSON(f *testing.F) {
 	f.Add("1 0.5 1\n2 0.6 1\n3 nan 9\n")
 	f.Fuzz(func(t *testing.T, lines string) {
 		if m, ok := lastMetric("k", lines); ok && !json.Valid(m.Value) {
@@ -75,7 +84,10 @@ func FuzzLastMetric(f *testing.F) {
 	})
 }
 
-func TestOpenRefuses(t *testing.T) {
+// TestBadTrackingURIIsRefused fails when a tracking URI that can't work is taken, or
+// when the error does not say why, or holds the password.
+func TestBadTrackingURIIsRefused(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	notes := filepath.Join(dir, "notes.db")
 	if err := os.WriteFile(notes, []byte("these are no tables"), 0o600); err != nil {
@@ -109,7 +121,9 @@ func TestOpenRefuses(t *testing.T) {
 	}
 }
 
-func TestDefaultTrackingURI(t *testing.T) {
+// TestDefaultTrackingURIFollowsMLflow fails when a mount without --tracking-uri shows
+// another store than MLflow uses in the same directory.
+func TestDefaultTrackingURIFollowsMLflow(t *testing.T) {
 	t.Chdir(t.TempDir())
 	if got := DefaultTrackingURI(); got != "sqlite:///mlflow.db" {
 		t.Error(got)
@@ -160,7 +174,11 @@ func get(t *testing.T, c *Client, u string) (string, error) {
 
 func ok(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "{}") }
 
-func TestCredentials(t *testing.T) {
+// TestCredentialsGoToTheTrackingServerOnly fails when the tracking server does not get
+// the credentials that MLflow would send it, or when another host, a redirect's
+// target too, gets any.
+func TestCredentialsGoToTheTrackingServerOnly(t *testing.T) {
+	t.Parallel()
 	home := t.TempDir()
 	if err := errors.Join(os.Mkdir(filepath.Join(home, ".mlflow"), 0o700),
 		os.WriteFile(filepath.Join(home, ".mlflow", "credentials"), []byte("[mlflow]\nmlflow_tracking_username = filed\nmlflow_tracking_password = a;b#c\n"), 0o600)); err != nil {
@@ -221,7 +239,10 @@ func withWorkspace(vars map[string]string) map[string]string {
 	return out
 }
 
+// TestDamagedCredentialsFileIsNotQuoted fails when the error about a damaged
+// credentials file shows a password from it.
 func TestDamagedCredentialsFileIsNotQuoted(t *testing.T) {
+	t.Parallel()
 	home := t.TempDir()
 	if err := errors.Join(os.Mkdir(filepath.Join(home, ".mlflow"), 0o700),
 		os.WriteFile(filepath.Join(home, ".mlflow", "credentials"), []byte("[mlflow\ns3cret"), 0o600)); err != nil {
@@ -233,8 +254,12 @@ func TestDamagedCredentialsFileIsNotQuoted(t *testing.T) {
 	}
 }
 
-func TestRetries(t *testing.T) {
-	fast := env(map[string]string{"MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "0.01", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3"})
+// TestOnlyTransientErrorsAreRetried fails when a server that is busy for a moment fails
+// a read, when one that stays so is asked without end, or when a refusal is asked for
+// again.
+func TestOnlyTransientErrorsAreRetried(t *testing.T) {
+	t.Parallel()
+	fast := env(map[string]string{"MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "0.001", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3"})
 	for _, status := range []int{408, 429, 500, 502, 503, 504} {
 		var n atomic.Int64
 		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -273,8 +298,10 @@ func TestRetries(t *testing.T) {
 	}
 }
 
-// A server that hangs up is an error and not the end of a file.
+// TestHangUpIsNoEOF fails when a server that hangs up is taken for the end of a file,
+// so that the file reads as if it were shorter.
 func TestHangUpIsNoEOF(t *testing.T) {
+	t.Parallel()
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		conn, _, _ := w.(http.Hijacker).Hijack()
 		conn.Close()
@@ -286,7 +313,10 @@ func TestHangUpIsNoEOF(t *testing.T) {
 	}
 }
 
-func TestSilence(t *testing.T) {
+// TestSilentServerIsAnError fails when a read hangs because the server sends no headers,
+// or stops in the middle of a body.
+func TestSilentServerIsAnError(t *testing.T) {
+	t.Parallel()
 	stop := make(chan struct{})
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/body" {
@@ -300,7 +330,7 @@ func TestSilence(t *testing.T) {
 	}))
 	defer srv.Close()
 	defer close(stop)
-	c, err := NewClient(srv.URL, env(map[string]string{"MLFLOW_HTTP_REQUEST_TIMEOUT": "0.2"}), quiet)
+	c, err := NewClient(srv.URL, env(map[string]string{"MLFLOW_HTTP_REQUEST_TIMEOUT": "0.05"}), quiet)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -312,7 +342,10 @@ func TestSilence(t *testing.T) {
 	}
 }
 
-func TestBadSettings(t *testing.T) {
+// TestBadSettingIsRefusedByName fails when a variable with a value that can't work is
+// taken, or when the error does not name the variable.
+func TestBadSettingIsRefusedByName(t *testing.T) {
+	t.Parallel()
 	for _, vars := range []map[string]string{
 		{"MLFLOW_HTTP_REQUEST_TIMEOUT": "soon"},
 		{"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "-1"},
@@ -336,8 +369,11 @@ func TestBadSettings(t *testing.T) {
 	}
 }
 
-// MLFLOW_TRACKING_INSECURE_TLS and _SERVER_CERT_PATH against a real TLS server.
-func TestTLS(t *testing.T) {
+// TestTLSTrustFollowsMLflowsVariables fails when a server with an unknown certificate is
+// trusted, or when MLFLOW_TRACKING_INSECURE_TLS or _SERVER_CERT_PATH does not make it
+// trusted. The server is a real one.
+func TestTLSTrustFollowsMLflowsVariables(t *testing.T) {
+	t.Parallel()
 	srv := httptest.NewTLSServer(http.HandlerFunc(ok))
 	srv.Config.ErrorLog = slog.NewLogLogger(quiet.Handler(), 0)
 	defer srv.Close()
@@ -365,8 +401,11 @@ func TestTLS(t *testing.T) {
 	}
 }
 
-// A name that a filter can't quote is searched for among all versions.
-func TestSearchVersionsOfAnyName(t *testing.T) {
+// TestVersionsOfAnyNameAreFound fails when a model whose name has quotes has no
+// versions, or has another model's: a name that a filter can't quote is searched for
+// among all versions.
+func TestVersionsOfAnyNameAreFound(t *testing.T) {
+	t.Parallel()
 	for name, filter := range map[string]string{`echo`: `name='echo'`, `it's`: `name="it's"`, `a'b"c`: ""} {
 		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if got := r.URL.Query().Get("filter"); got != filter {
@@ -388,8 +427,10 @@ func pemOf(der []byte) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 }
 
-// A server that writes headers and body apart, with Nagle's algorithm on, as
-// MLflow's does: an acknowledgement that is put off costs 40 ms a request.
+// TestSmallAnswersAreNotHeldUp fails when each small request takes 40 ms longer than it
+// must: a server that writes headers and body apart, with Nagle's algorithm on, as
+// MLflow's does, waits for an acknowledgement that Linux puts off for so long. It
+// measures time, so it runs alone.
 func TestSmallAnswersAreNotHeldUp(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

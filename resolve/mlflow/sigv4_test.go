@@ -13,8 +13,9 @@ import (
 	"testing"
 )
 
-// What MLFLOW_TRACKING_AWS_SIGV4 signs is what botocore, which MLflow's own
-// signatures come from, makes of the same request.
+// TestSigV4AgainstBotocore fails when a tracking server behind AWS refuses what
+// MLFLOW_TRACKING_AWS_SIGV4 signs, because the signature is not the one that
+// botocore, which MLflow's own signatures come from, makes of the same request.
 func TestSigV4AgainstBotocore(t *testing.T) {
 	dir := os.Getenv("MLFLOWFS_TESTENV")
 	if dir == "" {

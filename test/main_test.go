@@ -1,0 +1,195 @@
+package test
+
+import (
+	"bytes"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// work is the directory of everything that this run makes.
+var work string
+
+func TestMain(m *testing.M) {
+	if spec := os.Getenv(asWorker); spec != "" {
+		actAsWorker(spec)
+		return
+	}
+	os.Exit(runAll(m))
+}
+
+func runAll(m *testing.M) (code int) {
+	flag.Parse()
+	if !given("test.parallel") { // most of these wait for others
+		flag.Set("test.parallel", strconv.Itoa(beside*runtime.GOMAXPROCS(0)))
+	}
+	var err error
+	if work, err = os.MkdirTemp("", "mlflowfs-test-"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(work)
+	os.Chmod(work, 0o755) // a created user mounts in it, too
+	code = m.Run()
+	shared.stop()
+	onS3.stop()
+	theOrigins.stop()
+	objects.stop()
+	if left := leftovers(); left != "" {
+		fmt.Fprintln(os.Stderr, "FAIL: left behind:", left)
+		code = 1
+	}
+	return code
+}
+
+// beside is how many tests run beside each other on each core, of those that
+// call t.Parallel. The others run alone, before them: they measure time, READs
+// or memory, or have the kernel drop its caches.
+const beside = 3
+
+func given(name string) (is bool) {
+	flag.Visit(func(f *flag.Flag) { is = is || f.Name == name })
+	return is
+}
+
+// soak is how long the long tests may take, all together; 0 in make test, where
+// each is as short as its promise allows.
+var soak = func() time.Duration {
+	v := os.Getenv("MLFLOWFS_SOAK")
+	if v == "" {
+		return 0
+	}
+	d, err := time.ParseDuration(v)
+	if err != nil || d < 10*time.Minute {
+		panic(fmt.Sprintf("MLFLOWFS_SOAK=%q: it must be a time of 10m or more", v))
+	}
+	return d
+}()
+
+// length is the time that a long test has: short in make test, and a part of
+// the soak, of which all together have 1.
+func length(short time.Duration, part float64) time.Duration {
+	if soak == 0 {
+		return short
+	}
+	return time.Duration(part * float64(soak))
+}
+
+// seedOf is the seed of a test's random numbers, which a failure names:
+// MLFLOWFS_SEED, or 1.
+func seedOf(t *testing.T) uint64 {
+	t.Helper()
+	v := os.Getenv("MLFLOWFS_SEED")
+	if v == "" {
+		v = "1"
+	}
+	seed, err := strconv.ParseUint(v, 10, 32)
+	if err != nil {
+		t.Fatalf("MLFLOWFS_SEED=%q: %v", v, err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("it ran with seed %d", seed)
+		}
+	})
+	return seed
+}
+
+// needsRoot fails a test that can't be run by another user.
+func needsRoot(t *testing.T, why string) {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Fatalf("run this test as root: %s", why)
+	}
+}
+
+// readFile is a file's text; empty where there is none.
+func readFile(name string) string {
+	b, _ := os.ReadFile(name)
+	return string(b)
+}
+
+// figure notes what a test has measured: a soak's report holds it.
+func figure(t *testing.T, format string, args ...any) {
+	t.Helper()
+	t.Logf("figure: "+format, args...)
+}
+
+// leftovers names mounts below work, and processes that have it in their
+// command line.
+func leftovers() string {
+	var left []string
+	mounts, _ := os.ReadFile("/proc/self/mounts")
+	for l := range strings.Lines(string(mounts)) {
+		if strings.Contains(l, work) {
+			left = append(left, strings.TrimSpace(l))
+		}
+	}
+	procs, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, p := range procs {
+		cmd, err := os.ReadFile(p)
+		if err == nil && bytes.Contains(cmd, []byte(work)) {
+			left = append(left, p+": "+strings.ReplaceAll(string(cmd), "\x00", " "))
+		}
+	}
+	return strings.Join(left, "; ")
+}
+
+// testenv is where setup.sh installed things.
+func testenv() string {
+	if dir := os.Getenv("MLFLOWFS_TESTENV"); dir != "" {
+		return dir
+	}
+	dir, _ := filepath.Abs("../.testenv")
+	return dir
+}
+
+// release is an MLflow release: mlflow3 or mlflow2.
+type release string
+
+func (r release) bin(name string) string { return filepath.Join(testenv(), string(r), "bin", name) }
+
+// python runs one of the scripts here with the release's client.
+func (r release) python(t *testing.T, env []string, stdin string, script string, args ...string) string {
+	t.Helper()
+	path, err := filepath.Abs(script)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := exec.Command(r.bin("python"), append([]string{path}, args...)...)
+	c.Dir = t.TempDir()
+	c.Env = append(pythonEnv(), env...)
+	c.Stdin = strings.NewReader(stdin)
+	var out, errs bytes.Buffer
+	c.Stdout, c.Stderr = &out, &errs
+	if err := c.Run(); err != nil {
+		t.Fatalf("%s %s %v: %v\n%s%s", r, script, args, err, tail(out.String()), tail(errs.String()))
+	}
+	return out.String()
+}
+
+// noMetadata keeps AWS's SDKs from asking for credentials at an address that
+// only a cloud's machines have.
+const noMetadata = "AWS_EC2_METADATA_DISABLED=true"
+
+func pythonEnv() []string {
+	return []string{
+		"PATH=" + os.Getenv("PATH"), "HOME=" + work, "LANG=C.UTF-8", "PYTHONWARNINGS=ignore", "MLFLOW_HTTP_REQUEST_MAX_RETRIES=2",
+		"MLFLOW_ALLOW_FILE_STORE=true", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR=false", "MLFLOW_DISABLE_TELEMETRY=true", "GIT_PYTHON_REFRESH=quiet",
+		noMetadata,
+	}
+}
+
+func tail(s string) string {
+	if len(s) > 4000 {
+		s = "…" + s[len(s)-4000:]
+	}
+	return s
+}

@@ -1,0 +1,257 @@
+// Command run is `go test` for people: it prints a line for each package, of what
+// failed the output and the one command that runs it again, with its seed, and at
+// the end the slowest tests.
+//
+//	go run ./test/run [-report FILE] [-slowest N] -- ARGUMENTS OF go test
+//
+// With -report it writes what a soak found: each test's time and result, and
+// the lines of its log that begin with "figure: ".
+package main
+
+import (
+	"bufio"
+	"cmp"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"os/exec"
+	"os/signal"
+	"regexp"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+const module = "github.com/mlflowfs/mlflowfs"
+
+// event is a line of `go test -json` (go doc test2json).
+type event struct {
+	Time                                      time.Time
+	Action, Package, Test, Output, ImportPath string
+	Elapsed                                   float64 // seconds
+}
+
+// id is a test, or, with no name, a package.
+type id struct{ pkg, test string }
+
+// result is what became of one.
+type result struct {
+	id
+	action string // the last: pass, fail, skip
+	took   time.Duration
+	output strings.Builder
+}
+
+// run is what is known so far.
+type run struct {
+	out     io.Writer
+	args    []string // of go test
+	results map[id]*result
+	build   strings.Builder // what the compiler said
+	begun   time.Time
+}
+
+func main() {
+	report := flag.String("report", "", "write what was found to this file, as Markdown")
+	slowest := flag.Int("slowest", 10, "how many of the slowest tests to name")
+	flag.Parse()
+	r := &run{out: os.Stdout, args: flag.Args(), results: map[id]*result{}, begun: time.Now()}
+	code, err := r.test()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "run:", err)
+		os.Exit(1)
+	}
+	r.tellSlowest(*slowest)
+	if *report != "" {
+		if err := os.WriteFile(*report, []byte(r.report()), 0o644); err != nil {
+			fmt.Fprintln(os.Stderr, "run:", err)
+			os.Exit(1)
+		}
+		fmt.Fprintln(r.out, "the report is in", *report)
+	}
+	os.Exit(code)
+}
+
+// test runs go test and tells of each package that ends.
+func (r *run) test() (code int, err error) {
+	c := exec.Command("go", append([]string{"test", "-json"}, r.args...)...)
+	c.Stderr = os.Stderr
+	// Its tests end what they started; a second signal ends it at once.
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+	out, err := c.StdoutPipe()
+	if err != nil {
+		return 1, err
+	}
+	if err := c.Start(); err != nil {
+		return 1, err
+	}
+	go func() {
+		for s := range signals {
+			c.Process.Signal(s)
+		}
+	}()
+	for lines := bufio.NewReader(out); ; {
+		line, err := lines.ReadBytes('\n')
+		if err != nil {
+			break
+		}
+		var e event
+		if json.Unmarshal(line, &e) != nil {
+			r.out.Write(line)
+			continue
+		}
+		r.take(e)
+	}
+	c.Wait()
+	return c.ProcessState.ExitCode(), nil
+}
+
+func (r *run) take(e event) {
+	if e.Action == "build-output" {
+		r.build.WriteString(e.Output)
+		return
+	}
+	if e.Package == "" {
+		return
+	}
+	k := id{e.Package, e.Test}
+	if r.results[k] == nil {
+		r.results[k] = &result{id: k}
+	}
+	x := r.results[k]
+	switch e.Action {
+	case "output":
+		x.output.WriteString(e.Output)
+	case "pass", "fail", "skip":
+		x.action, x.took = e.Action, time.Duration(e.Elapsed*float64(time.Second))
+		if e.Test == "" {
+			r.tellPackage(x)
+		}
+	}
+}
+
+func (r *run) tellPackage(p *result) {
+	fmt.Fprintf(r.out, "%-4s %-34s %7.1f s\n", p.action, short(p.pkg), p.took.Seconds())
+	if p.action != "fail" {
+		return
+	}
+	failed := r.failed(p.pkg)
+	for _, x := range failed {
+		fmt.Fprintf(r.out, "\n--- %s %s\n%s\nrun it again:\n    %s\n\n", short(x.pkg), x.test, indent(x.output.String()), r.again(x))
+	}
+	if len(failed) == 0 { // it did not come so far, or fell
+		fmt.Fprintf(r.out, "%s%s\n", r.build.String(), p.output.String())
+		for _, x := range r.of(p.pkg) {
+			if x.action == "" && x.test != "" {
+				fmt.Fprintf(r.out, "--- %s %s did not end\n%s\nrun it again:\n    %s\n\n", short(x.pkg), x.test, indent(x.output.String()), r.again(x))
+			}
+		}
+	} else if s := p.output.String(); strings.Contains(s, "FAIL: ") || strings.Contains(s, "panic") {
+		fmt.Fprintln(r.out, s)
+	}
+}
+
+// failed are the tests of a package that failed, and not only because one below
+// them did.
+func (r *run) failed(pkg string) []*result {
+	all := r.of(pkg)
+	return slices.DeleteFunc(all, func(x *result) bool {
+		return x.test == "" || x.action != "fail" || slices.ContainsFunc(all, func(y *result) bool {
+			return y.action == "fail" && strings.HasPrefix(y.test, x.test+"/")
+		})
+	})
+}
+
+// of are the tests of a package, and itself, in order.
+func (r *run) of(pkg string) []*result {
+	all := slices.Collect(maps.Values(r.results))
+	all = slices.DeleteFunc(all, func(x *result) bool { return x.pkg != pkg })
+	slices.SortFunc(all, func(a, b *result) int { return cmp.Compare(a.test, b.test) })
+	return slices.Clip(all)
+}
+
+var seeded = regexp.MustCompile(`\bseed (\d+)`)
+
+// again is the command that runs a test once more as it ran.
+func (r *run) again(x *result) string {
+	var words []string
+	if m := seeded.FindStringSubmatch(strings.ReplaceAll(x.test+" "+x.output.String(), "_", " ")); m != nil {
+		words = append(words, "MLFLOWFS_SEED="+m[1])
+	}
+	if v := os.Getenv("MLFLOWFS_SOAK"); v != "" {
+		words = append(words, "MLFLOWFS_SOAK="+v)
+	}
+	words = append(words, "go", "test", "-count=1")
+	if slices.Contains(r.args, "-race") {
+		words = append(words, "-race")
+	}
+	parts := strings.Split(x.test, "/")
+	for i, p := range parts {
+		parts[i] = "^" + regexp.QuoteMeta(p) + "$"
+	}
+	return strings.Join(append(words, "-run", "'"+strings.ReplaceAll(strings.Join(parts, "/"), "'", `'\''`)+"'", "."+strings.TrimPrefix(x.pkg, module)), " ")
+}
+
+func (r *run) tellSlowest(n int) {
+	all := slices.Collect(maps.Values(r.results))
+	all = slices.DeleteFunc(all, func(x *result) bool { return x.test == "" || strings.Contains(x.test, "/") })
+	slices.SortFunc(all, func(a, b *result) int { return cmp.Compare(b.took, a.took) })
+	passed := 0
+	for _, x := range all {
+		if x.action == "pass" {
+			passed++
+		}
+	}
+	fmt.Fprintf(r.out, "\n%d of %d tests passed, in %s. The slowest:\n", passed, len(all), time.Since(r.begun).Round(time.Second))
+	for _, x := range all[:min(n, len(all))] {
+		fmt.Fprintf(r.out, "%8.1f s  %s %s\n", x.took.Seconds(), short(x.pkg), x.test)
+	}
+}
+
+func short(pkg string) string { return strings.TrimPrefix(strings.TrimPrefix(pkg, module), "/") }
+
+func indent(s string) string {
+	return "    " + strings.ReplaceAll(strings.TrimRight(s, "\n"), "\n", "\n    ")
+}
+
+var figure = regexp.MustCompile(`(?m)^\s*(?:\S+\.go:\d+: )?figure: (.*)$`)
+
+// report is what was found, for a file that is kept.
+func (r *run) report() string {
+	say := func(name string, args ...string) string {
+		out, _ := exec.Command(name, args...).Output()
+		return strings.TrimSpace(string(out))
+	}
+	var b strings.Builder
+	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
+	line("# Soak of %s", r.begun.Format("2006-01-02"))
+	line("")
+	line("commit %s; %d cores, Linux %s, %s; %s of tests, asked for as SOAK=%s, seed %s.",
+		say("git", "rev-parse", "--short", "HEAD"), runtime.NumCPU(), say("uname", "-r"), runtime.Version(),
+		time.Since(r.begun).Round(time.Second), os.Getenv("MLFLOWFS_SOAK"), os.Getenv("MLFLOWFS_SEED"))
+	line("")
+	line("| test | took | result | figures |\n|---|---|---|---|")
+	all := slices.Collect(maps.Values(r.results))
+	slices.SortFunc(all, func(a, b *result) int { return cmp.Or(cmp.Compare(a.pkg, b.pkg), cmp.Compare(a.test, b.test)) })
+	for _, x := range all {
+		var figures []string
+		for _, m := range figure.FindAllStringSubmatch(x.output.String(), -1) {
+			figures = append(figures, strings.ReplaceAll(m[1], "|", "/"))
+		}
+		if x.test != "" && (!strings.Contains(x.test, "/") || len(figures) > 0 || x.action != "pass") {
+			line("| %s %s | %.0f s | %s | %s |", short(x.pkg), strings.ReplaceAll(x.test, "|", "/"), x.took.Seconds(), cmp.Or(x.action, "did not end"), strings.Join(figures, "<br>"))
+		}
+	}
+	for _, x := range all {
+		if x.action == "fail" && x.test != "" {
+			line("\n## %s\n\n```\n%s\n```\n\nrun it again: `%s`", x.test, strings.TrimRight(x.output.String(), "\n"), r.again(x))
+		}
+	}
+	return b.String()
+}
