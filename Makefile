@@ -40,7 +40,7 @@ quick: format $(BIN)/staticcheck
 soak:
 	./test/setup.sh soak
 	$(MAKE) fuzz
-	CGO_ENABLED=1 MLFLOWFS_SOAK=$(SOAK) MLFLOWFS_SEED=$(SEED) go run ./test/run -report test/soak/$$(date +%F).md -- -race -p 1 -timeout 0 -run '$(LONG)' ./fs ./test
+	CGO_ENABLED=1 MLFLOWFS_SOAK=$(SOAK) MLFLOWFS_SEED=$(SEED) go run ./test/run -report test/soak/$$(date +%F).md -- -race -p 1 -parallel 1 -timeout 0 -run '$(LONG)' ./fs ./test
 
 setup:
 	./test/setup.sh

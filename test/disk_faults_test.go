@@ -181,6 +181,42 @@ func notHeld(op, kind string, errno syscall.Errno) bool {
 	return errno == 0 && (!slices.Contains([]string{"data", "record"}, kind) || !slices.Contains([]string{"read", "write", "open", "create"}, op))
 }
 
+// TestFewDescriptorsFailNoRead fails when a daemon that may open few files gives a
+// program that has many open a wrong byte or an error.
+func TestFewDescriptorsFailNoRead(t *testing.T) {
+	t.Parallel()
+	const files, size = 60, 300_000 // each takes two descriptors in the cache
+	sizes := map[string]int{}
+	for i := range files {
+		sizes[fmt.Sprint(i)] = size
+	}
+	e := newEngineFiles(t, sizes)
+	dir, err := os.MkdirTemp(work, "mnt-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := mlflowfs(t, []string{"MLFLOWFS_CACHE_DIR=" + t.TempDir()}, "mount", "--tracking-uri", e.URL, "--no-passthrough", dir)
+	m := launch(t, dir, fault.Limited(c, fault.Limit{Resource: "nofile", Most: 80}))
+	t.Cleanup(m.stop)
+	out, err := output("python3", "-c", `
+import os, sys
+mount, truth, n = sys.argv[1], sys.argv[2], int(sys.argv[3])
+fds = [os.open(f"{mount}/{i}", os.O_RDONLY) for i in range(n)]
+for at in (0, 150_000):
+    for i, fd in enumerate(fds):
+        with open(f"{truth}/{i}", "rb") as f:
+            f.seek(at)
+            assert os.pread(fd, 150_000, at) == f.read(150_000), i
+print("ok")
+`, m.path("runs", e.run), e.dir, fmt.Sprint(files))
+	if err != nil || string(out) != "ok\n" {
+		t.Errorf("%s, %v\n%s", out, err, tail(m.log.String()))
+	}
+	if open, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", m.cmd.Process.Pid)); err != nil || len(open) > 80 {
+		t.Errorf("%d descriptors are open, %v: nothing was tested", len(open), err)
+	}
+}
+
 // TestCacheWritesWithoutFsync fails when the cache begins to wait for its disk:
 // what a crash leaves is held against checksums, so nothing needs an fsync.
 func TestCacheWritesWithoutFsync(t *testing.T) {

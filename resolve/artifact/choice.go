@@ -274,15 +274,21 @@ func (c *Choice) noWay(errs []error) error {
 	if len(errs) == 1 {
 		return errs[0]
 	}
-	var words []string
-	for i, err := range errs {
-		words = append(words, fmt.Sprintf("%s: %v", c.ways[i].Access, err))
-	}
+	words := c.words(errs)
 	offered := slices.DeleteFunc(slices.Clone(errs), func(err error) bool { return errors.Is(err, errors.ErrUnsupported) })
 	if len(offered) > 0 {
 		errs = offered
 	}
-	return &noWay{strings.Join(words, "; "), errs}
+	return &noWay{words, errs}
+}
+
+// words are those of the errors of the ways, in order.
+func (c *Choice) words(errs []error) string {
+	var words []string
+	for i, err := range errs {
+		words = append(words, fmt.Sprintf("%s: %v", c.ways[i].Access, err))
+	}
+	return strings.Join(words, "; ")
 }
 
 type noWay struct {
@@ -333,9 +339,9 @@ func (c *Choice) ReadRange(ctx context.Context, file string, off, n int64, valid
 		case ctx.Err() == nil && last && !c.proven && leads(err) && len(c.errs) > 0:
 			// No way has held so far: none is left for good. The next one tries them all.
 			c.failed, c.errs, c.listed = append(c.errs, err), nil, false
-			err = c.noWay(c.failed)
+			words := c.words(c.failed)
 			c.mu.Unlock()
-			return nil, err
+			return nil, &noWay{words, []error{err}}
 		case ctx.Err() != nil || proven || c.proven || !leads(err) || last:
 			c.mu.Unlock()
 			return nil, err

@@ -132,6 +132,8 @@ func (r *run) take(e event) {
 		x.action, x.took = e.Action, time.Duration(e.Elapsed*float64(time.Second))
 		if e.Test == "" {
 			r.tellPackage(x)
+		} else if e.Action == "fail" { // at once; its output comes with its package's
+			fmt.Fprintf(r.out, "fail %s %s\n", short(e.Package), e.Test)
 		}
 	}
 }
