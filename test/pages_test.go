@@ -231,7 +231,7 @@ func zipModule(name, prefix string) error {
 		switch {
 		case err != nil:
 			return err
-		case rel == ".git" || rel == ".testenv" || rel == "dist":
+		case d.IsDir() && (rel == ".git" || rel == ".testenv" || rel == "dist"):
 			return filepath.SkipDir
 		case !d.Type().IsRegular() || rel == "mlflowfs":
 			return nil
