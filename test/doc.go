@@ -1,9 +1,14 @@
 // Package test holds the black-box tests: real MLflow servers from PyPI (3.17
-// and 2.22, installed by setup.sh below .testenv), runs and models logged by
-// the real Python client, real mounts, and ordinary programs that read them.
+// and 2.22, in a soak 1.30, too, installed by setup.sh below .testenv), runs and
+// models logged by the real Python client, real mounts, and ordinary programs
+// that read them.
 //
-// A test gets a server from startServer or one of the shared, seeded ones, a mount
-// from mountAt, and, where it counts requests or needs a fault, a proxy in
-// between. Nothing is skipped: what is missing fails. Nothing is left behind:
-// TestMain fails when a mount or a process of ours outlives the tests.
+// A test gets a server from shared.get, newBytesOf or newS3Run, which all share,
+// or one of its own from startServer; a mount from mountAt or mountRaced; where it
+// counts, a count.Origin before the server from proxyTo; and its faults from
+// package fault. Tests that call t.Parallel run beside each other, after those
+// that measure. Each takes as long as length says, which in a soak is long.
+//
+// Nothing is skipped: what is missing fails. Nothing is left behind: TestMain fails
+// when a mount or a process of ours outlives the tests. See docs/contributing.md.
 package test
