@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -37,6 +39,14 @@ func runAll(m *testing.M) (code int) {
 	}
 	defer os.RemoveAll(work)
 	os.Chmod(work, 0o755) // a created user mounts in it, too
+	interrupted := make(chan os.Signal, 1)
+	signal.Notify(interrupted, syscall.SIGINT, syscall.SIGTERM)
+	go func() {
+		<-interrupted
+		endAll()
+		os.RemoveAll(work)
+		os.Exit(1)
+	}()
 	code = m.Run()
 	shared.stop()
 	onS3.stop()
@@ -140,6 +150,34 @@ func leftovers() string {
 		}
 	}
 	return strings.Join(left, "; ")
+}
+
+// ours gives the processes that have work in their command line, or as their home.
+func ours() (pids []int) {
+	procs, _ := filepath.Glob("/proc/[0-9]*")
+	for _, p := range procs {
+		cmd, _ := os.ReadFile(p + "/cmdline")
+		env, _ := os.ReadFile(p + "/environ")
+		if pid, _ := strconv.Atoi(filepath.Base(p)); pid != os.Getpid() && (bytes.Contains(cmd, []byte(work)) || bytes.Contains(env, []byte("HOME="+work+"\x00"))) {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+// endAll ends what an interrupted run has begun: its mounts, and its processes.
+func endAll() {
+	mounts, _ := os.ReadFile("/proc/self/mounts")
+	for l := range strings.Lines(string(mounts)) {
+		if f := strings.Fields(l); len(f) > 1 && strings.HasPrefix(f[1], work) {
+			syscall.Unmount(f[1], syscall.MNT_DETACH)
+		}
+	}
+	for end := time.Now().Add(10 * time.Second); len(ours()) > 0 && time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+		for _, pid := range ours() {
+			syscall.Kill(pid, syscall.SIGKILL)
+		}
+	}
 }
 
 // testenv is where setup.sh installed things.
