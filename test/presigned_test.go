@@ -89,7 +89,7 @@ func TestPresignedURLsAreRenewed(t *testing.T) {
 	var refused atomic.Int64
 	var first sync.Map // presigned query to when it was first used
 	r.store.Break(func(w http.ResponseWriter, r *http.Request) bool {
-		if r.Method != http.MethodGet || !strings.HasSuffix(r.URL.Path, "/big.bin") {
+		if r.Method != http.MethodGet || !strings.HasSuffix(r.URL.Path, "/big.bin") || fault.OfServer(r) {
 			return false
 		}
 		if r.Header.Get("Authorization") != "" || r.Header.Get("X-Mlflow-Workspace") != "" {

@@ -90,7 +90,7 @@ func TestTwoDaemonsShareOneCache(t *testing.T) {
 	if n, asked := e.fetched(); n > 0 {
 		t.Errorf("%d bytes in %d answers", n, asked)
 	}
-	if did := y.cache().Since(before); did.DiskHits == 0 && did.OriginRequests == 0 && did.Misses > 0 {
+	if did := y.cache().Since(before); did.Misses > 0 || did.OriginRequests > 0 { // the kernel may read it itself, which counts for nothing
 		t.Errorf("what the other has fetched: %+v", did)
 	}
 	// Both at once, with a bound that has one of them evict what the other reads.

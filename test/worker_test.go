@@ -43,6 +43,16 @@ type found struct {
 	Mixed  []string // reads of replaced files that were not of one version
 }
 
+// add counts what another process has found, too.
+func (f *found) add(other found) {
+	f.Ops += other.Ops
+	f.Mixed = append(f.Mixed, other.Mixed...)
+	f.Worst = max(f.Worst, other.Worst)
+	for k, n := range other.Errors {
+		f.Errors[k] += n
+	}
+}
+
 func actAsWorker(spec string) {
 	var j job
 	if err := json.Unmarshal([]byte(spec), &j); err != nil {
