@@ -171,3 +171,37 @@ func TestNothingIsSkipped(t *testing.T) {
 }
 
 var skips = regexp.MustCompile(`\bt\.Skip\w*\(|testing\.Short\(\)|Getuid\(\) != 0 \{\n\t+return`)
+
+// TestEachLongTestIsInTheSoak fails when a test that takes longer in a soak is not
+// among those that make soak runs, or when one of these is none.
+func TestEachLongTestIsInTheSoak(t *testing.T) {
+	t.Parallel()
+	makefile, err := os.ReadFile("../Makefile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := regexp.MustCompile(`(?m)^LONG = \^Test\(([A-Za-z|]+)\)\$\$$`).FindSubmatch(makefile)
+	if m == nil {
+		t.Fatal("the Makefile has no LONG")
+	}
+	listed := strings.Split(string(m[1]), "|")
+	var long []string
+	for _, dir := range []string{".", "../fs"} {
+		files, _ := filepath.Glob(filepath.Join(dir, "*_test.go"))
+		for _, name := range files {
+			for _, f := range strings.Split(readFile(name), "\nfunc Test")[1:] {
+				body, _, _ := strings.Cut(f, "\n}\n")
+				if asksForTime.MatchString(body) {
+					long = append(long, f[:strings.IndexByte(f, '(')])
+				}
+			}
+		}
+	}
+	slices.Sort(listed)
+	slices.Sort(long)
+	if !slices.Equal(listed, long) {
+		t.Errorf("make soak runs %q, and what takes longer in a soak is %q", listed, long)
+	}
+}
+
+var asksForTime = regexp.MustCompile(`\b(soak (>|==)|soak\(\)|length\()`)
