@@ -206,7 +206,7 @@ func TestAttributesAreTrueAndStay(t *testing.T) {
 	if err := os.WriteFile("/proc/sys/vm/drop_caches", []byte("2"), 0); err != nil && os.Getuid() == 0 {
 		t.Log("the kernel's caches stay:", err)
 	}
-	time.Sleep(200 * time.Millisecond)
+	settled(func() int64 { return m.status().FUSE.Names })
 	after, err := output("find", m.dir, "-printf", "%i %p\n")
 	if err != nil || !bytes.Equal(before, after) {
 		t.Error("inode numbers change", err)
@@ -369,10 +369,12 @@ for i in range(20):
 			t.Fatal(err)
 		}
 	}
-	time.Sleep(400 * time.Millisecond)
-	out, err := output("cat", m.path("experiments", "Default", "r19", "artifacts", "i.txt"))
-	if err != nil || string(out) != "19" || reads < 3 {
-		t.Errorf("%s, %v, after %d readings", out, err, reads)
+	waitFor(t, "the last run is not seen", 10*time.Second, func() bool {
+		out, err := output("cat", m.path("experiments", "Default", "r19", "artifacts", "i.txt"))
+		return err == nil && string(out) == "19"
+	})
+	if reads < 3 {
+		t.Errorf("it was read %d times while it was written: nothing was tested", reads)
 	}
 	if strings.Contains(m.log.String(), "failed") {
 		t.Error(m.log)
