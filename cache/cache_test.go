@@ -384,3 +384,30 @@ func TestForgottenContentAsksNoMore(t *testing.T) {
 		}
 	})
 }
+
+// TestOthersWaitOnWhenOneIsInterrupted fails when a program that is killed while it
+// waits for a block ends the wait of another one for the same block.
+func TestOthersWaitOnWhenOneIsInterrupted(t *testing.T) {
+	t.Parallel()
+	everyOrigin(t, noise(4*mib), func(t *testing.T, newCache cacheMaker, o *origin) {
+		o.wait = make(chan struct{})
+		c := newCache(t, Options{})
+		f := c.Open(Key{"x", int64(len(o.data)), ""}, o, true)
+		defer f.Close()
+		got := make([]byte, 100)
+		done := make(chan error)
+		go func() {
+			_, err := f.ReadAt(context.Background(), got, mib)
+			done <- err
+		}()
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		if _, err := f.ReadAt(ctx, make([]byte, 10), mib); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("the interrupted reader got %v", err)
+		}
+		close(o.wait)
+		if err := <-done; err != nil || !bytes.Equal(got, o.data[mib:mib+100]) {
+			t.Errorf("the other reader got %v", err)
+		}
+	})
+}

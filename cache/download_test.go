@@ -274,3 +274,41 @@ func TestDownloadsOfOneFileDoNotMix(t *testing.T) {
 		}
 	})
 }
+
+// TestFinishedPiecesAreHeldAgainstTheOrigin fails when a download that was killed
+// after its last piece gives the file that was there then, though the origin has
+// another by now.
+func TestFinishedPiecesAreHeldAgainstTheOrigin(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		const size = 2*pieceSize + 9
+		data := noise(size)
+		other := bytes.Clone(data)
+		other[0]++
+		key := Key{"x", size, ""}
+		d, dir, _ := downloader(t)
+		d.Parallel = 1
+		var part string
+		var killed []byte // the partial file, as a kill leaves it when all pieces are there
+		var came int64
+		d.Progress = func(n int64) {
+			if came += n; came == size {
+				part = filepath.Join(dir, left(t, dir)[0])
+				killed, _ = os.ReadFile(part)
+			}
+		}
+		if err := d.Download(t.Context(), key, newStore(data), "f"); err != nil || len(killed) <= size {
+			t.Fatalf("%v, %d bytes", err, len(killed))
+		}
+		if err := os.WriteFile(part, killed, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s := newStore(other)
+		s.validator = "v2"
+		if err := d.Download(t.Context(), key, s, "f"); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := os.ReadFile(filepath.Join(dir, "f")); err != nil || !bytes.Equal(got, other) {
+			t.Errorf("it is not what the origin has, %v", err)
+		}
+	})
+}

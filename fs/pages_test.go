@@ -195,3 +195,28 @@ func TestContentsDoNotMix(t *testing.T) {
 	}
 	t.Logf("figure: %d reads of one version each in %v, while the file was replaced all the time", reads.Load(), spell)
 }
+
+// cutShort is a directory with one file, f, that is listed with more bytes than its
+// handle has: it was cut since.
+type cutShort struct{}
+
+func (cutShort) Lookup(context.Context, string) (*Node, error) {
+	return &Node{File: cutShort{}, Size: pageSize, TTL: time.Hour}, nil
+}
+func (cutShort) List(context.Context) (Listing, error) { return &entries{}, nil }
+func (cutShort) Open(context.Context) (Handle, error)  { return cutShort{}, nil }
+func (cutShort) Close() error                          { return nil }
+func (cutShort) ReadAt(_ context.Context, p []byte, off int64) (int, error) {
+	return max(0, copy(p, make([]byte, max(0, pageSize/2-off)))), io.EOF
+}
+
+// TestCutFileIsStaleAndNotShort fails when a file that was cut after it was listed
+// reads as a shorter one, with no error.
+func TestCutFileIsStaleAndNotShort(t *testing.T) {
+	t.Parallel()
+	point, _ := mounted(t, &Node{Dir: cutShort{}}, MountOptions{})
+	out, err := exec.Command("cat", filepath.Join(point, "f")).CombinedOutput()
+	if err == nil || !bytes.Contains(out, []byte("Stale file handle")) {
+		t.Errorf("%d bytes, %v", len(out), err)
+	}
+}

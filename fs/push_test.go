@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -96,5 +97,47 @@ func TestPushIsOffWhenMemoryIsShort(t *testing.T) {
 				t.Errorf("%d bytes were taken from the file to be pushed, the kernel got %d", given, pushed)
 			}
 		})
+	}
+}
+
+// two is a directory with two such files.
+type two map[string]*eager
+
+func (d two) Lookup(_ context.Context, name string) (*Node, error) {
+	if e := d[name]; e != nil {
+		return e.node(), nil
+	}
+	return nil, os.ErrNotExist
+}
+func (d two) List(context.Context) (Listing, error) { return &entries{}, nil }
+
+// TestPushEndsWhenMemoryRunsShort fails when a machine that runs short of memory, with
+// a mount at work, still gets pages that nobody has asked for a second later.
+func TestPushEndsWhenMemoryRunsShort(t *testing.T) {
+	t.Parallel()
+	d := two{"f": {data: make([]byte, 1<<20)}, "g": {data: make([]byte, 1<<20)}}
+	point, m := mounted(t, &Node{Dir: d}, MountOptions{})
+	var short atomic.Bool
+	m.kernel.mu.Lock()
+	m.kernel.short = short.Load
+	m.kernel.mu.Unlock()
+	open := func(name string) {
+		t.Helper()
+		f, err := os.Open(filepath.Join(point, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { f.Close() })
+	}
+	open("f")
+	eventually(t, "all bytes of the first file are pushed", func() bool { return d["f"].given.Load() == 1<<20 })
+	short.Store(true)
+	time.Sleep(1100 * time.Millisecond) // it looks once a second
+	open("g")
+	if out, err := exec.Command("cat", filepath.Join(point, "g")).Output(); err != nil || len(out) != 1<<20 {
+		t.Errorf("%d bytes, %v", len(out), err)
+	}
+	if n := d["g"].given.Load(); n > 0 {
+		t.Errorf("%d bytes were taken to be pushed", n)
 	}
 }

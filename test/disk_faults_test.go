@@ -233,6 +233,24 @@ func TestCacheWritesWithoutFsync(t *testing.T) {
 	}
 }
 
+// TestMarkFollowsItsBytes fails when the cache says of a block that it is on the disk
+// before its bytes are: what is killed in between is then taken for damaged.
+func TestMarkFollowsItsBytes(t *testing.T) {
+	t.Parallel()
+	const size = 2 << 20
+	d := newDisk(t)
+	d.Set(fault.On(syscall.EIO, "write", "data"))
+	e := newEngineFiles(t, map[string]int{"a": size})
+	m := mountAt(t, e.URL, []string{"MLFLOWFS_CACHE_DIR=" + d.Dir})
+	e.same(t, m, "a")
+	waitFor(t, "no write has failed", 10*time.Second, func() bool { return d.Met.Of("write data") > 0 })
+	m.stop()
+	d.Set(nil)
+	if n := stored(t, d.Dir); n > 0 {
+		t.Errorf("%d blocks are marked, and none could be written", n)
+	}
+}
+
 // TestCacheDirectoryUnderAttackGivesNoWrongByte fails when a cache directory
 // whose files are cut, swapped, or gone under the daemon gives a wrong byte.
 func TestCacheDirectoryUnderAttackGivesNoWrongByte(t *testing.T) {

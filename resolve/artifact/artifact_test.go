@@ -213,3 +213,17 @@ func TestAmbiguousPathIsRefused(t *testing.T) {
 		}
 	}
 }
+
+// TestAnswerOfAnotherRangeIsRefused fails when bytes of another part of a file are taken
+// for those that were asked for, be they as many.
+func TestAnswerOfAnotherRangeIsRefused(t *testing.T) {
+	t.Parallel()
+	for header, ok := range map[string]bool{
+		"bytes 10-19/100": true, "bytes 10-19/*": true,
+		"bytes 0-9/100": false, "bytes 20-29/100": false, "bytes 10-18/100": false, "bytes 10-20/100": false, "bytes 9-19/100": false, "bytes */100": false, "": false,
+	} {
+		if err := heldTo(header, 10, 10); (err == nil) != ok {
+			t.Errorf("%q for 10 bytes from 10: %v", header, err)
+		}
+	}
+}

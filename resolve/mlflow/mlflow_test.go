@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"log/slog"
@@ -475,4 +476,41 @@ func TestSmallAnswersAreNotHeldUp(t *testing.T) {
 		t.Errorf("%d requests took %v", requests, d)
 	}
 	c.retry.HTTPClient.CloseIdleConnections()
+}
+
+// TestNoHeaderGoesAlongWithARedirect fails when a host that a store redirects to, at
+// once or by one more redirect of its own, gets a header that was for the store: it
+// may hold a key.
+func TestNoHeaderGoesAlongWithARedirect(t *testing.T) {
+	t.Parallel()
+	seen := make(chan http.Header, 10)
+	far := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		seen <- r.Header
+		if r.URL.Path != "/end" {
+			http.Redirect(w, r, "/end", http.StatusFound)
+		}
+	}))
+	defer far.Close()
+	near := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, far.URL+"/first", http.StatusFound)
+	}))
+	defer near.Close()
+	c := &http.Client{CheckRedirect: keepHeadersHome}
+	req, err := http.NewRequest(http.MethodGet, near.URL, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for k, v := range map[string]string{"X-Key": "s3cret", "Authorization": "s3cret", "Range": "bytes=0-1"} {
+		req.Header.Set(k, v)
+	}
+	resp, err := c.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	for _, at := range []string{"first", "end"} {
+		if h := <-seen; strings.Contains(fmt.Sprint(h), "s3cret") || h.Get("Range") != "bytes=0-1" {
+			t.Errorf("%s gets %v", at, h)
+		}
+	}
 }
