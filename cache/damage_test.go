@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // TestDamagedDiskIsAMiss fails when a file of the cache that was damaged,
@@ -253,5 +254,29 @@ func TestWholeFileIsVerifiedAhead(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// TestFileDamagedWhileClosedIsAMiss fails when a file of the cache that was damaged
+// while nobody had it open is read without a check by the process that wrote it.
+func TestFileDamagedWhileClosedIsAMiss(t *testing.T) {
+	t.Parallel()
+	const size = 4 * mib
+	dir := t.TempDir()
+	c := nextProcess(t, dir, 1<<30) // which has room for 1 MiB in memory
+	o := &origin{data: noise(size), validator: etag}
+	key := Key{"x", size, ""}
+	take(t, c, key, o)
+	c.Wait()
+	path := c.opt.Disk.path(c.opt.Disk.name(key))
+	if err := flipBit(path, 5); err != nil { // long out of memory
+		t.Fatal(err)
+	}
+	later := time.Now().Add(time.Second) // the clock of files is coarse
+	if err := os.Chtimes(path, later, later); err != nil {
+		t.Fatal(err)
+	}
+	if got := take(t, c, key, o); got.damaged != 1 {
+		t.Errorf("the damage was not seen: %+v", got)
 	}
 }
