@@ -275,10 +275,10 @@ func TestDownloadsOfOneFileDoNotMix(t *testing.T) {
 	})
 }
 
-// TestFinishedPiecesAreHeldAgainstTheOrigin fails when a download that was killed
+// TestFinishedPiecesAreAskedAfter fails when a download that was killed
 // after its last piece gives the file that was there then, though the origin has
 // another by now.
-func TestFinishedPiecesAreHeldAgainstTheOrigin(t *testing.T) {
+func TestFinishedPiecesAreAskedAfter(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		const size = 2*pieceSize + 9
 		data := noise(size)
@@ -289,14 +289,18 @@ func TestFinishedPiecesAreHeldAgainstTheOrigin(t *testing.T) {
 		d.Parallel = 1
 		var part string
 		var killed []byte // the partial file, as a kill leaves it when all pieces are there
-		var came int64
-		d.Progress = func(n int64) {
-			if came += n; came == size {
-				part = filepath.Join(dir, left(t, dir)[0])
-				killed, _ = os.ReadFile(part)
+		first := newStore(data)
+		last := sourceFunc(func(off, n int64) (*Body, error) {
+			b, err := first.ReadRange(t.Context(), off, n, "")
+			if err == nil && off == 2*pieceSize { // its body is closed when all is noted
+				b.ReadCloser = closing{b.ReadCloser, func() {
+					part = filepath.Join(dir, left(t, dir)[0])
+					killed, _ = os.ReadFile(part)
+				}}
 			}
-		}
-		if err := d.Download(t.Context(), key, newStore(data), "f"); err != nil || len(killed) <= size {
+			return b, err
+		})
+		if err := d.Download(t.Context(), key, last, "f"); err != nil || len(killed) <= size {
 			t.Fatalf("%v, %d bytes", err, len(killed))
 		}
 		if err := os.WriteFile(part, killed, 0o600); err != nil {
@@ -311,4 +315,15 @@ func TestFinishedPiecesAreHeldAgainstTheOrigin(t *testing.T) {
 			t.Errorf("it is not what the origin has, %v", err)
 		}
 	})
+}
+
+// closing is a body that tells when it is closed.
+type closing struct {
+	io.ReadCloser
+	closed func()
+}
+
+func (c closing) Close() error {
+	c.closed()
+	return c.ReadCloser.Close()
 }

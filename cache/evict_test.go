@@ -229,3 +229,17 @@ func TestDiskLeavesOthersFilesAlone(t *testing.T) {
 		t.Error("a file of the cache's own that has no record stays for ever")
 	}
 }
+
+// TestRoomIsCountedOnce fails when what a file takes on the disk is counted twice: then
+// files leave a cache that is half empty.
+func TestRoomIsCountedOnce(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	c := nextProcess(t, dir, 1<<30)
+	o := &origin{data: noise(4 * mib), validator: etag}
+	take(t, c, Key{"x", 4 * mib, ""}, o)
+	c.Wait()
+	if used, most := c.opt.Disk.Used(), int64(4*mib+64<<10); used < 4*mib || used > most {
+		t.Errorf("%d bytes are counted for a file of 4 MiB", used)
+	}
+}
