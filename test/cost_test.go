@@ -256,6 +256,9 @@ print(n)
 			t.Errorf("%v cost:\n%s", cmd, strings.Join(requests, "\n"))
 		}
 	}
+	if out, err := output("ls", "-U", m.path("experiments", "Default")); err != nil || len(lines(out)) != many+1 { // and runs.csv
+		t.Errorf("the experiment shows %d names for %d runs, %v", len(lines(out)), many, err)
+	}
 	newest, err := output("ls", "-U", m.path("runs"))
 	if err != nil || lines(newest)[many-1] == "" {
 		t.Fatal(err)
