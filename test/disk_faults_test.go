@@ -135,7 +135,7 @@ func TestAnyDiskFaultFailsNoRead(t *testing.T) {
 	seed := seedOf(t)
 	r := rand.New(rand.NewPCG(seed, 7))
 	e := newEngineFiles(t, map[string]int{"a": size, "b": size, "c": size})
-	end := time.Now().Add(length(0, 0.05))
+	end := time.Now().Add(length(0, 0.1))
 	for i := 0; i < 10 || time.Now().Before(end); i++ {
 		op, kind := fault.Ops[r.IntN(len(fault.Ops))], fault.DiskKinds[r.IntN(len(fault.DiskKinds))]
 		errno := []syscall.Errno{syscall.EIO, syscall.ENOSPC, syscall.EDQUOT, syscall.EMFILE, syscall.EROFS, 0}[r.IntN(6)]

@@ -22,7 +22,7 @@ func TestKilledAtAnyMomentLosesLittle(t *testing.T) {
 	t.Parallel()
 	kills := 15
 	if soak > 0 {
-		kills = int(length(0, 0.08) / time.Second)
+		kills = int(length(0, 0.1) / (300 * time.Millisecond)) // which is what one takes
 	}
 	const size = 96 << 20
 	e := newEngineFiles(t, map[string]int{"model/MLmodel": 100, "model/big": size})

@@ -189,7 +189,7 @@ func TestReferenceModel(t *testing.T) {
 			if soak == 0 {
 				t.Parallel()
 			}
-			holdReference(t, row.origin, row.way, flags[row.way], seed, length(6*time.Second, 0.4/float64(len(referenceRows))))
+			holdReference(t, row.origin, row.way, flags[row.way], seed, length(6*time.Second, 0.45/float64(len(referenceRows))))
 		})
 	}
 }

@@ -155,7 +155,7 @@ func TestOpenFilesAreOneVersion(t *testing.T) {
 					}
 				}
 			}()
-			got := reference(t, []string{m.path("runs", run)}, "", seed, 4, 0, length(6*time.Second, 0.04), true)
+			got := reference(t, []string{m.path("runs", run)}, "", seed, 4, 0, length(6*time.Second, 0.05), true)
 			for more := 0; more < 6 && (got.Ops < 50 || version.Load() < 10); more++ { // a slow machine does less in that time
 				got.add(reference(t, []string{m.path("runs", run)}, "", seed+uint64(more)<<16, 4, 0, 6*time.Second, true))
 			}
