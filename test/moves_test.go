@@ -47,6 +47,20 @@ func TestMovesAreSeenByInotify(t *testing.T) {
 		return err == nil && n >= unix.SizeofInotifyEvent && buf[5]&(unix.IN_DELETE_SELF>>8) != 0
 	}
 	const soon = 10 * time.Second
+	requests := func() (n int64) {
+		t.Helper()
+		for _, c := range m.status().Requests {
+			n += c
+		}
+		return n
+	}
+	// known waits until the link is known to be watched: then it is asked for again
+	// and again.
+	known := func() {
+		t.Helper()
+		before := requests()
+		waitFor(t, "a watched link is not asked for", 2*soon, func() bool { return requests() >= before+2 })
+	}
 
 	if got := leads(); got != model+"/1" {
 		t.Fatal(got)
@@ -64,7 +78,7 @@ func TestMovesAreSeenByInotify(t *testing.T) {
 	}
 
 	watch()
-	time.Sleep(3 * time.Second) // it is known to be watched
+	known()
 	to("3")
 	waitFor(t, "the link does not move", soon, func() bool { return leads() == model+"/3" }) // others look all the time
 	if !hears(soon) {
@@ -83,13 +97,6 @@ func TestMovesAreSeenByInotify(t *testing.T) {
 	waitFor(t, "the alias does not come back", soon, func() bool { out, _ := output("readlink", link); return string(out) == model+"/1\n" })
 
 	// By absence: what nobody watches is not asked for.
-	requests := func() (n int64) {
-		t.Helper()
-		for _, c := range m.status().Requests {
-			n += c
-		}
-		return n
-	}
 	leads()
 	settled(requests)
 	before := requests()
@@ -98,7 +105,7 @@ func TestMovesAreSeenByInotify(t *testing.T) {
 		t.Errorf("%d requests for a link that nobody watches", n)
 	}
 	watch()
-	time.Sleep(3 * time.Second) // it is known to be watched
+	known()
 	before = requests()
 	time.Sleep(4 * time.Second)
 	if n := requests() - before; n < 2 || n > 9 {
