@@ -143,7 +143,7 @@ func newShell(t *testing.T) *shell {
 	c := exec.Command("unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "bash")
 	c.Dir = home
 	c.Env = append(asReleased(t), "HOME="+home, "LANG=C.UTF-8", "PATH="+bin+":"+filepath.Dir(release("mlflow3").bin("x"))+":"+os.Getenv("PATH"),
-		"PYTHONWARNINGS=ignore", "MLFLOW_DISABLE_TELEMETRY=true", "GIT_PYTHON_REFRESH=quiet", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT=true", noMetadata)
+		"PYTHONWARNINGS=ignore", "MLFLOW_DISABLE_TELEMETRY=true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false", "GIT_PYTHON_REFRESH=quiet", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT=true", noMetadata)
 	stdin, in, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
