@@ -1,7 +1,6 @@
 package test
 
 import (
-	"bytes"
 	"fmt"
 	"net"
 	"net/http"
@@ -53,10 +52,9 @@ func TestDaemonReturnsWhenItAnswers(t *testing.T) {
 	if out, err := output("grep", "-l", password, "-r", "/proc/self/mounts", logFile); err == nil {
 		t.Errorf("a password is in %s", out)
 	}
-	procs, _ := filepath.Glob("/proc/[0-9]*/cmdline")
-	for _, p := range procs {
-		if cmd, err := os.ReadFile(p); err == nil && bytes.Contains(cmd, []byte(password)) {
-			t.Errorf("a password is in the process list: %q", cmd)
+	for _, p := range processes() {
+		if strings.Contains(p.args, password) {
+			t.Errorf("a password is in the process list: %q", p.args)
 		}
 	}
 	run(1, "mount", "--daemon", "--tracking-uri", e.URL, dir) // is mounted
@@ -65,7 +63,7 @@ func TestDaemonReturnsWhenItAnswers(t *testing.T) {
 	run(0, "unmount", dir)
 	waitFor(t, "the daemon does not end", 10*time.Second, func() bool { return !strings.Contains(leftovers(), dir) })
 
-	other := startServerLess(t)
+	other := startOther(t)
 	if out := run(1, "mount", "--daemon", "--tracking-uri", other, dir); !strings.Contains(out, "is no MLflow tracking server") {
 		t.Errorf("why it does not mount: %s", out)
 	}
@@ -74,8 +72,8 @@ func TestDaemonReturnsWhenItAnswers(t *testing.T) {
 	os.Remove(dir)
 }
 
-// startServerLess is the address of a web server that is no MLflow's.
-func startServerLess(t *testing.T) string {
+// startOther gives the address of a web server that is no MLflow's.
+func startOther(t *testing.T) string {
 	t.Helper()
 	p := proxyTo(t, "http://127.0.0.1:1")
 	p.Break(func(w http.ResponseWriter, _ *http.Request) bool { w.WriteHeader(404); return true }, nil)

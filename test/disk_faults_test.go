@@ -142,9 +142,9 @@ func TestAnyDiskFaultFailsNoRead(t *testing.T) {
 		if notHeld(op, kind, errno) {
 			continue
 		}
-		what := fmt.Sprintf("%s on %s of %s (seed %d)", errno.Error(), op, kind, seed)
+		what := fmt.Sprintf("%s on %s of %s", errno.Error(), op, kind)
 		if errno == 0 {
-			what = fmt.Sprintf("%s of %s hangs (seed %d)", op, kind, seed)
+			what = fmt.Sprintf("%s of %s hangs", op, kind)
 		}
 		func() {
 			d := newDisk(t)

@@ -39,7 +39,7 @@ func TestDoctorSaysWhatToMend(t *testing.T) {
 	holds(doctor(0, nil, shared.get(t, "server 2.22").uri), "MLflow 2.22", "in one stream")
 	holds(doctor(0, nil, shared.get(t, "sqlite 3.17").uri), "artifacts    wide: ", ", direct")
 	holds(doctor(1, nil, "http://127.0.0.1:1"), "BROKEN  server", "check the address")
-	holds(doctor(1, nil, startServerLess(t)), "is no MLflow tracking server")
+	holds(doctor(1, nil, startOther(t)), "is no MLflow tracking server")
 
 	p.Break(nil, func(r *http.Response) error {
 		r.Header.Set("Date", time.Now().Add(-time.Hour).UTC().Format(http.TimeFormat))

@@ -27,6 +27,7 @@ const presigned = "presigned only"
 var byteKinds = []string{"server 3.17", "server 2.22", presigned}
 
 // bytesOf is a server of a kind, with a finished run whose files a test chooses.
+// Beside byteKinds there is "S3": presigned, or through the server.
 type bytesOf struct {
 	uri     string        // of the server
 	counted *count.Origin // what the bytes come through
@@ -40,9 +41,12 @@ type bytesOf struct {
 func newBytesOf(t *testing.T, kind string) *bytesOf {
 	t.Helper()
 	b := &bytesOf{t: t}
-	if kind == presigned {
+	if kind == presigned || kind == "S3" {
 		r := newS3Run(t)
-		b.uri, b.counted, b.run = presignedOnly(t, r.server.url()).URL, r.store, "runs/"+r.id
+		b.uri, b.counted, b.run = r.server.url(), r.store, "runs/"+r.id
+		if kind == presigned {
+			b.uri = presignedOnly(t, b.uri).URL
+		}
 		b.truth = t.TempDir()
 		b.put = func(name, file string) { r.put(t, name, file) }
 		return b

@@ -142,24 +142,38 @@ func leftovers() string {
 			left = append(left, strings.TrimSpace(l))
 		}
 	}
-	procs, _ := filepath.Glob("/proc/[0-9]*/cmdline")
-	for _, p := range procs {
-		cmd, err := os.ReadFile(p)
-		if err == nil && bytes.Contains(cmd, []byte(work)) {
-			left = append(left, p+": "+strings.ReplaceAll(string(cmd), "\x00", " "))
+	for _, p := range processes() {
+		if strings.Contains(p.args, work) {
+			left = append(left, fmt.Sprint(p.pid, ": ", p.args))
 		}
 	}
 	return strings.Join(left, "; ")
 }
 
-// ours gives the processes that have work in their command line, or as their home.
+// process is one of the machine's.
+type process struct {
+	pid  int
+	args string // with spaces between them
+}
+
+// processes are those of the machine now.
+func processes() (all []process) {
+	dirs, _ := filepath.Glob("/proc/[0-9]*")
+	for _, dir := range dirs {
+		pid, _ := strconv.Atoi(filepath.Base(dir))
+		all = append(all, process{pid, strings.ReplaceAll(readFile(dir+"/cmdline"), "\x00", " ")})
+	}
+	return all
+}
+
+// file reads one of the files of /proc about the process.
+func (p process) file(name string) string { return readFile(fmt.Sprintf("/proc/%d/%s", p.pid, name)) }
+
+// ours are the processes that have work in their command line, or as their home.
 func ours() (pids []int) {
-	procs, _ := filepath.Glob("/proc/[0-9]*")
-	for _, p := range procs {
-		cmd, _ := os.ReadFile(p + "/cmdline")
-		env, _ := os.ReadFile(p + "/environ")
-		if pid, _ := strconv.Atoi(filepath.Base(p)); pid != os.Getpid() && (bytes.Contains(cmd, []byte(work)) || bytes.Contains(env, []byte("HOME="+work+"\x00"))) {
-			pids = append(pids, pid)
+	for _, p := range processes() {
+		if p.pid != os.Getpid() && (strings.Contains(p.args, work) || strings.Contains(p.file("environ"), "HOME="+work+"\x00")) {
+			pids = append(pids, p.pid)
 		}
 	}
 	return pids

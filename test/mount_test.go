@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -79,16 +78,6 @@ func TestRefusalsSayWhatToDo(t *testing.T) {
 
 	other := startOther(t)
 	refuses(t, 1, nil, []string{"mount", "--tracking-uri", other, empty}, "no MLflow tracking server")
-}
-
-// startOther gives a web server that is no MLflow.
-func startOther(t *testing.T) string {
-	p := proxyTo(t, "http://127.0.0.1:9")
-	p.Break(func(w http.ResponseWriter, r *http.Request) bool {
-		http.NotFound(w, r)
-		return true
-	}, nil)
-	return p.URL
 }
 
 // TestEachFlagHasAVariable fails when a flag's help does not name its variable,
@@ -272,14 +261,25 @@ func TestExperimentsShowEachRun(t *testing.T) {
 // chooses this machine's files.
 func TestUnreadableArtifactsSayWhy(t *testing.T) {
 	t.Parallel()
-	s := shared.get(t, "server 3.17").server
-	runs := map[string]string{}
-	for _, uri := range []string{"nfs4://host/key", "s3://bucket/key"} {
-		runs[uri] = newRun(t, s.url(), newExperiment(t, s.url(), "other "+uri[:2], uri))
+	// They lie in a store of their own: what is added to a shared one can be read.
+	// No server stands behind it, that could send what the client can't read.
+	store := filepath.Join(t.TempDir(), "mlruns")
+	locations := []string{"nfs4://host/key", "s3://bucket/key"}
+	add := exec.Command(release("mlflow3").bin("python"), append([]string{"-c", `
+import mlflow, sys
+c = mlflow.MlflowClient()
+for uri in sys.argv[1:]:
+    print(c.create_run(c.create_experiment(uri[:2], artifact_location=uri)).info.run_id)
+`}, locations...)...)
+	add.Env = append(pythonEnv(), "MLFLOW_TRACKING_URI="+store)
+	out, err := add.Output()
+	ids := strings.Fields(string(out))
+	if err != nil || len(ids) != len(locations) {
+		t.Fatalf("%q, %v", out, err)
 	}
-	// Straight from the database, no server stands behind the client.
-	m := mountAt(t, "sqlite:///"+filepath.Join(s.dir, "mlflow.db"), fast)
-	for uri, errno := range map[string]string{"nfs4://host/key": "not supported", "s3://bucket/key": "Permission denied"} {
+	runs := map[string]string{locations[0]: ids[0], locations[1]: ids[1]}
+	m := mountAt(t, store, fast)
+	for uri, errno := range map[string]string{locations[0]: "not supported", locations[1]: "Permission denied"} {
 		for range 3 {
 			if _, err := output("ls", m.path("runs", runs[uri])); err == nil || !strings.Contains(err.Error(), errno) {
 				t.Error(err)
@@ -298,6 +298,7 @@ func TestUnreadableArtifactsSayWhy(t *testing.T) {
 
 	// To all users of the machine a server does not choose this machine's
 	// files: it may send them itself.
+	s := shared.get(t, "server 3.17").server
 	p := proxyTo(t, s.url())
 	dir := t.TempDir()
 	run := newRun(t, s.url(), newExperiment(t, s.url(), "other local", dir))

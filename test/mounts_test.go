@@ -3,7 +3,6 @@ package test
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -252,11 +251,7 @@ type status struct {
 
 func (m *mount) status() (s status) {
 	m.t.Helper()
-	b, err := read(m.path(".mlflowfs", "status.json"))
-	if err == nil {
-		err = json.Unmarshal(b, &s)
-	}
-	if err != nil {
+	if err := count.Status(m.dir, &s); err != nil {
 		m.t.Fatal(err)
 	}
 	return s

@@ -206,12 +206,9 @@ func filesBelow(dir string) (n int64) {
 // inState names processes in a state whose command line holds a text.
 func inState(t *testing.T, state byte, text string) (found string) {
 	t.Helper()
-	procs, _ := filepath.Glob("/proc/[0-9]*")
-	for _, p := range procs {
-		cmd, _ := os.ReadFile(p + "/cmdline")
-		st, _ := os.ReadFile(p + "/stat")
-		if strings.Contains(string(cmd), text) && strings.Contains(string(st), fmt.Sprintf(") %c ", state)) {
-			found += strings.ReplaceAll(string(cmd), "\x00", " ") + "; "
+	for _, p := range processes() {
+		if strings.Contains(p.args, text) && strings.Contains(p.file("stat"), fmt.Sprintf(") %c ", state)) {
+			found += p.args + "; "
 		}
 	}
 	return found

@@ -172,7 +172,8 @@ type seeded struct {
 	*seed
 }
 
-// sharedStores are the seeded stores that many tests read; each is made when
+// sharedStores are the seeded stores that many tests read, and add to what can be
+// read: TestDoctorSaysWhatToMend wants a store without fault. Each is made when
 // the first test wants it.
 type sharedStores struct {
 	mu     sync.Mutex // guards stores

@@ -50,19 +50,19 @@ func TestWorkLeavesNothingBehind(t *testing.T) {
 	if soak > 0 {
 		rounds, each = 10, length(0, 0.25)/11
 	}
-	o := newChaotic(t, "3.17", seed)
+	o := newChaotic(t, "server 3.17", seed)
 	m := mountAt(t, o.uri, impatient, "--metadata-ttl", "1s", "--cache-size", "24MiB", "--memory-limit", "128MiB")
-	mounted := m.path("runs", o.run)
-	c := unleash(t, o.proxies[0], seed, 0.3, o.artifacts)
+	c := unleash(t, o.proxies[0], seed, 0.3, o.isBytes)
 	var first, last vitals
-	for range 1 + rounds {
+	for round := range 1 + rounds {
 		c.Begin(0.3)
-		reference(t, []string{mounted}, o.truth, seed, 3, 1_000_000_000, each, false)
+		reference(t, job{Truth: o.truth, Seed: seed + uint64(round), For: each}, []string{m.path(o.run)}, 3, nil)
 		c.Begin(0)
-		if last = m.idle(o.proxies[0], first.fds+4); first.fds == 0 {
-			first = last
+		if round == 0 {
+			first = m.idle(o.proxies[0], 0)
+		} else {
+			last = m.idle(o.proxies[0], first.fds+4)
 		}
-		seed++
 	}
 	figure(t, "after the first round %+v, after the last %+v", first, last)
 	if last.fds > first.fds+4 || last.threads > first.threads+8 || first.goroutines == 0 || last.goroutines > first.goroutines+10 || last.mib > first.mib*3/2+30 {
@@ -76,11 +76,11 @@ func TestWorkLeavesNothingBehind(t *testing.T) {
 // idle are the vitals once what a reader leaves has gone: the connections, which
 // the origin ends here, and not the minute after which the mount does, and what
 // goes on for half a minute after the last reader. They are those of a second in
-// which nothing became less, once no more than most descriptors are open, or a
-// minute is over.
+// which nothing became less, once no more than most descriptors are open (0: any
+// number), or a minute is over.
 func (m *mount) idle(o *count.Origin, most int) vitals {
 	v, since := m.vitals(), time.Now()
-	for end := time.Now().Add(time.Minute); (time.Since(since) < time.Second || most > 4 && v.fds > most) && time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); (time.Since(since) < time.Second || most > 0 && v.fds > most) && time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
 		o.CloseClientConnections()
 		if now := m.vitals(); now.fds < v.fds || now.goroutines < v.goroutines {
 			v, since = now, time.Now()

@@ -2,7 +2,6 @@ package test
 
 import (
 	"bytes"
-	"fmt"
 	"os"
 	"os/exec"
 	"os/user"
@@ -67,10 +66,9 @@ func TestUnmountEndsTheMount(t *testing.T) {
 func guardOf(t *testing.T, m *mount) (pid int) {
 	t.Helper()
 	waitFor(t, "no guard", 5*time.Second, func() bool {
-		procs, _ := filepath.Glob("/proc/[0-9]*/cmdline")
-		for _, p := range procs {
-			if cmd, _ := os.ReadFile(p); bytes.Contains(cmd, []byte("__guard")) && bytes.Contains(cmd, []byte(m.dir)) {
-				fmt.Sscanf(p, "/proc/%d/", &pid)
+		for _, p := range processes() {
+			if strings.Contains(p.args, "__guard") && strings.Contains(p.args, m.dir) {
+				pid = p.pid
 			}
 		}
 		return pid > 0

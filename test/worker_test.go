@@ -29,9 +29,8 @@ const asWorker = "MLFLOWFS_TEST_WORKER"
 type job struct {
 	Mount, Truth string // directories
 	Seed         uint64
-	Ops          int           // how many operations
-	For          time.Duration // and how long, at most
-	Replaced     bool          // the files are patchworks, and are replaced all the time
+	For          time.Duration
+	Replaced     bool // the files are patchworks, and are replaced all the time
 }
 
 // found is what it says when it is done.
@@ -69,7 +68,7 @@ func actAsWorker(spec string) {
 	}
 	debug.SetPanicOnFault(true) // a map that can't be filled is a SIGBUS
 	end := time.Now().Add(j.For)
-	for out.Wrong == "" && out.Ops < j.Ops && time.Now().Before(end) {
+	for out.Wrong == "" && time.Now().Before(end) {
 		begin := time.Now()
 		op, wrong, err := w.step()
 		out.Ops++

@@ -121,23 +121,23 @@ func (c Cache) Since(earlier Cache) Cache {
 	}
 }
 
-// CacheOf asks the mount at dir. The file is read by a process of its own: a
-// test must not wait on its own threads for a mount.
-func CacheOf(dir string) (Cache, error) {
+// Status reads what the mount at dir says of itself into v, as JSON: that is its
+// .mlflowfs/status.json. The file is read by a process of its own: a test must not
+// wait on its own threads for a mount.
+func Status(dir string, v any) error {
 	out, err := exec.Command("timeout", "60", "cat", filepath.Join(dir, ".mlflowfs", "status.json")).Output()
-	var s struct{ Cache Cache }
 	if err == nil {
-		err = json.Unmarshal(out, &s)
+		err = json.Unmarshal(out, v)
 	}
 	if err != nil {
-		return Cache{}, fmt.Errorf("the status of the mount at %s: %w", dir, err)
+		return fmt.Errorf("the status of the mount at %s: %w", dir, err)
 	}
-	return s.Cache, nil
+	return nil
 }
 
-// Syscalls counts the system calls of a process, of all its threads, until stop
-// is called, which gives them by their names. The process is much slower
-// meanwhile.
-func Syscalls(pid int) (stop func() (map[string]int, error), err error) {
-	return traced(pid)
+// CacheOf asks the mount at dir.
+func CacheOf(dir string) (Cache, error) {
+	var s struct{ Cache Cache }
+	err := Status(dir, &s)
+	return s.Cache, err
 }

@@ -81,7 +81,7 @@ func main() {
 func (r *run) test() (code int, err error) {
 	c := exec.Command("go", append([]string{"test", "-json"}, r.args...)...)
 	c.Stderr = os.Stderr
-	// Its tests end what they started; a second signal ends it at once.
+	// Its tests end what they started when they are told to.
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
 	out, err := c.StdoutPipe()
@@ -129,13 +129,27 @@ func (r *run) take(e event) {
 	case "output":
 		x.output.WriteString(e.Output)
 	case "pass", "fail", "skip":
-		x.action, x.took = e.Action, time.Duration(e.Elapsed*float64(time.Second))
+		// What runs beside others is not in the time that go test gives its parent.
+		x.action, x.took = e.Action, max(x.took, time.Duration(e.Elapsed*float64(time.Second)))
+		if parent, _, ok := cutLast(e.Test, "/"); ok {
+			if p := r.results[id{e.Package, parent}]; p != nil {
+				p.took = max(p.took, x.took)
+			}
+		}
 		if e.Test == "" {
 			r.tellPackage(x)
 		} else if e.Action == "fail" { // at once; its output comes with its package's
 			fmt.Fprintf(r.out, "fail %s %s\n", short(e.Package), e.Test)
 		}
 	}
+}
+
+// cutLast cuts s at the last sep.
+func cutLast(s, sep string) (before, after string, found bool) {
+	if i := strings.LastIndex(s, sep); i >= 0 {
+		return s[:i], s[i+len(sep):], true
+	}
+	return s, "", false
 }
 
 func (r *run) tellPackage(p *result) {
@@ -178,12 +192,13 @@ func (r *run) of(pkg string) []*result {
 	return slices.Clip(all)
 }
 
-var seeded = regexp.MustCompile(`\bseed (\d+)`)
+// seeded is what a test says of its seed when it fails (seedOf).
+var seeded = regexp.MustCompile(`it ran with seed (\d+)`)
 
 // again is the command that runs a test once more as it ran.
 func (r *run) again(x *result) string {
 	var words []string
-	if m := seeded.FindStringSubmatch(strings.ReplaceAll(x.test+" "+x.output.String(), "_", " ")); m != nil {
+	if m := seeded.FindStringSubmatch(x.output.String()); m != nil {
 		words = append(words, "MLFLOWFS_SEED="+m[1])
 	}
 	if v := os.Getenv("MLFLOWFS_SOAK"); v != "" {

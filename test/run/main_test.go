@@ -14,7 +14,7 @@ func TestFailureNamesTheCommandThatRunsItAgain(t *testing.T) {
 	r := &run{out: &out, args: []string{"-race", "./test"}, results: map[id]*result{}}
 	const pkg = module + "/test"
 	for _, e := range []event{
-		{Action: "output", Package: pkg, Test: "TestA/a_b_(1)", Output: "    a_test.go:1: seed 7: two versions\n"},
+		{Action: "output", Package: pkg, Test: "TestA/a_b_(1)", Output: "    a_test.go:1: two versions\n    a_test.go:2: it ran with seed 7\n"},
 		{Action: "fail", Package: pkg, Test: "TestA/a_b_(1)", Elapsed: 1},
 		{Action: "fail", Package: pkg, Test: "TestA", Elapsed: 1},
 		{Action: "pass", Package: pkg, Test: "TestB", Elapsed: 2},

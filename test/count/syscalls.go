@@ -12,8 +12,11 @@ import (
 	"syscall"
 )
 
-// traced counts by strace(1), which prints its table when it is interrupted.
-func traced(pid int) (stop func() (map[string]int, error), err error) {
+// Syscalls counts the system calls of a process, of all its threads, until stop
+// is called, which gives them by their names. The process is much slower
+// meanwhile. They are counted by strace(1), which prints its table when it is
+// interrupted.
+func Syscalls(pid int) (stop func() (map[string]int, error), err error) {
 	c := exec.Command("strace", "-f", "-c", "-U", "calls,name", "-p", strconv.Itoa(pid))
 	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	out, err := c.StderrPipe()
