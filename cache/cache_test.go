@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -408,6 +409,39 @@ func TestOthersWaitOnWhenOneIsInterrupted(t *testing.T) {
 		close(o.wait)
 		if err := <-done; err != nil || !bytes.Equal(got, o.data[mib:mib+100]) {
 			t.Errorf("the other reader got %v", err)
+		}
+	})
+}
+
+// TestInterruptedReaderLeavesOthersWaiting fails when a program that is
+// interrupted ends the wait of another one for the same block, or has that block
+// fetched twice.
+func TestInterruptedReaderLeavesOthersWaiting(t *testing.T) {
+	t.Parallel()
+	everyOrigin(t, noise(20*mib), func(t *testing.T, newCache cacheMaker, o *origin) {
+		o.wait = make(chan struct{})
+		f := newCache(t, Options{}).Open(Key{"x", int64(len(o.data)), ""}, o, true)
+		defer f.Close()
+		ctx, cancel := context.WithCancel(context.Background())
+		gone, came := make(chan error, 1), make(chan error, 1)
+		read := func(ctx context.Context, end chan error) {
+			_, err := f.ReadAt(ctx, make([]byte, 10), 5*mib)
+			end <- err
+		}
+		go read(ctx, gone)
+		go read(context.Background(), came)
+		synctest.Wait() // both wait for the block
+		cancel()
+		if err := <-gone; !errors.Is(err, context.Canceled) {
+			t.Errorf("the interrupted one got %v", err)
+		}
+		synctest.Wait()
+		close(o.wait)
+		if err := <-came; err != nil {
+			t.Errorf("the other one got %v", err)
+		}
+		if n := o.asked.Load(); n != 1 {
+			t.Errorf("one block was asked for %d times", n)
 		}
 	})
 }

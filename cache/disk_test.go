@@ -3,6 +3,7 @@ package cache
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -10,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 // TestDiskOutlivesTheProcess fails when what one process has fetched is fetched
@@ -242,5 +244,96 @@ func TestNoSecretOnDisk(t *testing.T) {
 			t.Errorf("%s: %v", p, err)
 		}
 		return nil
+	})
+}
+
+// TestBlockCountsOnlyWhenItsBytesAreThere fails when the record of a file says
+// that a block is there whose bytes could not be written: the next process would
+// take the file for damaged.
+func TestBlockCountsOnlyWhenItsBytesAreThere(t *testing.T) {
+	t.Parallel()
+	d := diskAt(t, t.TempDir(), 1<<30)
+	key := Key{"x", 2 * BlockSize, "v"}
+	e, err := d.create(key, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.close()
+	full, err := os.Open(e.data.Name()) // each write to it fails
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer full.Close()
+	if err := e.write(entryFiles{full, e.record}, 0, noise(BlockSize), 1, false); err == nil {
+		t.Error("nothing failed")
+	}
+	if got := d.Has(key); got != 0 {
+		t.Errorf("%d bytes are said to be there", got)
+	}
+}
+
+// TestFileThatWasWrittenToIsVerifiedAgain fails when a file of the cache that
+// another hand wrote to, while this process had it closed, gives a wrong byte,
+// or is given away without a look at it.
+func TestFileThatWasWrittenToIsVerifiedAgain(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c := nextProcess(t, t.TempDir(), 1<<30)
+		o := &origin{data: noise(4 * mib), validator: etag}
+		key := Key{"x", int64(len(o.data)), ""}
+		take(t, c, key, o)
+		p := c.opt.Disk.path(c.opt.Disk.name(key))
+		if err := errors.Join(flipBit(p, 5), os.Chtimes(p, time.Unix(1, 0), time.Unix(1, 0))); err != nil {
+			t.Fatal(err)
+		}
+		f := c.Open(key, o, true)
+		if f.Backing() != nil {
+			t.Error("nobody has verified it")
+		}
+		f.Close()
+		if got := take(t, c, key, o); got.damaged != 1 || got.bytes != BlockSize {
+			t.Errorf("one block is damaged: %+v", got)
+		}
+	})
+}
+
+// TestDiskThatIsWellIsUsedAgain fails when a disk that failed once is never
+// used again, or is tried again at once.
+func TestDiskThatIsWellIsUsedAgain(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c := nextProcess(t, t.TempDir(), 1<<30)
+		o := &origin{data: noise(4 * mib), validator: etag}
+		keep := func(location string) int64 {
+			key := Key{location, int64(len(o.data)), ""}
+			take(t, c, key, o)
+			return c.opt.Disk.Has(key)
+		}
+		c.opt.Disk.health.failed(errors.New("EIO"))
+		if n := keep("a"); n > 0 {
+			t.Errorf("%d bytes were kept on a disk that has just failed", n)
+		}
+		time.Sleep(diskRest + time.Second)
+		if n := keep("b"); n != int64(len(o.data)) {
+			t.Errorf("well again, %d bytes were kept", n)
+		}
+	})
+}
+
+// TestDiskTakesAsMuchAsItHolds fails when a cache with room for a file evicts
+// another, or counts bytes that are not there.
+func TestDiskTakesAsMuchAsItHolds(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		dir := t.TempDir()
+		c := nextProcess(t, dir, 16*mib)
+		for _, location := range []string{"a", "b"} {
+			take(t, c, Key{location, 6 * mib, ""}, &origin{data: noise(6 * mib), validator: etag})
+		}
+		for _, location := range []string{"a", "b"} {
+			if got := c.opt.Disk.Has(Key{location, 6 * mib, ""}); got != 6*mib {
+				t.Errorf("%d bytes of %s are kept", got, location)
+			}
+		}
+		if got, want := c.opt.Disk.Used(), usage(t, dir); got > want+mib {
+			t.Errorf("counted %d, and it takes %d", got, want)
+		}
 	})
 }

@@ -327,3 +327,48 @@ func (c closing) Close() error {
 	c.closed()
 	return c.ReadCloser.Close()
 }
+
+// TestCompleteDownloadIsAskedFor fails when a download that was interrupted
+// behind its last piece is taken for whole though its origin has another content
+// now, or is fetched again though it has not.
+func TestCompleteDownloadIsAskedFor(t *testing.T) {
+	t.Parallel()
+	const size = pieceSize + 9
+	for name, c := range map[string]struct {
+		validator string
+		sent      int64
+	}{"as it was": {"v1", pieceSize}, "another content": {"v2", size}} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				d, dir, came := downloader(t)
+				s := newStore(noise(size))
+				ctx, cancel := context.WithCancel(t.Context())
+				d.Progress = func(n int64) {
+					if came.Add(n) == size { // the last bytes came, and the checksum is waited for
+						cancel()
+						synctest.Wait()
+					}
+				}
+				key := Key{"x", size, ""}
+				if err := d.Download(ctx, key, s, "f"); !errors.Is(err, context.Canceled) {
+					t.Fatal(err)
+				}
+				d.Progress = nil
+				s = newStore(noise(size + 1)[1:])
+				if c.validator == "v1" {
+					s = newStore(noise(size))
+				}
+				s.validator = c.validator
+				if err := d.Download(t.Context(), key, s, "f"); err != nil {
+					t.Fatal(err)
+				}
+				if got, err := os.ReadFile(dir + "/f"); err != nil || string(got) != string(s.data) {
+					t.Errorf("%d bytes, %v: not what the origin has now", len(got), err)
+				}
+				if n := s.sent.Load(); n != c.sent {
+					t.Errorf("%d bytes were sent, want %d", n, c.sent)
+				}
+			})
+		})
+	}
+}

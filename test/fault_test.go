@@ -10,9 +10,11 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -117,6 +119,20 @@ func brokenAnswers(t *testing.T, b *bytesOf, kind string) {
 			w.Write([]byte("x"))
 			return true
 		}, nil},
+		{"another range of that length", eio, func(w http.ResponseWriter, r *http.Request) bool {
+			whole, _ := os.ReadFile(b.onDisk(path.Base(r.URL.Path)))
+			from, to := 0, len(whole)-2 // of one that asks for no range, or for all
+			fmt.Sscanf(r.Header.Get("Range"), "bytes=%d-%d", &from, &to)
+			to = min(to, len(whole)-1)
+			if from > 0 {
+				from, to = from-1, to-1
+			} else {
+				from, to = 1, min(to+1, len(whole)-1)
+			}
+			status(206, "Content-Range", fmt.Sprintf("bytes %d-%d/%d", from, to, len(whole)))(w, r)
+			w.Write(whole[from : to+1])
+			return true
+		}, nil},
 		{"a 206 without a range", eio, status(206), nil},
 		{"another size", estale, nil, func(r *http.Response) error {
 			if r.StatusCode == http.StatusPartialContent {
@@ -166,13 +182,16 @@ func brokenAnswers(t *testing.T, b *bytesOf, kind string) {
 func TestReplacedUnderAReaderIsStale(t *testing.T) {
 	t.Parallel()
 	s := shared.get(t, "server 3.17")
-	for what, grown := range map[string]int64{"same size": 0, "grown": 5, "shrunk": -5} {
+	for what, c := range map[string]struct {
+		grown  int64
+		closed bool // the old reader goes before the next open
+	}{"same size": {0, false}, "grown": {5, false}, "shrunk": {-5, false}, "same size, closed": {0, true}} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
 			const size, far = 64 << 20, 56 << 20
 			file, onDisk := plant(t, s, "file.bin", size, text())
 			m := mountRaced(t, s.uri, fast, "--metadata-ttl", "1h")
-			c := exec.Command("python3", "-c", `
+			reader := exec.Command("python3", "-c", `
 import os, sys
 fd = os.open(sys.argv[1], os.O_RDONLY)
 print(len(os.pread(fd, 4096, 0)), flush=True)
@@ -183,15 +202,16 @@ try:
 except OSError as e:
     print(os.strerror(e.errno))
 `, m.path(file), fmt.Sprint(far))
-			in, _ := c.StdinPipe()
-			pipe, _ := c.StdoutPipe()
-			if err := c.Start(); err != nil {
+			in, _ := reader.StdinPipe()
+			pipe, _ := reader.StdoutPipe()
+			if err := reader.Start(); err != nil {
 				t.Fatal(err)
 			}
-			defer func() {
+			end := sync.OnceFunc(func() {
 				in.Close()
-				c.Wait()
-			}()
+				reader.Wait()
+			})
+			defer end()
 			out := bufio.NewReader(pipe)
 			if got, err := out.ReadString('\n'); err != nil || got != "4096\n" {
 				t.Fatal(got, err)
@@ -203,7 +223,7 @@ except OSError as e:
 			for _, at := range []int64{0, far} {
 				f.WriteAt([]byte("something new"), at)
 			}
-			f.Truncate(size + grown)
+			f.Truncate(size + c.grown)
 			f.Close()
 			later := time.Now().Add(time.Second)
 			if err := os.Chtimes(onDisk, later, later); err != nil {
@@ -212,6 +232,9 @@ except OSError as e:
 			io.WriteString(in, "go\n")
 			if got, err := out.ReadString('\n'); err != nil || got != "Stale file handle\n" {
 				t.Errorf("%q, %v", got, err)
+			}
+			if c.closed {
+				end()
 			}
 			got, err := output("sha256sum", m.path(file))
 			if err != nil || !strings.HasPrefix(string(got), sumOf(t, onDisk)) {

@@ -195,7 +195,11 @@ func (c *Chaos) after(resp *http.Response) error {
 	case 4:
 		if cr := resp.Header.Get("Content-Range"); bytes && cr != "" {
 			c.Met.Add("range")
-			if x < 0.5 {
+			if x < 0.25 { // another range, as long
+				var from, to int64
+				fmt.Sscanf(cr, "bytes %d-%d", &from, &to)
+				resp.Header.Set("Content-Range", fmt.Sprintf("bytes %d-%d%s", from+1, to+1, cr[strings.IndexByte(cr, '/'):]))
+			} else if x < 0.5 {
 				resp.Header.Set("Content-Range", strings.Replace(cr, "bytes ", "bytes 1", 1))
 			} else {
 				resp.Header.Set("Content-Range", cr[:strings.IndexByte(cr, '/')]+"/999999999")
