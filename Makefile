@@ -30,7 +30,7 @@ demo: build
 
 test: setup check
 	CGO_ENABLED=1 go run ./test/run -- -race $(UNITS)
-	go run ./test/run -- -timeout 30m ./test
+	go run ./test/run -- -count=1 -timeout 30m ./test
 
 quick: format $(BIN)/staticcheck
 	go vet ./...
