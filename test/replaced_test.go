@@ -159,6 +159,9 @@ func TestOpenFilesAreOneVersion(t *testing.T) {
 			got := reference(t, j, []string{m.path("runs", run)}, 4, func(f found) bool { return f.Ops >= 50 && version.Load() >= 10 })
 			close(stop)
 			<-stopped
+			// One wrong answer is met by all who have the file open.
+			slices.Sort(got.Mixed)
+			got.Mixed = slices.Compact(got.Mixed)
 			figure(t, "%d reads of %d versions, errors %v, not of one version: %d", got.Ops, version.Load(), got.Errors, len(got.Mixed))
 			// MLflow 3 looks at a file's size and time, and opens it by name after
 			// that: it says of a version's bytes that they are another's.
