@@ -118,6 +118,13 @@ func (d experimentDir) Lookup(ctx context.Context, name string) (*Node, error) {
 			return d.node(&runs[i]), nil
 		}
 	}
+	// Its id leads to a run, too: a store on disk makes a run in one step and
+	// names it in the next, and somebody has listed it in between.
+	for i := range runs {
+		if runs[i].ID == name {
+			return d.node(&runs[i]), nil
+		}
+	}
 	return nil, notExist(name)
 }
 

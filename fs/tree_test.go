@@ -181,6 +181,9 @@ func TestTreeMeansWhatMLflowMeans(t *testing.T) {
 	if err := json.Unmarshal(b, &doc); err != nil || doc.Info.RunID != runID(1) {
 		t.Errorf("run.json: %s, %v", b, err)
 	}
+	if byID, err := iofs.ReadFile(f, "experiments/Default/"+runID(1)+"/run.json"); err != nil || string(byID) != string(b) {
+		t.Errorf("run.json by the run's id: %s, %v", byID, err)
+	}
 }
 
 // TestRunsAreListedNewestFirst fails when `ls -U runs` does not begin with the

@@ -99,7 +99,7 @@ func TestEveryOriginGivesWhatTheClientBrings(t *testing.T) {
 				if byServer := r.mounted == "" && strings.HasPrefix(r.key, or.URI); byServer && c.taken != "direct" && !strings.HasPrefix(or.URI, "mlflow-artifacts:") {
 					continue // a place that no server knows has no way but the direct one
 				}
-				want := theirs[r.key]
+				want := *theirs[r.key]
 				if c.origin == "ftp" && r.key == "runs:/"+or.Run+"/model" && want.Error != "" {
 					// MLflow's client can't, for a run with nothing of its own there; the
 					// same model by its id it can.
