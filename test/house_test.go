@@ -26,6 +26,8 @@ func TestImportsRunOneWay(t *testing.T) {
 		"resolve/artifact": {"cache", "resolve/mlflow"},
 		"resolve/mlflow":   {"cache"},
 		"cache":            {},
+		"cache/disk":       {},
+		"cache/limit":      {},
 		"test":             {},
 		"test/link":        {},
 		"test/count":       {},

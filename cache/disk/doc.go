@@ -1,0 +1,39 @@
+// Package disk is the only holder of the cache's files. It knows nothing of
+// origins or of memory. (Package cache still has its own Disk, and moves here.)
+//
+// A [Dir] is a directory that outlives the process and that any number of
+// processes use at once. It holds contents, each a [File], and the last answers
+// of servers. It is held open: what happens to its name, or above it, leads no
+// operation elsewhere.
+//
+// # Layout
+//
+//	lock            flock(2): who counts and evicts
+//	usage           the bytes that all processes hold
+//	index           what was used longest ago, as the last scan saw it
+//	pins/NAME       an empty file for each pinned content
+//	ab/REST.rec     the record of the content ab REST: see record.go
+//	ab/REST.NONCE   its bytes: a sparse file of the content's size
+//	answers/ab/REST the last answer to a question
+//
+// A name is the SHA-256 of the content's scope, location, size and version. The
+// nonce is drawn when a content's files are made, and stands in the record: so a
+// record names one file, for ever, and a content that is replaced has another.
+// A record appears by link(2), with its data file there, unless there is one. Nothing is changed or
+// cut afterwards: contents are only unlinked, and who has one open reads on.
+//
+// # Operations
+//
+// Each system call that could wait for the disk goes through one function
+// (do), which waits for it with patience and classifies its error, once, by
+// whom it concerns: this file, space, this process, or the device. Only the
+// device rests operations, and only those of the kind that failed or hung: a
+// disk that takes no more is read on, and one that answers no stat, too.
+//
+// # Room
+//
+// Bytes are counted in memory and folded into the file usage behind. Eviction
+// runs behind, too: it takes what was used longest ago, from an index that is
+// bounded and kept between processes, and scans the directory when the index is
+// used up. Who writes waits for room; nobody else does.
+package disk

@@ -1,0 +1,322 @@
+package disk
+
+import (
+	"errors"
+	"io"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"path"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// File is one content on disk, open. Its methods may be called by many at once,
+// and beside Close.
+type File struct {
+	d *Dir // nil: of no directory
+	label
+	data, record *os.File // record is nil where d is
+
+	mu     sync.Mutex // guards what follows; no other lock is taken under it
+	blocks blocks
+	closed bool
+	left   time.Time // when the file was last written to, as of Close
+	writer writer
+}
+
+// Find opens what there is of a content; nil where there is nothing. An
+// unfinished one whose origin gives no validator is nothing: nothing can tell
+// that what is missing would be of the same content.
+func (d *Dir) Find(key Key) (*File, error) {
+	f, err := do(d, opOpen, func() (*File, error) { return d.open(key) }, closeLate)
+	if f == nil || err != nil {
+		return nil, err
+	}
+	// What answers no stat is read all the same: each block has its checksum.
+	st, err := f.stat()
+	if err == nil && st.Size() > key.Size {
+		f.Close()
+		return nil, nil
+	}
+	if err == nil {
+		f.touch()
+	}
+	return f, nil
+}
+
+func closeLate(f *File) {
+	if f != nil {
+		f.closeFiles()
+	}
+}
+
+func (d *Dir) open(key Key) (*File, error) {
+	n := d.name(key)
+	record, err := d.openAt(n.path() + recordExt)
+	if err != nil {
+		return nil, ignoreMissing(err)
+	}
+	f := &File{d: d, record: record}
+	ok, err := f.load(n, key)
+	if err != nil || !ok {
+		f.closeFiles()
+		return nil, ignoreMissing(err)
+	}
+	d.use(n, 1)
+	return f, nil
+}
+
+// load reads the record, and opens the file that it names; false where it is no
+// record of the content.
+func (f *File) load(n Name, key Key) (ok bool, err error) {
+	head := make([]byte, headSize)
+	if got, err := f.record.ReadAt(head, 0); err != nil && err != io.EOF {
+		return false, err
+	} else if f.label, ok = readLabel(head[:got], n); !ok || f.size != key.Size {
+		return false, nil
+	}
+	if f.data, err = f.d.openAt(f.label.data()); err != nil {
+		return false, err
+	}
+	if err := eachMark(f.record, 0, BlocksOf(f.size), f.noted); err != nil {
+		return false, err
+	}
+	return f.validator != "" || key.Version != "" || f.blocks.have == BlocksOf(f.size), nil
+}
+
+// noted takes what the record says of block i.
+func (f *File) noted(i int64, mark []byte) {
+	if sum, ok := f.marked(i, mark); ok && !f.blocks.has(i) && !f.blocks.isBad(i) {
+		f.blocks.add(i, sum)
+	}
+}
+
+// Create makes the files of a content, in the place of what there is, unless
+// that has the same validator, as another process may just have made it: then
+// it opens those. The validator is the origin's, or empty.
+func (d *Dir) Create(key Key, validator string) (*File, error) {
+	if len(validator) > maxValidator {
+		return nil, errors.New("its validator is too long for a record")
+	}
+	if key.Size > maxSize {
+		return nil, ErrNoRoom
+	}
+	for try := range 4 { // another process may be as fast
+		old, err := d.Find(key)
+		switch {
+		case err != nil || (old != nil && old.validator == validator):
+			return old, err
+		case old != nil:
+			old.Remove()
+			old.Close()
+		case try > 0: // what has the name is no content
+			if err := d.try(opMake, func() error { _, err := d.remove(d.name(key)); return err }); err != nil {
+				return nil, err
+			}
+		}
+		f, err := do(d, opMake, func() (*File, error) { return d.create(key, validator) }, closeLate)
+		if !errors.Is(err, fs.ErrExist) {
+			return f, err
+		}
+	}
+	return nil, ErrGone
+}
+
+// maxSize is that of the largest content that is kept, in bytes: its record has
+// 64 MiB.
+const maxSize = 1 << 40
+
+func (d *Dir) create(key Key, validator string) (*File, error) {
+	f := &File{d: d, label: label{d.name(key), rand.Uint64(), key.Size, validator}}
+	if err := f.make(); err != nil {
+		f.closeFiles()
+		d.root.Remove(f.label.data())
+		return nil, err
+	}
+	d.use(f.name, 1)
+	d.took(onDiskOf(headSize + markSize*BlocksOf(key.Size)))
+	return f, nil
+}
+
+// make makes the files. The record appears last, in one step, and under a name
+// that leads to it alone: one that is there by then is another process's, and
+// [fs.ErrExist].
+func (f *File) make() (err error) {
+	root := f.d.root
+	if err := root.MkdirAll(path.Dir(f.name.path()), 0o700); err != nil {
+		return err
+	}
+	if f.data, err = root.OpenFile(f.label.data(), os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600); err != nil {
+		return err
+	}
+	fresh := f.label.data() + newExt
+	if f.record, err = root.OpenFile(fresh, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600); err != nil {
+		return err
+	}
+	if _, err = f.record.WriteAt(f.head(), 0); err != nil {
+		root.Remove(fresh)
+		return err
+	}
+	err = root.Link(fresh, f.label.record())
+	if err == nil || errors.Is(err, fs.ErrExist) {
+		return errors.Join(err, root.Remove(fresh))
+	}
+	return root.Rename(fresh, f.label.record()) // a filesystem without links
+}
+
+// newExt ends the name of a record that has not its own yet.
+const newExt = ".new"
+
+// Temp makes a file of no directory, for a content that no Dir keeps: an
+// unlinked one in dir, which is gone with the process.
+func Temp(dir string, size int64) (*File, error) {
+	data, err := os.CreateTemp(dir, ".mlflowfs-stream-*")
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Remove(data.Name()); err != nil {
+		data.Close()
+		return nil, err
+	}
+	return &File{label: label{size: size}, data: data}, nil
+}
+
+// Kept tells whether the file is one of a Dir, and not of Temp.
+func (f *File) Kept() bool { return f.d != nil }
+
+// Nonce tells the file from any other.
+func (f *File) Nonce() uint64 { return f.nonce }
+
+// Validator is that of the origin's answers, or empty.
+func (f *File) Validator() string { return f.validator }
+
+func (f *File) stat() (os.FileInfo, error) { return do(f.d, opStat, f.data.Stat, nil) }
+
+// Remove takes the content out of the directory, unless its name leads to
+// another file by now.
+func (f *File) Remove() error {
+	if !f.Kept() {
+		return nil
+	}
+	return f.d.try(opMake, func() error {
+		l, _, err := f.d.labelOf(f.name)
+		if err == nil && l != nil && l.nonce == f.nonce {
+			_, err = f.d.remove(f.name)
+		}
+		return ignoreMissing(err)
+	})
+}
+
+// CarryOver takes over what old, the same file before it was closed, knew to be
+// good, if nobody has written to it since.
+func (f *File) CarryOver(old *File) {
+	if old == nil || old.nonce != f.nonce || !f.Kept() {
+		return
+	}
+	old.mu.Lock()
+	left := old.left
+	old.mu.Unlock()
+	if st, err := f.stat(); err != nil || left.IsZero() || !st.ModTime().Equal(left) {
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.blocks.carryOver(&old.blocks)
+}
+
+// The time of the last use is noted at an open, if that is news, and for as long
+// as the content is open.
+const (
+	touchEvery = 10 * time.Second
+	openEvery  = 10 * time.Minute
+)
+
+// touch notes that the content is used now, where that is news.
+func (f *File) touch() {
+	f.d.try(opStat, func() error {
+		st, err := f.record.Stat()
+		if err == nil && time.Since(st.ModTime()) > touchEvery {
+			err = setTime(f.record, time.Now())
+		}
+		return err
+	})
+}
+
+// touchOpen notes that what this process has open is used now.
+func (d *Dir) touchOpen() {
+	d.mu.Lock()
+	var open []Name
+	if time.Since(d.touched) > openEvery {
+		d.touched = time.Now()
+		for n := range d.inUse {
+			open = append(open, n)
+		}
+	}
+	d.mu.Unlock()
+	for _, n := range open {
+		if p := n.path() + recordExt; d.root.Chtimes(p, time.Time{}, d.touched) != nil {
+			continue // it is gone
+		}
+	}
+}
+
+// Close lets go of the file, when what waits to be written is. What is known of
+// its blocks stays known, for [File.CarryOver].
+func (f *File) Close() {
+	f.mu.Lock()
+	if f.closed {
+		f.mu.Unlock()
+		return
+	}
+	f.closed = true
+	busy := f.writer.running
+	f.mu.Unlock()
+	if !busy { // else the writer does it
+		f.close()
+	}
+}
+
+func (f *File) close() {
+	if f.Kept() {
+		if st, err := f.stat(); err == nil {
+			f.mu.Lock()
+			f.left = st.ModTime()
+			f.mu.Unlock()
+		}
+		f.d.use(f.name, -1)
+	}
+	f.d.try(opMake, func() error {
+		f.closeFiles()
+		return nil
+	})
+}
+
+func (f *File) closeFiles() {
+	for _, x := range []*os.File{f.data, f.record} {
+		if x != nil {
+			x.Close()
+		}
+	}
+}
+
+// Current tells whether the content's name still leads to f, which is open. A
+// file of no directory has no name to lose.
+func (f *File) Current() bool {
+	if !f.Kept() {
+		return true
+	}
+	gone, err := do(f.d, opStat, func() (bool, error) { return f.gone(), nil }, nil)
+	return err == nil && !gone
+}
+
+// gone tells whether the content's name leads to f no more.
+func (f *File) gone() bool {
+	st, err := f.record.Stat()
+	if err != nil {
+		return false // the write tells
+	}
+	s, ok := st.Sys().(*syscall.Stat_t)
+	return ok && s.Nlink == 0
+}

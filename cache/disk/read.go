@@ -1,0 +1,178 @@
+package disk
+
+import (
+	"errors"
+	"io"
+	"os"
+)
+
+// Has tells whether block i is there and can be read now, and whether it was
+// verified by this process.
+func (f *File) Has(i int64) (there, good bool) {
+	if !f.d.may(opRead) {
+		return false, false
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.blocks.has(i), f.blocks.isGood(i)
+}
+
+// GoodTo is the block behind the last of those from i on, and before end, that
+// are there and verified.
+func (f *File) GoodTo(i, end int64) int64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for i < end && f.blocks.isGood(i) {
+		i++
+	}
+	return i
+}
+
+// Unverified is the first block from i to before end that is there and was not
+// verified, or -1.
+func (f *File) Unverified(i, end int64) int64 {
+	if !f.Kept() || !f.d.may(opRead) {
+		return -1
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.blocks.unverified(i, min(end, BlocksOf(f.size)))
+}
+
+// Complete tells whether every block is there.
+func (f *File) Complete() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.blocks.have == BlocksOf(f.size)
+}
+
+// Bytes is how much of the content is there.
+func (f *File) Bytes() int64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n := f.blocks.have * BlockSize
+	if last := BlocksOf(f.size) - 1; f.blocks.has(last) {
+		n -= BlockSize - BlockLen(f.size, last)
+	}
+	return n
+}
+
+// Memory is the bytes that what is known of the file takes, open or closed.
+func (f *File) Memory() int64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.blocks.bytes()
+}
+
+// ReadNow reads what the system has in memory of verified blocks, waits for no
+// disk, and returns how much that is.
+func (f *File) ReadNow(p []byte, off int64) int { return readNow(f.data, p, off) }
+
+// ReadAt reads from verified blocks. released is called once p is used no more,
+// which may be after ReadAt has returned. A failure takes the block at off out.
+func (f *File) ReadAt(p []byte, off int64, released func()) error {
+	err := f.reading(released, func() error {
+		_, err := f.data.ReadAt(p, off)
+		return err
+	})
+	f.failed(off/BlockSize, err)
+	return err
+}
+
+// Verify reads block i whole into p, and holds it against its checksum.
+func (f *File) Verify(i int64, p []byte, released func()) error {
+	f.mu.Lock()
+	sum := f.blocks.sum(i)
+	f.mu.Unlock()
+	err := f.reading(released, func() error {
+		_, err := f.data.ReadAt(p, i*BlockSize)
+		if err == nil && Sum(p) != sum {
+			err = ErrDamaged
+		}
+		return err
+	})
+	if f.failed(i, err); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.blocks.sum(i) == sum {
+		f.blocks.verified(i)
+	}
+	return nil
+}
+
+// reading does read; released is called when it has returned, or is not begun.
+func (f *File) reading(released func(), read func() error) error {
+	err := f.d.try(opRead, func() error {
+		defer released()
+		return read()
+	})
+	if err == errResting {
+		released()
+	}
+	return err
+}
+
+// failed takes a block out that is not what was written: it is a miss from now
+// on, and is written anew. What concerns the process or the device says nothing
+// of the block.
+func (f *File) failed(i int64, err error) {
+	if err == nil || err == errResting || concerns(err) != thisFile {
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.closed {
+		f.blocks.forget(i)
+	}
+}
+
+// IsDamage tells whether err says that what is on disk is not what was written.
+func IsDamage(err error) bool { return errors.Is(err, ErrDamaged) || errors.Is(err, io.EOF) }
+
+// Refresh takes up what other processes have brought of n blocks from i on.
+func (f *File) Refresh(i, n int64) {
+	if !f.Kept() {
+		return
+	}
+	type mark struct {
+		i   int64
+		sum uint32
+	}
+	found, _ := do(f.d, opRead, func() (found []mark, err error) {
+		err = eachMark(f.record, i, n, func(i int64, b []byte) {
+			if sum, ok := f.marked(i, b); ok {
+				found = append(found, mark{i, sum})
+			}
+		})
+		return found, err
+	}, nil)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, m := range found {
+		if !f.blocks.has(m.i) && !f.blocks.isBad(m.i) {
+			f.blocks.add(m.i, m.sum)
+		}
+	}
+}
+
+// WillNeed has the system read part of the file from the disk, and does not
+// wait for it.
+func (f *File) WillNeed(off, n int64) { willNeed(f.data, off, n) }
+
+// Backing gives the file that holds the whole content, every block of which was
+// written by this process or verified; nil while there is none. It stays as it
+// is, and open until Close.
+func (f *File) Backing() *os.File {
+	f.mu.Lock()
+	whole := f.Kept() && !f.closed && f.blocks.good == BlocksOf(f.size)
+	f.mu.Unlock()
+	if !whole || !f.d.may(opRead) {
+		return nil
+	}
+	if st, err := f.stat(); err != nil || st.Size() != f.size {
+		return nil // somebody has cut it
+	}
+	return f.data
+}
