@@ -386,58 +386,37 @@ func TestForgottenContentAsksNoMore(t *testing.T) {
 	})
 }
 
-// TestOthersWaitOnWhenOneIsInterrupted fails when a program that is killed while it
-// waits for a block ends the wait of another one for the same block.
-func TestOthersWaitOnWhenOneIsInterrupted(t *testing.T) {
-	t.Parallel()
-	everyOrigin(t, noise(4*mib), func(t *testing.T, newCache cacheMaker, o *origin) {
-		o.wait = make(chan struct{})
-		c := newCache(t, Options{})
-		f := c.Open(Key{"x", int64(len(o.data)), ""}, o, true)
-		defer f.Close()
-		got := make([]byte, 100)
-		done := make(chan error)
-		go func() {
-			_, err := f.ReadAt(context.Background(), got, mib)
-			done <- err
-		}()
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		defer cancel()
-		if _, err := f.ReadAt(ctx, make([]byte, 10), mib); !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("the interrupted reader got %v", err)
-		}
-		close(o.wait)
-		if err := <-done; err != nil || !bytes.Equal(got, o.data[mib:mib+100]) {
-			t.Errorf("the other reader got %v", err)
-		}
-	})
-}
-
-// TestInterruptedReaderLeavesOthersWaiting fails when a program that is
-// interrupted ends the wait of another one for the same block, or has that block
+// TestOthersWaitOnWhenOneIsInterrupted fails when programs that are killed, or wait
+// no longer, end the wait of another one for the same block, or have that block
 // fetched twice.
-func TestInterruptedReaderLeavesOthersWaiting(t *testing.T) {
+func TestOthersWaitOnWhenOneIsInterrupted(t *testing.T) {
 	t.Parallel()
 	everyOrigin(t, noise(20*mib), func(t *testing.T, newCache cacheMaker, o *origin) {
 		o.wait = make(chan struct{})
 		f := newCache(t, Options{}).Open(Key{"x", int64(len(o.data)), ""}, o, true)
 		defer f.Close()
-		ctx, cancel := context.WithCancel(context.Background())
+		const off = 5 * mib
+		got := make([]byte, 100)
 		gone, came := make(chan error, 1), make(chan error, 1)
-		read := func(ctx context.Context, end chan error) {
-			_, err := f.ReadAt(ctx, make([]byte, 10), 5*mib)
+		read := func(ctx context.Context, p []byte, end chan error) {
+			_, err := f.ReadAt(ctx, p, off)
 			end <- err
 		}
-		go read(ctx, gone)
-		go read(context.Background(), came)
+		ctx, cancel := context.WithCancel(context.Background())
+		go read(ctx, make([]byte, 10), gone)
+		go read(context.Background(), got, came)
 		synctest.Wait() // both wait for the block
 		cancel()
 		if err := <-gone; !errors.Is(err, context.Canceled) {
 			t.Errorf("the interrupted one got %v", err)
 		}
-		synctest.Wait()
+		ctx, cancel = context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		if _, err := f.ReadAt(ctx, make([]byte, 10), off); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("the one that waited no longer got %v", err)
+		}
 		close(o.wait)
-		if err := <-came; err != nil {
+		if err := <-came; err != nil || !bytes.Equal(got, o.data[off:off+100]) {
 			t.Errorf("the other one got %v", err)
 		}
 		if n := o.asked.Load(); n != 1 {

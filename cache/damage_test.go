@@ -258,7 +258,8 @@ func TestWholeFileIsVerifiedAhead(t *testing.T) {
 }
 
 // TestFileDamagedWhileClosedIsAMiss fails when a file of the cache that was damaged
-// while nobody had it open is read without a check by the process that wrote it.
+// while nobody had it open is read without a check by the process that wrote it, or
+// given away without one.
 func TestFileDamagedWhileClosedIsAMiss(t *testing.T) {
 	t.Parallel()
 	const size = 4 * mib
@@ -276,7 +277,12 @@ func TestFileDamagedWhileClosedIsAMiss(t *testing.T) {
 	if err := os.Chtimes(path, later, later); err != nil {
 		t.Fatal(err)
 	}
-	if got := take(t, c, key, o); got.damaged != 1 {
-		t.Errorf("the damage was not seen: %+v", got)
+	f := c.Open(key, o, true)
+	if f.Backing() != nil {
+		t.Error("nobody has verified it")
+	}
+	f.Close()
+	if got := take(t, c, key, o); got.damaged != 1 || got.bytes != BlockSize {
+		t.Errorf("one block is damaged: %+v", got)
 	}
 }

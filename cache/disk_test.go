@@ -272,30 +272,6 @@ func TestBlockCountsOnlyWhenItsBytesAreThere(t *testing.T) {
 	}
 }
 
-// TestFileThatWasWrittenToIsVerifiedAgain fails when a file of the cache that
-// another hand wrote to, while this process had it closed, gives a wrong byte,
-// or is given away without a look at it.
-func TestFileThatWasWrittenToIsVerifiedAgain(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		c := nextProcess(t, t.TempDir(), 1<<30)
-		o := &origin{data: noise(4 * mib), validator: etag}
-		key := Key{"x", int64(len(o.data)), ""}
-		take(t, c, key, o)
-		p := c.opt.Disk.path(c.opt.Disk.name(key))
-		if err := errors.Join(flipBit(p, 5), os.Chtimes(p, time.Unix(1, 0), time.Unix(1, 0))); err != nil {
-			t.Fatal(err)
-		}
-		f := c.Open(key, o, true)
-		if f.Backing() != nil {
-			t.Error("nobody has verified it")
-		}
-		f.Close()
-		if got := take(t, c, key, o); got.damaged != 1 || got.bytes != BlockSize {
-			t.Errorf("one block is damaged: %+v", got)
-		}
-	})
-}
-
 // TestDiskThatIsWellIsUsedAgain fails when a disk that failed once is never
 // used again, or is tried again at once.
 func TestDiskThatIsWellIsUsedAgain(t *testing.T) {

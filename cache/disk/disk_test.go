@@ -64,6 +64,15 @@ func fill(t *testing.T, f *File) {
 	}
 }
 
+// keep makes a content, whole, and closes it.
+func keep(t *testing.T, d *Dir, location string, size int64) *File {
+	t.Helper()
+	f := create(t, d, location, size, "v")
+	fill(t, f)
+	f.Close()
+	return f
+}
+
 // write writes n blocks from first on, and gives the error of that.
 func write(f *File, first, n int64) error {
 	r := Run{First: first, Released: func() {}}
@@ -111,9 +120,7 @@ func TestContentOutlivesTheProcess(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	a := open(t, dir, 1<<30)
-	f := create(t, a, "x", 5*mib+7, "v")
-	fill(t, f)
-	f.Close()
+	f := keep(t, a, "x", 5*mib+7)
 	b := open(t, dir, 1<<30)
 	g := find(t, b, f.key())
 	if err := holds(g); err != nil || !g.Complete() || g.Validator() != "v" || g.Backing() == nil {
@@ -265,9 +272,7 @@ func TestLockIsNobodysWait(t *testing.T) {
 		t.Fatal(err)
 	}
 	begin := time.Now()
-	f := create(t, d, "x", 4*mib, "v")
-	fill(t, f)
-	f.Close()
+	f := keep(t, d, "x", 4*mib)
 	if err := holds(find(t, d, f.key())); err != nil {
 		t.Error(err)
 	}
@@ -345,9 +350,7 @@ func TestOldestGoesFirst(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i := 7; i < 11; i++ {
-		f := create(t, d, fmt.Sprint(i), size, "v")
-		fill(t, f)
-		f.Close()
+		keep(t, d, fmt.Sprint(i), size)
 		keys = append(keys, keyOf(fmt.Sprint(i), size))
 	}
 	if d.Used() > bound {
@@ -376,9 +379,7 @@ func TestIndexIsKept(t *testing.T) {
 	dir := t.TempDir()
 	d := open(t, dir, 4*mib)
 	for i := range 40 {
-		f := create(t, d, fmt.Sprint(i), size, "v")
-		fill(t, f)
-		f.Close()
+		keep(t, d, fmt.Sprint(i), size)
 		old := time.Now().Add(time.Duration(i-100) * time.Hour)
 		os.Chtimes(filepath.Join(dir, Layout, d.name(keyOf(fmt.Sprint(i), size)).path()+recordExt), old, old)
 	}
@@ -414,9 +415,7 @@ func TestCountIsMadeAnew(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()
 			d := open(t, dir, 1<<30)
-			f := create(t, d, "x", 3*mib, "v")
-			fill(t, f)
-			f.Close()
+			keep(t, d, "x", 3*mib)
 			<-d.kick()
 			d.Close()
 			if err := damage(filepath.Join(dir, Layout, usageFile)); err != nil {
@@ -455,9 +454,7 @@ func TestHeldDirectoryIsNotSwapped(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	d := open(t, dir, 1<<30)
-	f := create(t, d, "x", mib, "v")
-	fill(t, f)
-	f.Close()
+	f := keep(t, d, "x", mib)
 	mine := filepath.Join(dir, Layout)
 	if err := os.Rename(mine, mine+".away"); err != nil {
 		t.Fatal(err)
@@ -484,9 +481,7 @@ func TestOrphansGo(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	d := open(t, dir, 1<<30)
-	f := create(t, d, "x", mib, "v")
-	fill(t, f)
-	f.Close()
+	f := keep(t, d, "x", mib)
 	old := time.Now().Add(-time.Hour)
 	leave := func(name string) string {
 		p := filepath.Join(dir, Layout, name)

@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"cmp"
 	"container/heap"
 	"encoding/binary"
 	"encoding/hex"
@@ -169,7 +170,7 @@ func (d *Dir) scan() error {
 			return err
 		}
 	}
-	slices.SortFunc(s.oldest, func(a, b candidate) int { return int(min(max(a.last-b.last, -1), 1)) })
+	slices.SortFunc(s.oldest, func(a, b candidate) int { return cmp.Compare(a.last, b.last) })
 	k.index, k.scanned = s.oldest, true
 	k.mu.Lock()
 	k.scans++

@@ -246,19 +246,18 @@ func (f *File) touch() {
 
 // touchOpen notes that what this process has open is used now.
 func (d *Dir) touchOpen() {
+	now := time.Now()
 	d.mu.Lock()
 	var open []Name
-	if time.Since(d.touched) > openEvery {
-		d.touched = time.Now()
+	if now.Sub(d.touched) > openEvery {
+		d.touched = now
 		for n := range d.inUse {
 			open = append(open, n)
 		}
 	}
 	d.mu.Unlock()
 	for _, n := range open {
-		if p := n.path() + recordExt; d.root.Chtimes(p, time.Time{}, d.touched) != nil {
-			continue // it is gone
-		}
+		d.root.Chtimes(n.path()+recordExt, time.Time{}, now) // what is gone needs no time
 	}
 }
 

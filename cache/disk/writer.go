@@ -61,13 +61,12 @@ func (f *File) Write(r Run) {
 		f.mu.Lock()
 	}
 	if f.closed || !f.d.may(opWrite) {
-		closed := f.closed
-		f.mu.Unlock()
-		if closed {
-			r.fail(fs.ErrClosed)
-		} else {
-			r.fail(errResting)
+		err := errResting
+		if f.closed {
+			err = fs.ErrClosed
 		}
+		f.mu.Unlock()
+		r.fail(err)
 		return
 	}
 	w := &f.writer

@@ -167,13 +167,3 @@ func (r *Requests) GiveUp(name string, err error) {
 		delete(r.origins, name)
 	}
 }
-
-// Running is how many requests run to an origin.
-func (r *Requests) Running(name string) int {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if o := r.origins[name]; o != nil {
-		return o.running
-	}
-	return 0
-}

@@ -31,7 +31,7 @@ func TestSilentOriginTakesNothing(t *testing.T) {
 	for range 500 {
 		r.Ask("silent", Waited)
 	}
-	if n := r.Running("silent"); n != 4 {
+	if n := r.origins["silent"].running; n != 4 {
 		t.Errorf("%d run", n)
 	}
 	for range 4 {

@@ -19,6 +19,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"path"
 	"regexp"
 	"runtime"
 	"slices"
@@ -131,10 +132,8 @@ func (r *run) take(e event) {
 	case "pass", "fail", "skip":
 		// What runs beside others is not in the time that go test gives its parent.
 		x.action, x.took = e.Action, max(x.took, time.Duration(e.Elapsed*float64(time.Second)))
-		if parent, _, ok := cutLast(e.Test, "/"); ok {
-			if p := r.results[id{e.Package, parent}]; p != nil {
-				p.took = max(p.took, x.took)
-			}
+		if parent := r.results[id{e.Package, path.Dir(e.Test)}]; parent != nil {
+			parent.took = max(parent.took, x.took)
 		}
 		if e.Test == "" {
 			r.tellPackage(x)
@@ -142,14 +141,6 @@ func (r *run) take(e event) {
 			fmt.Fprintf(r.out, "fail %s %s\n", short(e.Package), e.Test)
 		}
 	}
-}
-
-// cutLast cuts s at the last sep.
-func cutLast(s, sep string) (before, after string, found bool) {
-	if i := strings.LastIndex(s, sep); i >= 0 {
-		return s[:i], s[i+len(sep):], true
-	}
-	return s, "", false
 }
 
 func (r *run) tellPackage(p *result) {
