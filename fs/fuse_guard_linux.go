@@ -9,6 +9,7 @@ import (
 	"os/signal"
 	"runtime"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -60,7 +61,7 @@ func newGuard(point string) (*guard, error) {
 	if err := syscall.Stat(point, &st); err != nil {
 		return nil, err
 	}
-	cmd := exec.Command("/proc/self/exe", GuardCommand, strconv.FormatUint(uint64(unix.Minor(st.Dev)), 10), point)
+	cmd := exec.Command("/proc/self/exe", GuardCommand, strconv.FormatUint(uint64(unix.Minor(st.Dev)), 10), strconv.Itoa(unix.Gettid()), point)
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "GORACE=" + os.Getenv("GORACE"), "GOMAXPROCS=1"}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM, Setsid: true}
 	bye, err := cmd.StdinPipe()
@@ -92,29 +93,40 @@ func (g *guard) dismiss() {
 	}
 }
 
-// Guard is the guard's whole life. args are what [startGuard] gives it.
+// Guard is the guard's whole life. args are what [newGuard] gives it: the mount's
+// number, the thread whose end is the daemon's, and the mount point. A SIGTERM
+// that somebody sends it, as systemd and killall do to all of a unit's
+// processes, is none of its business: the daemon knows how to end.
 func Guard(args []string) error {
 	killed := make(chan os.Signal, 1)
 	signal.Notify(killed, syscall.SIGTERM)
 	signal.Ignore(syscall.SIGINT, syscall.SIGHUP)
-	if len(args) != 2 {
+	if len(args) != 3 {
 		return fmt.Errorf("%s is not for people", GuardCommand)
 	}
+	minor, thread, point := args[0], fmt.Sprintf("/proc/%d/task/%s/stat", os.Getppid(), args[1]), args[2]
+	// Held open: a later mount may get the number.
+	abort, _ := os.OpenFile("/sys/fs/fuse/connections/"+minor+"/abort", os.O_WRONLY, 0)
 	io.WriteString(os.Stdout, guardReady)
 	word := make(chan int, 1)
 	go func() {
 		n, _ := os.Stdin.Read(make([]byte, 3))
 		word <- n
 	}()
-	select {
-	case <-killed:
-	case n := <-word:
-		if n > 0 {
-			return nil
+	for waits := true; waits; {
+		select {
+		case <-killed:
+			waits = !ends(thread)
+		case n := <-word:
+			if n > 0 {
+				return nil
+			}
+			waits = false
 		}
 	}
-	minor, point := args[0], args[1]
-	os.WriteFile("/sys/fs/fuse/connections/"+minor+"/abort", []byte("1"), 0)
+	if abort != nil {
+		abort.WriteString("1")
+	}
 	infos, err := mountinfo.GetMounts(mountinfo.SingleEntryFilter(point))
 	if err != nil || len(infos) == 0 || strconv.Itoa(infos[len(infos)-1].Minor) != minor {
 		return err // it is gone, or another's
@@ -123,4 +135,19 @@ func Guard(args []string) error {
 		return syscall.Unmount(point, unix.MNT_FORCE|unix.MNT_DETACH) // which aborts it, too
 	}
 	return Unmount(point, true)
+}
+
+// ends tells whether a thread has ended, or does within a second: it signals its
+// end before that can be seen. stat is its file in /proc.
+func ends(stat string) bool {
+	for end := time.Now().Add(time.Second); ; time.Sleep(10 * time.Millisecond) {
+		b, err := os.ReadFile(stat)
+		_, state, _ := strings.Cut(string(b), ") ")
+		if err != nil || strings.HasPrefix(state, "Z") || strings.HasPrefix(state, "X") {
+			return true
+		}
+		if time.Now().After(end) {
+			return false
+		}
+	}
 }

@@ -1,7 +1,9 @@
 package test
 
 import (
+	"bufio"
 	"bytes"
+	"fmt"
 	"os"
 	"os/exec"
 	"os/user"
@@ -74,6 +76,62 @@ func guardOf(t *testing.T, m *mount) (pid int) {
 		return pid > 0
 	})
 	return pid
+}
+
+// TestSignalToEachProcessEndsNoRead fails when a signal to all processes of a
+// mount, as systemd and killall send it, takes a file away from a program that
+// reads it: the process that watches over the mount acts when the daemon is dead,
+// and not before.
+func TestSignalToEachProcessEndsNoRead(t *testing.T) {
+	t.Parallel()
+	e := newEngineFiles(t, map[string]int{"f": 4 << 20})
+	m := mountAt(t, e.URL, nil, "--no-passthrough")
+	guard := guardOf(t, m)
+	reader := exec.Command("python3", "-c", `
+import hashlib, sys
+h = hashlib.sha256()
+with open(sys.argv[1], "rb", buffering=0) as f:
+    for line in sys.stdin:
+        h.update(f.read(int(line)))
+        print(h.hexdigest(), flush=True)
+`, m.path("runs", e.run, "f"))
+	in, err := reader.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	pipe, err := reader.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := reader.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		in.Close()
+		reader.Wait()
+	}()
+	out := bufio.NewScanner(pipe)
+	read := func(n int) string {
+		fmt.Fprintln(in, n)
+		out.Scan()
+		return out.Text()
+	}
+	read(4096)
+	for range 3 {
+		if err := syscall.Kill(guard, syscall.SIGTERM); err != nil {
+			t.Error("the guard is gone:", err)
+		}
+	}
+	time.Sleep(1500 * time.Millisecond) // it looks for a second
+	if read(1<<20) == "" {
+		t.Errorf("a signal to the guard ends the read:\n%s", m.log)
+	}
+	syscall.Kill(guard, syscall.SIGTERM)
+	m.cmd.Process.Signal(syscall.SIGTERM)
+	waitFor(t, "the mount is not detached", 10*time.Second, func() bool { return strings.Contains(m.log.String(), "detached") })
+	if got, want := read(4<<20), sumOf(t, filepath.Join(e.dir, "f")); got != want {
+		t.Errorf("after signals to both the file reads as %q, and not %s\n%s", got, want, m.log)
+	}
 }
 
 // TestKilledDaemonLeavesNothing fails when a killed daemon leaves a dead mount:
