@@ -11,6 +11,9 @@ import (
 // errInterrupted ends the wait of a request whose program is on its way out.
 var errInterrupted = errors.New("interrupted")
 
+// errTooLarge says that a listing gives a file a size that none has.
+var errTooLarge = errors.New("it is listed with a size that no file has")
+
 // errno is what a program is told of an error; the words go to the log.
 func errno(err error) syscall.Errno {
 	switch {
@@ -26,6 +29,8 @@ func errno(err error) syscall.Errno {
 		return syscall.EOPNOTSUPP
 	case errors.Is(err, cache.ErrChanged):
 		return syscall.ESTALE
+	case errors.Is(err, errTooLarge):
+		return syscall.EFBIG
 	}
 	return syscall.EIO
 }
@@ -41,6 +46,8 @@ func mend(e syscall.Errno) string {
 		return "have the tracking server serve artifacts (--serve-artifacts)"
 	case syscall.ESTALE:
 		return "open it again: that finds what is there now"
+	case syscall.EFBIG:
+		return "the store lists a wrong size: look at the artifact there"
 	}
 	return "try again; if it stays, `mlflowfs doctor` checks the server and the stores"
 }
