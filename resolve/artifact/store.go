@@ -103,10 +103,11 @@ func BadName(name string) string {
 
 // Clean sorts entries by name and leaves out what can't be shown in a
 // directory: a malformed or hostile name, a second entry of one name, a
-// negative size. Each of these has one line in the log.
+// negative size. Each of these has one line in the log, of the first maxSaid of
+// a listing.
 func Clean(log *slog.Logger, dir string, entries []Entry) []Entry {
 	slices.SortStableFunc(entries, func(a, b Entry) int { return cmp.Compare(a.Name, b.Name) })
-	out := entries[:0]
+	out, left := entries[:0], 0
 	for _, e := range entries {
 		why := BadName(e.Name)
 		switch {
@@ -121,10 +122,17 @@ func Clean(log *slog.Logger, dir string, entries []Entry) []Entry {
 			if len(name) > MaxName {
 				name = name[:MaxName] + "…"
 			}
-			log.Warn("an entry of a listing is left out: it "+why, "directory", dir, "name", name)
+			if left++; left <= maxSaid {
+				log.Warn("an entry of a listing is left out: it "+why, "directory", dir, "name", name)
+			}
 			continue
 		}
 		out = append(out, e)
 	}
+	if left > maxSaid {
+		log.Warn("more entries of a listing are left out", "directory", dir, "entries", left-maxSaid)
+	}
 	return out
 }
+
+const maxSaid = 30
