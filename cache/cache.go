@@ -2,35 +2,34 @@ package cache
 
 import (
 	"log/slog"
-	"math"
 	"os"
 	"sync"
 	"time"
 
-	"github.com/hashicorp/golang-lru/v2/simplelru"
+	"github.com/mlflowfs/mlflowfs/cache/disk"
+	"github.com/mlflowfs/mlflowfs/cache/limit"
 )
 
-// BlockSize is the unit of caching, in bytes: what the kernel asks a FUSE
-// daemon for at a time, unless told otherwise. It bounds what a small read
-// moves where the origin honours ranges.
-const BlockSize = 128 << 10
+// BlockSize is the unit of caching, in bytes. It bounds what a small read moves
+// where the origin honours ranges.
+const BlockSize = disk.BlockSize
 
 // Options bound a Cache. A zero field takes the default beside it.
 type Options struct {
 	Memory   int64         // bytes of blocks in memory (64 MiB)
-	Disk     *Disk         // what outlives the process; nil: nothing does
+	Disk     *disk.Dir     // what outlives the process; nil: nothing does
 	TempDir  string        // where a stream goes that is too large for memory, without a Disk (os.TempDir())
 	Parallel int           // requests at once that fetch ahead, for one content (8)
-	Requests int           // requests at once, of all contents (4 times Parallel)
+	Requests int           // requests at once, to one origin (4 times Parallel); 8 times as many to all
 	Fill     int64         // contents of up to so many bytes are fetched whole once that pays (0: none)
 	Linger   time.Duration // how long a stream or a fill goes on after the last Close (30 s)
-	Log      *slog.Logger  // of damage, and of a disk that fails (none)
+	Log      *slog.Logger  // of damage (none)
 }
 
 // Key identifies one content: where it lies, how long it is, and, where the
 // listing tells, what version of it.
 type Key struct {
-	Location string // unique in the process, and with a Disk's scope beyond it
+	Location string // unique in the process, and with a disk.Dir's scope beyond it
 	Size     int64  // bytes; every answer is held against it
 	Version  string // a validator from the listing, of the kind that Body has, or empty
 }
@@ -38,21 +37,19 @@ type Key struct {
 // Cache is a set of contents. Its methods may be called by many at once.
 type Cache struct {
 	opt     Options
-	gate    gate
+	limit   *limit.Requests
 	running sync.WaitGroup // fetches and streams
 	did     counters
 
 	// mu guards everything below and in every content; nothing that waits is
 	// done under it. Before it, content.files is taken; inside it only the
-	// mutexes of gate and Disk.
+	// mutexes of limit and disk.
 	mu       sync.Mutex
 	contents map[Key]*content
-	idle     *simplelru.LRU[*content, struct{}] // contents that nobody has open
-	serial   uint64                             // contents that are another than the one before by their key
-	latest   *simplelru.LRU[Key, uint64]        // their serials; a key that never changed has none
-	open     int                                // contents that somebody has open
-	blocks   *simplelru.LRU[blockKey, *block]
-	held     int64    // bytes in blocks
+	idle     *costed[*content, struct{}] // contents that nobody has open, by the memory that they take
+	serial   uint64                      // contents that there were
+	open     int                         // contents that somebody has open
+	blocks   *costed[blockKey, *block]
 	free     [][]byte // buffers to use again
 }
 
@@ -69,9 +66,8 @@ type block struct {
 }
 
 const (
-	maxIdle = 10_000              // contents that are remembered while nobody has them open
-	maxKeys = 10_000              // keys that are remembered to have changed
-	maxFree = 4 << 20 / BlockSize // buffers that wait to be used again
+	idlePart = 4                   // one in so many bytes of Options.Memory may be what is known of idle contents
+	maxFree  = 4 << 20 / BlockSize // buffers that wait to be used again
 )
 
 // New makes an empty Cache.
@@ -94,20 +90,13 @@ func New(opt Options) *Cache {
 	if opt.Log == nil {
 		opt.Log = slog.New(slog.DiscardHandler)
 	}
-	if opt.Disk != nil {
-		opt.Disk.health.log = opt.Log
-	}
-	c := &Cache{opt: opt, gate: gate{free: opt.Requests}, contents: map[Key]*content{}}
-	var err error
-	if c.blocks, err = simplelru.NewLRU(math.MaxInt, c.evicted); err == nil {
-		c.idle, err = simplelru.NewLRU[*content, struct{}](math.MaxInt, nil)
-	}
-	if err == nil {
-		c.latest, err = simplelru.NewLRU[Key, uint64](maxKeys, nil)
-	}
-	if err != nil {
-		panic(err) // only for a size below 1
-	}
+	c := &Cache{opt: opt, limit: limit.New(opt.Requests, 8*opt.Requests), contents: map[Key]*content{}}
+	c.blocks = newCosted(opt.Memory, c.evicted)
+	c.idle = newCosted(opt.Memory/idlePart, func(ct *content, _ struct{}) {
+		if ct.refs == 0 && !ct.gone { // it was pushed out
+			ct.drop()
+		}
+	})
 	return c
 }
 
@@ -115,34 +104,41 @@ func New(opt Options) *Cache {
 // from src; the first Open of a content decides which. keep false says that
 // the content may change under its key: it is forgotten with its last handle.
 func (c *Cache) Open(key Key, src Source, keep bool) *File {
+	for {
+		ct := c.content(key, src, keep)
+		if ct.attach() {
+			return &File{ct: ct, next: -1}
+		}
+		// What is on disk is another content: nothing of the old one is left.
+		c.mu.Lock()
+		ct.drop()
+		c.mu.Unlock()
+		ct.closed()
+	}
+}
+
+// content is the content of key, which the caller has open.
+func (c *Cache) content(key Key, src Source, keep bool) *content {
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	ct := c.contents[key]
 	if ct == nil {
-		ct = &content{c: c, key: key, src: src, keep: keep, flights: map[int64]*flight{}, storing: map[int64]*block{}, validator: key.Version, unit: firstUnit}
-		if !keep {
-			c.isAnother(key)
-		}
-		ct.generation, _ = c.latest.Get(key)
+		ct = &content{c: c, key: key, src: src, keep: keep, flights: map[int64]*flight{}, validator: key.Version, unit: firstUnit}
+		ct.store.writing = map[int64]*block{}
+		c.serial++
+		ct.generation = c.serial
 		c.contents[key] = ct
 	}
 	ct.refs++
 	if ct.refs == 1 {
 		c.open++
-		c.idle.Remove(ct)
+		c.idle.remove(ct)
 	}
 	if ct.linger != nil {
 		ct.linger.Stop()
 		ct.linger = nil
 	}
-	c.mu.Unlock()
-	ct.attach()
-	return &File{ct: ct, next: -1}
-}
-
-// isAnother notes that what comes next by key is another content. c.mu is held.
-func (c *Cache) isAnother(key Key) {
-	c.serial++
-	c.latest.Add(key, c.serial)
+	return ct
 }
 
 // Wait returns when no fetch and no stream is on its way. No File may be read
@@ -153,7 +149,7 @@ func (c *Cache) Wait() { c.running.Wait() }
 func (c *Cache) Held() int64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.held
+	return c.blocks.total
 }
 
 // Ahead is how many bytes may be fetched before anybody asks for them, beyond
@@ -189,6 +185,14 @@ func (c *Cache) release(b *block) {
 	}
 }
 
+// hold takes one more hold of b, and gives what gives it up. c.mu is not held.
+func (c *Cache) hold(b *block) (release func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	b.refs++
+	return func() { c.releaseUnlocked(b) }
+}
+
 func (c *Cache) releaseUnlocked(b *block) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -198,22 +202,17 @@ func (c *Cache) releaseUnlocked(b *block) {
 // add puts a block into the LRU. c.mu is held.
 func (c *Cache) add(ct *content, index int64, b *block) {
 	k := blockKey{ct, index}
-	if c.blocks.Contains(k) {
+	if c.blocks.has(k) {
 		return
 	}
 	b.refs++
-	c.blocks.Add(k, b)
-	c.held += int64(cap(b.data))
-	ct.resident++
-	for c.held > c.opt.Memory {
-		c.blocks.RemoveOldest()
-	}
+	ct.store.blocks++
+	c.blocks.add(k, b, int64(cap(b.data)))
 }
 
 // evicted is called by the LRU for each block that leaves it. c.mu is held.
 func (c *Cache) evicted(k blockKey, b *block) {
-	c.held -= int64(cap(b.data))
-	k.of.resident--
+	k.of.store.blocks--
 	c.did.evicted.Add(1)
 	c.release(b)
 }

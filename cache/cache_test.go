@@ -7,11 +7,14 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/mlflowfs/mlflowfs/cache/disk"
 )
 
 // TestManyReadersOneFetch fails when programs that read one file at the same
@@ -44,7 +47,7 @@ func TestManyReadersOneFetch(t *testing.T) {
 				if got := c.Stats(); got.OriginRequests != o.asked.Load() || got.OriginBytes != o.sent.Load() {
 					t.Errorf("the cache counts %d requests and %d bytes, and not %d and %d", got.OriginRequests, got.OriginBytes, o.asked.Load(), o.sent.Load())
 				}
-				if got := take(t, c, key, o); !got.memoryHits(blocksOf(key.Size)) {
+				if got := take(t, c, key, o); !got.memoryHits(disk.BlocksOf(key.Size)) {
 					t.Errorf("read again: %+v", got)
 				}
 			})
@@ -285,7 +288,7 @@ func files(t *testing.T, c *Cache) int {
 	if c.opt.Disk == nil {
 		return 0
 	}
-	found, _, err := c.opt.Disk.scan()
+	found, err := filepath.Glob(filepath.Join(c.opt.Disk.Path(), "??", "*.rec"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -344,7 +347,7 @@ func TestContentThatMayChangeGoesWithItsLastHandle(t *testing.T) {
 		o := &origin{data: noise(3 * mib)}
 		c := newCache(t, Options{})
 		key := Key{"x", int64(len(o.data)), ""}
-		blocks := blocksOf(key.Size)
+		blocks := disk.BlocksOf(key.Size)
 		a, b := c.Open(key, o, false), c.Open(key, o, false)
 		wantBytes(t, a, o.data)
 		a.Close()

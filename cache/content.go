@@ -1,13 +1,13 @@
 package cache
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
-	"sync"
 	"time"
+
+	"github.com/mlflowfs/mlflowfs/cache/disk"
 )
 
 // content is what one key holds, shared by its handles. All its fields are
@@ -18,15 +18,13 @@ type content struct {
 	src        Source
 	generation uint64
 
-	files sync.Mutex // held while files of disk are opened or closed; before c.mu
+	store blockStore
 
-	keep     bool
-	refs     int // open handles
-	resident int // blocks in the LRU
-	flights  map[int64]*flight
-	storing  map[int64]*block // landed, and on their way to the disk; held by their fetch
-	fetches  int              // running now, or waiting at the gate
-	aheads   int              // of these, those that fetch ahead
+	keep    bool
+	refs    int // open handles
+	flights map[int64]*flight
+	fetches int // running now, or waiting for a permit
+	aheads  int // of these, those that fetch ahead
 
 	// Until one answer has shown that the origin honours ranges, and for ever
 	// where it does not, one fetch at a time may ask: busy is closed when it
@@ -35,13 +33,10 @@ type content struct {
 	busy   chan struct{}
 	stream context.CancelFunc // set while a whole body comes in: it brings every block
 
-	disk      *entry // its files are closed while nobody has the content open
-	replaced  *entry // by a temporary file; who writes to it may still do so
-	noDisk    bool   // its disk has no room
-	damaged   bool   // which was said
-	validator string
-	err       error // the content changed: nothing more is served
-	gone      bool  // out of the cache: what still comes is not kept
+	validator string   // of the answers, and of what is on disk
+	sums      []uint32 // of the blocks that came in whole bodies, to hold the next body against
+	err       error    // the content changed: nothing more is served
+	gone      bool     // out of the cache: what still comes is not kept
 	linger    *time.Timer
 
 	plan      plan
@@ -71,32 +66,7 @@ type flight struct {
 
 func (ct *content) lastBlock() int64 { return (ct.key.Size - 1) / BlockSize }
 
-func (ct *content) blockLen(i int64) int64 { return blockLen(ct.key.Size, i) }
-
-// onDisk tells whether block i is in the disk tier. c.mu is held.
-func (ct *content) onDisk(i int64) bool {
-	return ct.disk != nil && ct.disk.data != nil && ct.disk.have.has(i) && ct.disk.health().ok()
-}
-
-// kept tells whether the disk tier takes what comes: more than memory holds
-// may then be fetched before it is read. c.mu is held.
-func (ct *content) kept() bool {
-	d := ct.c.opt.Disk
-	return d != nil && ct.keep && !ct.noDisk && d.health.ok()
-}
-
-// inMemory gives block i if it is in memory, or nil. c.mu is held.
-func (ct *content) inMemory(i int64) *block {
-	if b, ok := ct.c.blocks.Get(blockKey{ct, i}); ok {
-		return b
-	}
-	return ct.storing[i]
-}
-
-// away tells whether block i is neither in memory nor on disk. c.mu is held.
-func (ct *content) away(i int64) bool {
-	return !ct.onDisk(i) && !ct.c.blocks.Contains(blockKey{ct, i}) && ct.storing[i] == nil
-}
+func (ct *content) blockLen(i int64) int64 { return disk.BlockLen(ct.key.Size, i) }
 
 // missing tells whether block i is neither here nor on its way. c.mu is held.
 func (ct *content) missing(i int64) bool { return ct.flights[i] == nil && ct.away(i) }
@@ -105,17 +75,15 @@ func (ct *content) missing(i int64) bool { return ct.flights[i] == nil && ct.awa
 type place struct {
 	b    *block // the caller holds it
 	fl   *flight
-	disk *entry
-	data *os.File // disk: its file
-	to   int64    // disk: the block behind the last that can be read with this one
-	// disk: the block must be held against its sum first.
-	unverified bool
-	sum        uint32
+	file *disk.File
+	good bool  // file: the block was held against its sum
+	to   int64 // file: the block behind the last that can be read with this one
 }
 
 // look finds block i, and has it fetched where it is nowhere. Blocks up to
-// last are wanted, too. urgent says that a program waits for it.
-func (ct *content) look(i, last int64, urgent bool) (p place, err error) {
+// last are wanted, too. urgent says that a program waits for it, and disk that
+// it may be read from there.
+func (ct *content) look(i, last int64, urgent, disk bool) (p place, err error) {
 	ct.c.mu.Lock()
 	defer ct.c.mu.Unlock()
 	if ct.err != nil {
@@ -131,11 +99,13 @@ func (ct *content) look(i, last int64, urgent bool) (p place, err error) {
 		b.refs++
 		return place{b: b}, nil
 	}
-	if ct.onDisk(i) {
-		p := place{disk: ct.disk, data: ct.disk.data, to: i + 1, unverified: !ct.disk.good.has(i), sum: ct.disk.sums[i]}
-		for !p.unverified && p.to <= last && ct.disk.good.has(p.to) {
-			ct.fresh.clear(p.to)
-			p.to++
+	if there, good := ct.onDisk(i); there && disk {
+		p := place{file: ct.store.file, good: good, to: i + 1}
+		if good {
+			p.to = p.file.GoodTo(i+1, last+1)
+		}
+		for j := i + 1; j < p.to; j++ {
+			ct.fresh.clear(j)
 		}
 		did.disk.Add(p.to - i)
 		return p, nil
@@ -149,13 +119,18 @@ func (ct *content) look(i, last int64, urgent bool) (p place, err error) {
 		} else {
 			ct.demand(i, last, urgent)
 		}
+		if ct.flights[i] == nil { // the disk has it again
+			return place{}, nil
+		}
 	}
 	did.misses.Add(1)
 	fl := ct.flights[i]
 	fl.waiting++
 	if urgent && fl.fetch != nil && !fl.fetch.urgent {
 		fl.fetch.urgent = true
-		ct.c.gate.hurry(fl.fetch.ticket)
+		if p := fl.fetch.permit; p != nil {
+			p.Promote()
+		}
 	}
 	return place{fl: fl}, nil
 }
@@ -197,6 +172,7 @@ func (ct *content) land(i int64, b *block, err error) {
 	if b == nil {
 		return
 	}
+	ct.store.known = true
 	ct.c.did.origin.Add(int64(len(b.data)))
 	if ct.gone {
 		return
@@ -216,29 +192,36 @@ func (ct *content) news(i int64) {
 	}
 }
 
+// diskTries is how often a block is looked for on the disk that can't be read
+// there, and is said to be.
+const diskTries = 3
+
 // read puts bytes of block i, and of those behind it up to last where they lie
 // ready, into p, which begins at offset off in block i. It returns how many.
 func (ct *content) read(ctx context.Context, p []byte, off, last int64, urgent bool) (int, error) {
 	i := off / BlockSize
-	for {
-		at, err := ct.look(i, last, urgent)
+	for try := 0; ; try++ {
+		at, err := ct.look(i, last, urgent, try < diskTries)
 		if err != nil {
 			return 0, err
 		}
 		switch {
+		case at == place{}:
+			continue
 		case at.fl != nil:
 			at.b, err = ct.wait(ctx, at.fl)
 			if err != nil && !errors.Is(err, errElsewhere) {
 				return 0, err
 			}
-		case at.disk != nil && at.unverified:
-			at.b, err = ct.verify(i, at)
-		case at.disk != nil:
-			n := min(int64(len(p)), at.to*BlockSize-off)
-			if n, err = ct.readDisk(at, p[:n], off); err == nil {
-				return int(n), nil
+		case at.file != nil && !at.good:
+			at.b, err = ct.verify(at.file, i)
+		case at.file != nil:
+			n, err := ct.readDisk(at.file, p[:min(int64(len(p)), at.to*BlockSize-off)], off)
+			if err == nil {
+				return n, nil
 			}
-			ct.failed(i, at, err)
+			ct.lost(err)
+			continue
 		}
 		if err != nil {
 			continue // it is looked for anew, and not in that place
@@ -249,64 +232,73 @@ func (ct *content) read(ctx context.Context, p []byte, off, last int64, urgent b
 	}
 }
 
-// settle closes the content's files when nobody uses them, and forgets what
-// has nothing to remember. It is called when the last user may have gone.
+// unused tells whether nobody has the content open, and nothing is on its way.
+// c.mu is held.
+func (ct *content) unused() bool {
+	return ct.refs == 0 && ct.fetches == 0 && ct.stream == nil && ct.linger == nil && len(ct.store.writing) == 0
+}
+
+// cost is the memory that is taken by what is known of the content, beside its
+// blocks. c.mu is held.
+func (ct *content) cost() int64 {
+	n := int64(contentCost + 4*cap(ct.sums) + len(ct.key.Location) + len(ct.validator))
+	if f := ct.store.file; f != nil {
+		n += f.Memory()
+	}
+	return n
+}
+
+const contentCost = 1 << 10
+
+// settle closes the content's file when nobody uses it, and forgets what has
+// nothing to remember. It is called when the last user may have gone.
 func (ct *content) settle() {
-	ct.files.Lock()
-	defer ct.files.Unlock()
+	ct.store.opening.Lock()
+	defer ct.store.opening.Unlock()
 	c := ct.c
 	c.mu.Lock()
-	var files []*os.File
-	var h *health
-	if ct.refs == 0 && ct.fetches == 0 && ct.stream == nil && ct.linger == nil {
-		e := ct.disk
+	var file *disk.File
+	if ct.unused() {
+		s := &ct.store
 		switch {
 		case ct.gone:
-		case !ct.keep || ct.err != nil || (e != nil && e.d == nil):
+		case !ct.keep || ct.err != nil || (s.file != nil && !s.file.Kept()):
 			ct.drop()
-		case ct.resident == 0 && e == nil:
-			delete(c.contents, ct.key)
+		case !s.known || (s.blocks == 0 && s.file == nil && ct.validator == ""):
+			if c.contents[ct.key] == ct {
+				delete(c.contents, ct.key)
+			}
+			ct.gone = true
 		default:
-			c.idle.Add(ct, struct{}{})
-			for c.idle.Len() > maxIdle {
-				old, _, _ := c.idle.GetOldest()
-				old.drop()
+			if !c.idle.has(ct) {
+				c.idle.add(ct, struct{}{}, ct.cost())
 			}
 		}
-		for _, e := range []*entry{e, ct.replaced} {
-			if e != nil {
-				files = append(files, e.detach()...)
-				h = cmp.Or(h, e.health())
-			}
+		if s.open {
+			file, s.open = s.file, false
 		}
-		ct.replaced = nil
 	}
 	c.mu.Unlock()
-	if len(files) > 0 {
-		h.do(func() error {
-			for _, f := range files {
-				f.Close()
-			}
-			return nil
-		})
+	if file != nil {
+		file.Close()
 	}
 }
 
 // changed ends the content: its handles get err from now on, and the next Open
-// of its key begins anew. What is on disk goes first, so that no new handle
-// finds it.
+// of its key begins anew. What is on disk of it goes first, so that no new
+// handle finds it.
 func (ct *content) changed(err error) {
-	ct.files.Lock()
-	defer ct.files.Unlock()
-	if d := ct.c.opt.Disk; d != nil && ct.keep {
-		d.health.do(func() error { _, err := d.Evict(ct.key); return err }) // what can't be removed has a validator that is no more
+	ct.store.opening.Lock()
+	defer ct.store.opening.Unlock()
+	ct.c.mu.Lock()
+	file := ct.store.file
+	ct.c.mu.Unlock()
+	if file != nil {
+		file.Remove() // what can't be removed has a validator that is no more
 	}
 	ct.c.mu.Lock()
 	defer ct.c.mu.Unlock()
 	ct.err = err
-	if !ct.gone {
-		ct.c.isAnother(ct.key)
-	}
 	ct.drop()
 }
 
@@ -314,18 +306,28 @@ func (ct *content) changed(err error) {
 // held.
 func (ct *content) drop() {
 	ct.gone = true
-	ct.c.idle.Remove(ct)
+	ct.c.idle.remove(ct)
 	if ct.c.contents[ct.key] == ct {
 		delete(ct.c.contents, ct.key)
 	}
 	if ct.stream != nil {
 		ct.stream()
 	}
-	if ct.resident > 0 {
-		for i := int64(0); i <= ct.lastBlock(); i++ {
-			ct.c.blocks.Remove(blockKey{ct, i})
+	if ct.store.blocks > 0 {
+		for _, k := range ct.c.blocks.keys() { // memory bounds them, and nothing the content's blocks
+			if k.of == ct {
+				ct.c.blocks.remove(k)
+			}
 		}
 	}
+}
+
+// unsure tells whether nothing would show that the rest of the content is of the
+// same: what there is of it is forgotten with the last handle. c.mu is held.
+func (ct *content) unsure() bool {
+	s := &ct.store
+	whole := int64(s.blocks) == disk.BlocksOf(ct.key.Size) || (s.file != nil && s.file.Complete())
+	return ct.validator == "" && ct.ranged && !whole
 }
 
 // closed is called by a handle that goes.
@@ -336,13 +338,13 @@ func (ct *content) closed() {
 	last := ct.refs == 0
 	if last {
 		c.open--
-		ct.wake, ct.fresh = nil, nil
+		ct.wake, ct.fresh, ct.store.attached = nil, nil, false
 		switch {
-		case !ct.keep || ct.err != nil:
+		case !ct.keep || ct.err != nil || ct.unsure():
 			if !ct.gone {
 				ct.drop()
 			}
-		case ct.stream != nil || ct.plan.filling || (ct.disk != nil && ct.disk.d == nil):
+		case ct.stream != nil || ct.plan.filling || (ct.store.file != nil && !ct.store.file.Kept()):
 			ct.linger = time.AfterFunc(c.opt.Linger, ct.abandon)
 		}
 	}

@@ -2,8 +2,8 @@
 // nothing of MLflow, of FUSE or of HTTP.
 //
 // A [Cache] holds the content of many files in blocks of [BlockSize] bytes: in
-// memory, in one least-recently-used order bounded in bytes, and below that on
-// a [Disk], a directory that outlives the process and that several share.
+// memory, in one least-recently-used order bounded in bytes, and below that in
+// a [disk.Dir], a directory that outlives the process and that several share.
 // [Cache.Open] gives a [File], a handle; all handles of one [Key] share one
 // content, so a block is fetched once however many readers wait for it. A
 // fetch belongs to the cache and not to the reader that asked first: a reader
@@ -12,23 +12,22 @@
 // Where the bytes come from is a [Source]. It is asked for a range and may
 // answer with that range, or with the whole file from byte 0 (an origin that
 // does not honour ranges). What comes whole is kept and never asked for again:
-// the stream fills the content's blocks, in a file of the Disk or a temporary
+// the stream fills the content's blocks, in a file of the directory or a temporary
 // one, and readers wait until it has passed what they want.
 //
 // What is fetched before anybody asks is the content's plan: a window ahead of
 // a reader that goes on in order, or, once the reads say that the file will be
 // read whole, all of it, the head and the tail first. Requests that a program
-// waits for pass a gate before those.
+// waits for go before those (package limit), and a silent origin takes nothing
+// from one that answers.
 //
-// Every length is held against [Key.Size], and every block of a Disk against
-// its CRC32C, once in a process's life. A body that ends early is resumed or is
+// Every length is held against [Key.Size], and every block on disk against its
+// CRC32C, once in a process's life. What is in memory, what is on disk and, by
+// [File.Generation], what the kernel has is of one content: whenever one meets the
+// other, validators and the file's nonce are compared. A body that ends early is resumed or is
 // an error, never a shorter file; an origin whose size or validator changes
-// under a reader ends in [ErrChanged], never in mixed bytes; a Disk that is
+// under a reader ends in [ErrChanged], never in mixed bytes; a disk that is
 // damaged or fails is a block less, and never an error.
-//
-// What lies on a Disk is never changed or cut, only unlinked, so that a
-// complete file can be given away ([File.Backing]), and read on by whoever has
-// it open.
 //
 // A [Downloader] copies contents into files by the same rules, in pieces that an
 // interrupted download is taken up with.

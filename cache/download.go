@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/cespare/xxhash/v2"
+	"github.com/mlflowfs/mlflowfs/cache/limit"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -33,9 +34,8 @@ type Downloader struct {
 	Root     *os.Root // where names are relative to
 	Parallel int      // ranges of one file at once
 
-	// Slots bounds the requests of all files at once: one is taken from it for
-	// each.
-	Slots chan struct{}
+	// Limit bounds the requests of all files at once.
+	Limit *limit.Requests
 
 	// Progress is told of bytes as they come; n may be negative where some are
 	// to come again. It is called by many at once.
@@ -192,12 +192,6 @@ func (x *download) missing(i int) int {
 // piece brings piece i, by as many answers as it takes. An origin that knows
 // no ranges brings all of them with piece 0.
 func (x *download) piece(ctx context.Context, i int) error {
-	select {
-	case x.d.Slots <- struct{}{}:
-		defer func() { <-x.d.Slots }()
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
 	off := int64(i) * pieceSize
 	end := min(off+pieceSize, x.key.Size)
 	at, crc := off, crc32.New(castagnoli)
@@ -226,6 +220,11 @@ func (x *download) attempt(ctx context.Context, i int, at *int64, end int64, crc
 	x.mu.Lock()
 	validator := x.validator
 	x.mu.Unlock()
+	permit := x.d.Limit.Ask(originOf(x.src), limit.Waited)
+	if err := permit.Wait(ctx); err != nil {
+		return err
+	}
+	defer permit.Release()
 	body, err := x.src.ReadRange(ctx, *at, end-*at, validator)
 	if err != nil {
 		return err

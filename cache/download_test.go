@@ -14,6 +14,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
+
+	"github.com/mlflowfs/mlflowfs/cache/limit"
 )
 
 // store is a source with a validator, sums and faults.
@@ -65,7 +67,7 @@ func downloader(t *testing.T) (d *Downloader, dir string, came *atomic.Int64) {
 	}
 	t.Cleanup(func() { root.Close() })
 	came = &atomic.Int64{}
-	return &Downloader{Root: root, Parallel: 3, Slots: make(chan struct{}, 4), Progress: func(n int64) { came.Add(n) }}, dir, came
+	return &Downloader{Root: root, Parallel: 3, Limit: limit.New(4, 4), Progress: func(n int64) { came.Add(n) }}, dir, came
 }
 
 // left are the names in dir.

@@ -4,28 +4,29 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"io"
 	"time"
+
+	"github.com/mlflowfs/mlflowfs/cache/disk"
+	"github.com/mlflowfs/mlflowfs/cache/limit"
 )
 
-// fetch is one request on its way, or waiting at the gate, for blocks that
+// fetch is one request on its way, or waiting for its permit, for blocks that
 // follow each other.
 type fetch struct {
 	ct     *content
-	ahead  bool      // it was started before anybody waited for it
-	mine   []*flight // those that have not landed
-	ticket *ticket
-	urgent bool // a program waits for it; guarded by Cache.mu
+	ahead  bool          // it was started before anybody waited for it
+	mine   []*flight     // those that have not landed
+	urgent bool          // a program waits for it; guarded by Cache.mu
+	permit *limit.Permit // while it waits for one; guarded by Cache.mu
 	id     int64
 }
 
 const (
-	wholeFetch   = 1 << 20  // bytes: a file up to this size is fetched in one request
-	inMemory     = 16 << 20 // bytes: a whole body up to this size needs no file
-	maxTries     = 4        // attempts in a row that bring nothing
-	allocateFrom = 1 << 20  // bytes: a request of this size has its place on the disk made in one step
-	aroundMiss   = 16       // blocks that are fetched for a missing one, of a file that is to come whole
+	wholeFetch = 1 << 20  // bytes: a file up to this size is fetched in one request
+	inMemory   = 16 << 20 // bytes: a whole body up to this size needs no file
+	maxTries   = 4        // attempts in a row that bring nothing
+	aroundMiss = 16       // blocks that are fetched for a missing one, of a file that is to come whole
 )
 
 // demand starts fetches for what is missing of blocks first to last. c.mu is
@@ -72,7 +73,6 @@ func (ct *content) start(first, last int64, urgent bool) (next int64) {
 		ct.aheads++
 	}
 	ct.c.running.Add(1)
-	f.ticket = ct.c.gate.queue(urgent)
 	go f.run()
 	return i
 }
@@ -80,10 +80,8 @@ func (ct *content) start(first, last int64, urgent bool) (next int64) {
 func (f *fetch) run() {
 	ct := f.ct
 	defer ct.c.running.Done()
-	<-f.ticket.ready
 	begin := time.Now()
 	err := guard(f.bring)
-	ct.c.gate.leave()
 	if errors.Is(err, ErrChanged) {
 		ct.changed(err)
 	}
@@ -176,7 +174,7 @@ func (b *brokenBody) Unwrap() error { return b.err }
 func backoff(try int) time.Duration { return 100 * time.Millisecond << try }
 
 // attempt asks the origin once.
-func (f *fetch) attempt() error {
+func (f *fetch) attempt() (err error) {
 	ct := f.ct
 	release, streamed := ct.enter()
 	defer release()
@@ -187,6 +185,19 @@ func (f *fetch) attempt() error {
 	if f.others(); f.pending() == 0 {
 		return nil
 	}
+	permit, err := f.permitted()
+	if err != nil {
+		return err
+	}
+	handed := false
+	defer func() {
+		if silent(err) { // before another one is let in
+			ct.c.limit.GiveUp(ct.origin(), err)
+		}
+		if !handed {
+			permit.Release()
+		}
+	}()
 	first, last := f.mine[0].index, f.mine[len(f.mine)-1].index
 	off := first * BlockSize
 	n := last*BlockSize + ct.blockLen(last) - off
@@ -199,49 +210,68 @@ func (f *fetch) attempt() error {
 		return err
 	}
 	if body.Whole {
-		return f.whole(body)
+		handed = true
+		return f.whole(body, permit)
 	}
 	ct.c.mu.Lock()
 	ct.ranged = true
 	ct.c.mu.Unlock()
 	release()
 	defer body.Close()
-	if n >= allocateFrom {
-		if e := ct.entry(); e != nil && e.d != nil && e.d.Used()+int64(ct.c.opt.Parallel)*n <= e.d.bound/2 { // no scan counts it meanwhile
-			data := ct.filesOf(e).data
-			e.health().do(func() error { allocate(data, off, n); return nil })
-		}
-	}
+	var come landed
+	defer func() { ct.write(&come, false) }()
 	for i := first; i <= last; i++ {
-		if err := ct.take(body, i); err != nil {
+		if err := ct.take(body, i, &come); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// others lands what another process has brought into the disk tier meanwhile.
+// permitted waits until the origin may be asked.
+func (f *fetch) permitted() (*limit.Permit, error) {
+	ct := f.ct
+	ct.c.mu.Lock()
+	f.permit = ct.c.limit.Ask(ct.origin(), priority(f.urgent))
+	p := f.permit
+	ct.c.mu.Unlock()
+	return p, p.Wait(context.Background())
+}
+
+func priority(urgent bool) limit.Priority {
+	if urgent {
+		return limit.Waited
+	}
+	return limit.Ahead
+}
+
+func (ct *content) origin() string { return originOf(ct.src) }
+
+// originOf is what the requests of a source go to.
+func originOf(src Source) string {
+	if o, ok := src.(interface{ Origin() string }); ok {
+		return o.Origin()
+	}
+	return ""
+}
+
+// others lands what another process has brought to the disk meanwhile.
 func (f *fetch) others() {
 	ct := f.ct
 	ct.c.mu.Lock()
-	e := ct.disk
-	var from entryFiles
-	if e != nil && e.health().ok() {
-		from = e.entryFiles
+	file := ct.store.file
+	if !ct.store.open {
+		file = nil
 	}
 	ct.c.mu.Unlock()
-	if from.record == nil || len(f.mine) == 0 {
+	if file == nil || len(f.mine) == 0 {
 		return
 	}
-	first, n := f.mine[0].index, f.mine[len(f.mine)-1].index-f.mine[0].index+1
-	marks, _ := within(e.health(), func() ([]byte, error) { return marks(from.record, first, n), nil }, nil)
+	file.Refresh(f.mine[0].index, f.mine[len(f.mine)-1].index-f.mine[0].index+1)
 	ct.c.mu.Lock()
 	defer ct.c.mu.Unlock()
-	for _, fl := range f.mine {
-		if marks == nil || ct.disk != e || ct.flights[fl.index] != fl {
-			return // landed blocks are at the front, as if they had come
-		}
-		if e.noted(fl.index, marks[8*(fl.index-first):]); !e.have.has(fl.index) {
+	for _, fl := range f.mine { // landed blocks are at the front, as if they had come
+		if there, _ := ct.onDisk(fl.index); !there || ct.flights[fl.index] != fl {
 			return
 		}
 		ct.land(fl.index, nil, errElsewhere)
@@ -285,8 +315,9 @@ func (ct *content) expected() string {
 	return ct.validator
 }
 
-// take reads block i from body, lands it and stores it.
-func (ct *content) take(body io.Reader, i int64) error {
+// take reads block i from body, lands it, and has it written with those that
+// have come before it.
+func (ct *content) take(body io.Reader, i int64, come *landed) error {
 	b, sum, err := ct.receive(body, i)
 	if err != nil {
 		return err
@@ -294,16 +325,12 @@ func (ct *content) take(body io.Reader, i int64) error {
 	defer ct.c.releaseUnlocked(b)
 	ct.c.mu.Lock()
 	ct.land(i, b, nil) // first: no reader waits for the disk
-	ct.storing[i] = b  // and it is not fetched again meanwhile
+	come.add(ct, i, b, sum)
 	ct.c.mu.Unlock()
-	defer func() {
-		ct.c.mu.Lock()
-		defer ct.c.mu.Unlock()
-		if ct.storing[i] == b {
-			delete(ct.storing, i)
-		}
-	}()
-	return ct.store(i, b, sum, false)
+	if len(come.blocks) >= disk.RunBlocks {
+		ct.write(come, false)
+	}
+	return nil
 }
 
 // receive reads block i from body.
@@ -313,5 +340,5 @@ func (ct *content) receive(body io.Reader, i int64) (*block, uint32, error) {
 		ct.c.releaseUnlocked(b)
 		return nil, 0, &brokenBody{err}
 	}
-	return b, crc32.Checksum(b.data, castagnoli), nil
+	return b, disk.Sum(b.data), nil
 }

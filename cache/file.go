@@ -5,6 +5,8 @@ import (
 	"io"
 	"os"
 	"sync"
+
+	"github.com/mlflowfs/mlflowfs/cache/disk"
 )
 
 // File is a handle on a content. Its methods may be called by many at once.
@@ -38,7 +40,8 @@ const vicinity = 8
 func (f *File) Size() int64 { return f.ct.key.Size }
 
 // Generation tells the content from others that the same key had before or has
-// after it: a content that changed, or that may and was forgotten.
+// after it: where it is the same, what was read through another handle is of the
+// same content.
 func (f *File) Generation() uint64 { return f.ct.generation }
 
 // ReadAt fills p from offset off. It returns fewer than len(p) bytes only at
@@ -96,7 +99,7 @@ func (r inContext) ReadAt(p []byte, off int64) (int, error) { return r.f.ReadAt(
 // the reads of many handles, which come out of order, follow each other.
 func (f *File) readAhead(next, window int64) {
 	f.mu.Lock()
-	from, to := max(f.needed, next), min(next+window, blocksOf(f.Size()))
+	from, to := max(f.needed, next), min(next+window, disk.BlocksOf(f.Size()))
 	if window == 0 || from > next+window || to-from < min(window/2, maxUnit) {
 		if window == 0 || from > next+window {
 			f.needed = 0
@@ -108,13 +111,15 @@ func (f *File) readAhead(next, window int64) {
 	f.mu.Unlock()
 	ct := f.ct
 	ct.c.mu.Lock()
-	var data *os.File
-	if ct.onDisk(from) && ct.onDisk(to-1) {
-		data = ct.disk.data
+	var file *disk.File
+	if first, _ := ct.onDisk(from); first {
+		if last, _ := ct.onDisk(to - 1); last {
+			file = ct.store.file
+		}
 	}
 	ct.c.mu.Unlock()
-	if data != nil {
-		willNeed(data, from*BlockSize, (to-from)*BlockSize)
+	if file != nil {
+		file.WillNeed(from*BlockSize, (to-from)*BlockSize)
 	}
 }
 
@@ -160,17 +165,15 @@ func (f *File) goesBack(first int64) bool {
 // none. It stays as it is, and open until Close.
 func (f *File) Backing() *os.File {
 	f.ct.c.mu.Lock()
-	var data *os.File
-	if e := f.ct.disk; f.ct.err == nil && e != nil && e.d != nil && e.data != nil && e.whole() && e.d.health.ok() {
-		data = e.data
+	var file *disk.File
+	if f.ct.err == nil && f.ct.store.open {
+		file = f.ct.store.file
 	}
 	f.ct.c.mu.Unlock()
-	if data != nil {
-		if st, err := data.Stat(); err != nil || st.Size() != f.Size() {
-			return nil // somebody has cut it
-		}
+	if file == nil {
+		return nil
 	}
-	return data
+	return file.Backing()
 }
 
 // Wake has w called when blocks have come that nobody has asked for yet; see
@@ -231,7 +234,8 @@ func (f *File) Fresh(p []byte) (n int, off int64) {
 func (ct *content) readHere(p []byte, off, last int64) (int, bool) {
 	i := off / BlockSize
 	ct.c.mu.Lock()
-	here := ct.err == nil && (ct.inMemory(i) != nil || (ct.onDisk(i) && ct.disk.good.has(i)))
+	_, good := ct.onDisk(i)
+	here := ct.err == nil && (ct.inMemory(i) != nil || good)
 	ct.c.mu.Unlock()
 	if !here {
 		return 0, false

@@ -4,16 +4,20 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"io/fs"
 	"log/slog"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/mlflowfs/mlflowfs/cache/disk"
 	"go.uber.org/goleak"
 )
 
@@ -89,16 +93,42 @@ func nextProcess(t *testing.T, dir string, bound int64) *Cache {
 	return memoryCache(t, Options{Disk: diskAt(t, dir, bound), Memory: mib})
 }
 
-func diskAt(t *testing.T, dir string, bound int64) *Disk {
+func diskAt(t *testing.T, dir string, bound int64) *disk.Dir {
 	t.Helper()
-	d, err := OpenDisk(dir, bound, "")
+	d, err := disk.Open(dir, disk.Options{
+		Bound: bound, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
+		Patience: time.Minute, // a busy test machine is no broken disk
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	d.health.patience = time.Minute // a busy test machine is no broken disk
 	t.Cleanup(func() { d.Close() })
 	return d
 }
+
+// filesOf are the files of the only content below dir, or of the one that has
+// size bytes.
+func filesOf(t *testing.T, dir string, size int64) (data, record string) {
+	t.Helper()
+	filepath.WalkDir(dir, func(p string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() || filepath.Ext(p) != ".rec" {
+			return nil
+		}
+		found, _ := filepath.Glob(strings.TrimSuffix(p, ".rec") + ".????????????????")
+		for _, f := range found {
+			if st, err := os.Stat(f); err == nil && (size == 0 || st.Size() == size) {
+				data, record = f, p
+			}
+		}
+		return nil
+	})
+	if data == "" {
+		t.Fatalf("no content of %d bytes lies below %s", size, dir)
+	}
+	return data, record
+}
+
+const headSize = 512 // of a record; see cache/disk
 
 // origin is a Source over known bytes, with the faults that a test asks for.
 type origin struct {

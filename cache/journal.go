@@ -28,7 +28,8 @@ type journalHead struct {
 	Validator string
 }
 
-func (k Key) locationSum() string {
+// locationSum is the SHA-256 of where a content lies.
+func locationSum(k Key) string {
 	return fmt.Sprintf("%x", sha256.Sum256([]byte(k.Location)))
 }
 
@@ -49,7 +50,7 @@ func openJournal(f *os.File, key Key, pieces int) (*journal, error) {
 		return j, err
 	}
 	var head journalHead
-	if json.Unmarshal(bytes.TrimRight(b, "\x00"), &head) == nil && head.Location == key.locationSum() && head.Size == key.Size {
+	if json.Unmarshal(bytes.TrimRight(b, "\x00"), &head) == nil && head.Location == locationSum(key) && head.Size == key.Size {
 		j.validator = head.Validator
 	}
 	return j, nil
@@ -58,7 +59,7 @@ func openJournal(f *os.File, key Key, pieces int) (*journal, error) {
 // begin empties the file and names the content that will be collected. A
 // content without a validator is collected, and not resumed.
 func (j *journal) begin(validator string) error {
-	head, err := json.Marshal(journalHead{j.key.locationSum(), j.key.Size, validator})
+	head, err := json.Marshal(journalHead{locationSum(j.key), j.key.Size, validator})
 	if err != nil || len(head) > journalHeadSize {
 		return errors.Join(err, j.f.Truncate(0))
 	}

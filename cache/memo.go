@@ -2,12 +2,9 @@ package cache
 
 import (
 	"context"
-	"math"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/hashicorp/golang-lru/v2/simplelru"
 )
 
 // Memo remembers one value for each key until the value's lifetime is over.
@@ -18,19 +15,16 @@ import (
 // The zero Memo is not usable: see [NewMemo].
 type Memo[K comparable, V any] struct {
 	cost     func(V) int64
-	maxCost  int64
 	lifetime func(V) time.Duration
 	now      func() time.Time
 
 	mu      sync.Mutex // guards what follows; no other lock is taken under it
-	values  *simplelru.LRU[K, memoValue[V]]
-	total   int64
+	values  *costed[K, memoValue[V]]
 	loading map[K]*memoLoad[V]
 }
 
 type memoValue[V any] struct {
 	v       V
-	cost    int64
 	expires time.Time
 }
 
@@ -50,16 +44,11 @@ func NewMemo[K comparable, V any](maxCost int64, cost func(V) int64, lifetime fu
 	}
 	m := &Memo[K, V]{
 		cost:     cost,
-		maxCost:  maxCost,
 		lifetime: lifetime,
 		now:      time.Now,
 		loading:  map[K]*memoLoad[V]{},
 	}
-	values, err := simplelru.NewLRU(math.MaxInt, func(_ K, v memoValue[V]) { m.total -= v.cost })
-	if err != nil {
-		panic(err) // only for a size below 1
-	}
-	m.values = values
+	m.values = newCosted[K, memoValue[V]](maxCost, nil)
 	return m
 }
 
@@ -67,12 +56,12 @@ func NewMemo[K comparable, V any](maxCost int64, cost func(V) int64, lifetime fu
 // context of its own, which ends with none of the callers.
 func (m *Memo[K, V]) Get(ctx context.Context, key K, load func(context.Context) (V, error)) (V, error) {
 	m.mu.Lock()
-	if e, ok := m.values.Get(key); ok {
+	if e, ok := m.values.get(key); ok {
 		if m.now().Before(e.expires) {
 			m.mu.Unlock()
 			return e.v, nil
 		}
-		m.values.Remove(key)
+		m.values.remove(key)
 	}
 	l := m.loading[key]
 	if l == nil {
@@ -138,20 +127,14 @@ func (m *Memo[K, V]) believed(ctx context.Context, v V) time.Duration {
 }
 
 func (m *Memo[K, V]) put(key K, v V, lifetime time.Duration) {
-	e := memoValue[V]{v: v, cost: m.cost(v), expires: m.now().Add(lifetime)}
-	m.values.Remove(key)
-	m.values.Add(key, e)
-	m.total += e.cost
-	for m.total > m.maxCost && m.values.Len() > 1 {
-		m.values.RemoveOldest()
-	}
+	m.values.add(key, memoValue[V]{v, m.now().Add(lifetime)}, m.cost(v))
 }
 
 // Drop forgets key; what is being loaded for it now is not remembered.
 func (m *Memo[K, V]) Drop(key K) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.values.Remove(key)
+	m.values.remove(key)
 	if l := m.loading[key]; l != nil {
 		l.dropped = true
 		delete(m.loading, key)

@@ -1,6 +1,10 @@
 package cache
 
-import "time"
+import (
+	"time"
+
+	"github.com/mlflowfs/mlflowfs/cache/disk"
+)
 
 // plan is what of a content is worth having before it is asked for: the window
 // of a reader that goes on, or all of it. Guarded by Cache.mu.
@@ -46,7 +50,7 @@ func (ct *content) adapt(f *fetch, took time.Duration) {
 // zip, GGUF and parquet have their index there. Then it goes on behind the
 // reader at block i. c.mu is held.
 func (ct *content) fill(i int64) {
-	if e := ct.disk; e != nil && e.data != nil && e.n == blocksOf(ct.key.Size) {
+	if s := &ct.store; s.open && s.file.Complete() {
 		ct.plan.whole = true
 		return
 	}
@@ -89,12 +93,12 @@ func (ct *content) nextAhead() (first, last int64, ok bool) {
 		return 0, 0, false
 	}
 	unit := min(max((p.end-p.next)/int64(ct.c.opt.Parallel), 2), ct.unit)
-	end := min(p.end, blocksOf(ct.key.Size))
+	end := min(p.end, disk.BlocksOf(ct.key.Size))
 	for i := p.next; i < end; i++ {
 		if !ct.missing(i) {
 			continue
 		}
-		if end == blocksOf(ct.key.Size) {
+		if end == disk.BlocksOf(ct.key.Size) {
 			unit = ct.request(i, end, unit)
 		} else if i != p.next && end-i < unit {
 			return 0, 0, false // wait until a whole request's worth is missing
@@ -106,7 +110,7 @@ func (ct *content) nextAhead() (first, last int64, ok bool) {
 
 func (ct *content) nextFill() (first, last int64, ok bool) {
 	p := &ct.plan
-	n := blocksOf(ct.key.Size)
+	n := disk.BlocksOf(ct.key.Size)
 	for ; p.edges < 2; p.edges++ {
 		from, to := int64(0), min(edge, n)
 		if p.edges == 1 {
@@ -178,4 +182,67 @@ func (ct *content) ahead(first, last, window int64, jumped, whole bool) {
 	}
 	ct.verifyAhead()
 	ct.pump()
+}
+
+// verifyAhead holds blocks on disk against their checksums before a program
+// asks for them: those of the window, or all where the whole is wanted. Then
+// a reader finds them right, and the next open may have the file itself
+// ([File.Backing]). c.mu is held.
+func (ct *content) verifyAhead() {
+	if ct.verifying || ct.refs == 0 {
+		return
+	}
+	if _, ok := ct.nextUnverified(); !ok {
+		return
+	}
+	ct.verifying = true
+	ct.fetches++ // its file stays open
+	ct.c.running.Add(1)
+	go func() {
+		defer ct.c.running.Done()
+		for ct.verifyNext() {
+		}
+		ct.settle()
+	}()
+}
+
+// verifyNext verifies one block; false says that there is none left.
+func (ct *content) verifyNext() bool {
+	ct.c.mu.Lock()
+	i, ok := ct.nextUnverified()
+	if !ok || ct.refs == 0 || ct.err != nil {
+		ct.verifying = false
+		ct.fetches--
+		ct.c.mu.Unlock()
+		return false
+	}
+	file := ct.store.file
+	ct.c.mu.Unlock()
+	if i%maxUnit == 0 {
+		file.WillNeed(i*BlockSize, maxUnit*BlockSize)
+	}
+	if b, err := ct.verify(file, i); err == nil {
+		ct.c.mu.Lock()
+		ct.news(i)
+		ct.c.release(b)
+		ct.c.mu.Unlock()
+	}
+	return true
+}
+
+// nextUnverified is the next block to verify ahead. c.mu is held.
+func (ct *content) nextUnverified() (int64, bool) {
+	s, p := &ct.store, &ct.plan
+	if !s.open {
+		return 0, false
+	}
+	end := p.end
+	if p.whole {
+		end = disk.BlocksOf(ct.key.Size)
+	}
+	i := s.file.Unverified(p.next, end)
+	if i < 0 && p.whole {
+		i = s.file.Unverified(0, end)
+	}
+	return i, i >= 0
 }

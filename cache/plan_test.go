@@ -10,29 +10,6 @@ import (
 	"time"
 )
 
-// TestGateLetsUrgentTicketsFirst fails when a request that a program waits for
-// stands behind those that fetch ahead, or when a place at the gate is lost.
-func TestGateLetsUrgentTicketsFirst(t *testing.T) {
-	t.Parallel()
-	g := gate{free: 1}
-	first := g.queue(false)
-	<-first.ready
-	a, b, c, d := g.queue(false), g.queue(false), g.queue(true), g.queue(false)
-	g.hurry(d)
-	for i, want := range []*ticket{c, d, a, b} {
-		g.leave()
-		select {
-		case <-want.ready:
-		default:
-			t.Fatalf("number %d is not let in", i)
-		}
-	}
-	g.leave()
-	if g.free != 1 || len(g.urgent)+len(g.later) != 0 {
-		t.Errorf("%d are free, %d wait", g.free, len(g.urgent)+len(g.later))
-	}
-}
-
 // recorded is an origin that keeps what it was asked for.
 type recorded struct {
 	origin

@@ -3,37 +3,28 @@ package cache
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
-	"fmt"
-	"hash/crc32"
 	"io/fs"
 	"log/slog"
-	"math"
-	"os"
-	"path/filepath"
 	"regexp"
-	"slices"
 	"sync"
 	"time"
 
-	"github.com/hashicorp/golang-lru/v2/simplelru"
+	"github.com/mlflowfs/mlflowfs/cache/disk"
 )
 
 // Shelf keeps the last answer to each question, such as what a directory
 // holds, for the time in which the server that knows can't be asked. With a
 // Disk it keeps them from one process to the next. See [Recall].
 type Shelf struct {
-	opt ShelfOptions
-	dir string // of the answers; empty without a Disk
+	opt  ShelfOptions
+	disk *disk.Dir // keeps the answers from one process to the next; nil: nothing does
 
 	mu      sync.Mutex // guards what follows; no other lock is taken under it
-	recent  *simplelru.LRU[string, answer]
-	held    int // bytes in recent
+	recent  *costed[disk.Name, answer]
 	lines   map[string]*line
-	pending map[string][]byte // on their way to the disk; nil to be removed
+	pending map[disk.Name][]byte // on their way to the disk; nil to be removed
 	writing bool
 }
 
@@ -59,50 +50,39 @@ type line struct {
 }
 
 const (
-	maxRecent    = 8 << 20   // bytes of answers in memory
-	maxAnswer    = 16 << 20  // bytes of one that is kept
-	maxAnswers   = 256 << 20 // bytes of all on disk
-	answersAge   = 30 * 24 * time.Hour
-	answersDir   = "answers"
+	maxRecent    = 8 << 20 // bytes of answers in memory
 	askAgain     = 2 * time.Second
 	maxAsking    = 4
 	refreshEvery = time.Minute // an answer that is the same is dated anew so often
 )
 
 // NewShelf makes a shelf in d, which may be nil.
-func NewShelf(d *Disk, opt ShelfOptions) *Shelf {
+func NewShelf(d *disk.Dir, opt ShelfOptions) *Shelf {
 	if opt.Patience <= 0 {
 		opt.Patience = 900 * time.Millisecond
 	}
 	if opt.Log == nil {
 		opt.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Shelf{opt: opt, lines: map[string]*line{}, pending: map[string][]byte{}}
-	var err error
-	if s.recent, err = simplelru.NewLRU(math.MaxInt, func(_ string, a answer) { s.held -= len(a.body) }); err != nil {
-		panic(err) // only for a size below 1
-	}
-	if d != nil {
-		s.dir = filepath.Join(d.dir, answersDir)
-		go s.tidy()
-	}
+	s := &Shelf{opt: opt, disk: d, lines: map[string]*line{}, pending: map[disk.Name][]byte{}}
+	s.recent = newCosted[disk.Name, answer](maxRecent, nil)
 	return s
 }
 
 // Recall asks a question of the server that line names, and gives its answer.
 // Where the server can't be asked, it gives the last answer that there was to
-// key, if it is not too old: at once while the server is known to be down,
+// the question, if it is not too old: at once while the server is known to be down,
 // else when no answer has come for a while; the question goes on then, and its
 // answer is kept for the next time. A Memo that loads by it is told (see
 // [Doubt]).
 //
 // said tells whether an error of ask is the server's word; it then takes the
 // place of the last answer. T goes through JSON. A nil Shelf only asks.
-func Recall[T any](ctx context.Context, s *Shelf, line, key string, ask func(context.Context) (T, error), said func(error) bool) (T, error) {
+func Recall[T any](ctx context.Context, s *Shelf, line, question string, ask func(context.Context) (T, error), said func(error) bool) (T, error) {
 	if s == nil {
 		return ask(ctx)
 	}
-	key = s.name(line, key)
+	key := disk.Question(line, question)
 	patience := s.opt.Patience
 	if down := s.isDown(line); down || s.opt.Offline {
 		old, ok := recalled[T](s, key)
@@ -160,23 +140,14 @@ func Recall[T any](ctx context.Context, s *Shelf, line, key string, ask func(con
 	}
 }
 
-func (s *Shelf) name(line, key string) string {
-	h := sha256.New()
-	for _, p := range []string{line, key} {
-		fmt.Fprintf(h, "%d:%s", len(p), p)
-	}
-	n := hex.EncodeToString(h.Sum(nil))
-	return n[:2] + "/" + n[2:]
-}
-
 // Recalled gives the last answer to key without asking, if there is one that
 // is not too old.
 func Recalled[T any](s *Shelf, line, key string) (T, bool) {
-	return recalled[T](s, s.name(line, key))
+	return recalled[T](s, disk.Question(line, key))
 }
 
 // recalled gives the last answer to key that is not too old.
-func recalled[T any](s *Shelf, key string) (v T, ok bool) {
+func recalled[T any](s *Shelf, key disk.Name) (v T, ok bool) {
 	a, ok := s.get(key)
 	if !ok || (!s.opt.Offline && time.Since(a.at) > s.opt.Stale) {
 		return v, false
@@ -185,57 +156,39 @@ func recalled[T any](s *Shelf, key string) (v T, ok bool) {
 }
 
 // get gives the last answer to key, in memory or on disk.
-func (s *Shelf) get(key string) (answer, bool) {
+func (s *Shelf) get(key disk.Name) (answer, bool) {
 	s.mu.Lock()
-	a, ok := s.recent.Get(key)
+	a, ok := s.recent.get(key)
 	removed := false
 	if b, waits := s.pending[key]; waits && b == nil {
 		removed = true
 	}
 	s.mu.Unlock()
-	if ok || removed || s.dir == "" {
+	if ok || removed || s.disk == nil {
 		return a, ok
 	}
-	path := filepath.Join(s.dir, key)
-	st, err := os.Stat(path)
-	if err != nil || st.Size() > maxAnswer+100 {
+	body, at := s.disk.Answer(key)
+	if body == nil {
 		return answer{}, false
 	}
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return answer{}, false
-	}
-	head, body, _ := bytes.Cut(b, []byte("\n"))
-	if string(head) != headOf(key, body) {
-		return answer{}, false // cut, damaged, or another's
-	}
-	a = answer{body, st.ModTime()}
+	a = answer{body, at}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.remember(key, a)
 	return a, true
 }
 
-// headOf is the first line of an answer on disk.
-func headOf(key string, body []byte) string {
-	return fmt.Sprintf("mlflowfs answer 1 %08x", crc32.Update(crc32.Checksum([]byte(key), castagnoli), castagnoli, body))
-}
-
 // remember puts an answer into memory. s.mu is held.
-func (s *Shelf) remember(key string, a answer) {
-	s.recent.Remove(key)
+func (s *Shelf) remember(key disk.Name, a answer) {
 	if len(a.body) > maxRecent/8 {
+		s.recent.remove(key)
 		return
 	}
-	s.recent.Add(key, a)
-	s.held += len(a.body)
-	for s.held > maxRecent {
-		s.recent.RemoveOldest()
-	}
+	s.recent.add(key, a, int64(len(a.body)))
 }
 
-func (s *Shelf) keep(key string, v any) {
-	if b, err := json.Marshal(v); err == nil && len(b) <= maxAnswer {
+func (s *Shelf) keep(key disk.Name, v any) {
+	if b, err := json.Marshal(v); err == nil && len(b) <= disk.MaxAnswer {
 		s.put(key, b)
 	}
 }
@@ -251,13 +204,13 @@ func mayHoldSecret(body []byte) bool {
 }
 
 // put takes body as the last answer to key; nil says that there is none.
-func (s *Shelf) put(key string, body []byte) {
+func (s *Shelf) put(key disk.Name, body []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if body == nil {
-		s.recent.Remove(key)
+		s.recent.remove(key)
 	} else {
-		old, ok := s.recent.Get(key)
+		old, ok := s.recent.get(key)
 		if ok && bytes.Equal(old.body, body) && time.Since(old.at) < refreshEvery {
 			return
 		}
@@ -266,7 +219,7 @@ func (s *Shelf) put(key string, body []byte) {
 			body = nil
 		}
 	}
-	if s.dir == "" {
+	if s.disk == nil {
 		return
 	}
 	s.pending[key] = body
@@ -280,78 +233,23 @@ func (s *Shelf) put(key string, body []byte) {
 func (s *Shelf) write() {
 	for {
 		s.mu.Lock()
-		var key string
+		var key disk.Name
 		var body []byte
 		for key, body = range s.pending {
 			break
 		}
-		if key == "" {
+		if len(s.pending) == 0 {
 			s.writing = false
 			s.mu.Unlock()
 			return
 		}
 		s.mu.Unlock()
-		guard(func() error { return s.writeOne(filepath.Join(s.dir, key), key, body) })
+		s.disk.KeepAnswer(key, body)
 		s.mu.Lock()
 		if b, ok := s.pending[key]; ok && (len(b) == 0) == (len(body) == 0) && (len(b) == 0 || &b[0] == &body[0]) {
 			delete(s.pending, key) // else there is a newer one
 		}
 		s.mu.Unlock()
-	}
-}
-
-func (s *Shelf) writeOne(path, key string, body []byte) error {
-	if body == nil {
-		return os.Remove(path)
-	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return err
-	}
-	f, err := os.CreateTemp(filepath.Dir(path), ".new-*")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(append([]byte(headOf(key, body)+"\n"), body...))
-	err = errors.Join(err, f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		os.Remove(f.Name())
-	}
-	return err
-}
-
-// answerFile is what the files below dir are called.
-var answerFile = regexp.MustCompile(`^[0-9a-f]{2}/([0-9a-f]{62}|\.new-[0-9]+)$`)
-
-// tidy removes the answers that nobody has renewed for long, and the oldest
-// where there are too many.
-func (s *Shelf) tidy() {
-	type file struct {
-		path string
-		st   os.FileInfo
-	}
-	var files []file
-	var total int64
-	filepath.WalkDir(s.dir, func(p string, e fs.DirEntry, err error) error {
-		rel, rerr := filepath.Rel(s.dir, p)
-		if err != nil || rerr != nil || e.IsDir() || !answerFile.MatchString(rel) {
-			return nil
-		}
-		if st, err := e.Info(); err == nil {
-			files = append(files, file{p, st})
-			total += st.Size()
-		}
-		return nil
-	})
-	slices.SortFunc(files, func(a, b file) int { return a.st.ModTime().Compare(b.st.ModTime()) })
-	for _, f := range files {
-		if total <= maxAnswers && time.Since(f.st.ModTime()) < answersAge {
-			return
-		}
-		os.Remove(f.path)
-		total -= f.st.Size()
 	}
 }
 

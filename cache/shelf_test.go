@@ -13,6 +13,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/mlflowfs/mlflowfs/cache/disk"
 )
 
 var errDown = errors.New("connection refused")
@@ -45,7 +47,7 @@ func notFound(err error) bool { return errors.Is(err, fs.ErrNotExist) }
 
 // onShelf is a shelf in d. A bubble waits, at its end, until what is kept is on
 // the disk.
-func onShelf(t *testing.T, d *Disk, opt ShelfOptions) *Shelf {
+func onShelf(t *testing.T, d *disk.Dir, opt ShelfOptions) *Shelf {
 	t.Helper()
 	if opt.Stale == 0 {
 		opt.Stale = time.Hour
@@ -151,7 +153,7 @@ func TestShelfOutlivesTheProcess(t *testing.T) {
 				recallOne(t, s, o, "secret")
 				synctest.Wait() // until they are on the disk
 				if c.change != nil {
-					if err := c.change(filepath.Join(s.dir, s.name("server", "a"))); err != nil {
+					if err := c.change(answerFile(t, dir, "server", "a")); err != nil {
 						t.Fatal(err)
 					}
 				}
@@ -216,4 +218,11 @@ func TestShelfAnswersForASilentServer(t *testing.T) {
 			t.Error(v, doubted)
 		}
 	})
+}
+
+// answerFile is where an answer lies; see cache/disk.
+func answerFile(t *testing.T, dir, server, question string) string {
+	t.Helper()
+	name := disk.Question(server, question).String()
+	return filepath.Join(dir, disk.Layout, "answers", name[:2], name[2:])
 }

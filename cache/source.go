@@ -24,6 +24,10 @@ type Source interface {
 	ReadRange(ctx context.Context, off, n int64, validator string) (*Body, error)
 }
 
+// A Source may have a method Origin() string, which names what its requests go
+// to, as a host: each origin has its own share of the requests that run at once.
+// Without one, all such are one origin.
+
 // Body is an origin's answer to a ReadRange.
 type Body struct {
 	io.ReadCloser // Close may be called beside a Read, and ends it

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"sync/atomic"
 	"time"
+
+	"github.com/mlflowfs/mlflowfs/cache/disk"
 )
 
 // counters are what a Cache did since it was made.
@@ -68,11 +70,11 @@ func (c *Cache) Stats() Stats {
 		MemoryLimit: c.opt.Memory, Transfers: []Transfer{},
 	}
 	if d := c.opt.Disk; d != nil {
-		s.Disk, s.DiskLimit = d.Used(), d.bound
+		s.Disk, s.DiskLimit = d.Used(), d.Bound()
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	s.Memory, s.Open = c.held, c.open
+	s.Memory, s.Open = c.blocks.total, c.open
 	for _, ct := range c.contents {
 		s.Fetches += ct.fetches
 		if ct.fetches > 0 || ct.stream != nil {
@@ -89,11 +91,11 @@ func (c *Cache) Stats() Stats {
 // here is how many bytes of the content are on disk, or else in memory. c.mu
 // is held.
 func (ct *content) here() int64 {
-	blocks := int64(ct.resident)
-	if ct.disk != nil {
-		blocks = max(blocks, int64(ct.disk.have.count()))
+	n := int64(ct.store.blocks) * BlockSize
+	if f := ct.store.file; f != nil {
+		n = max(n, f.Bytes())
 	}
-	return min(blocks*BlockSize, ct.key.Size)
+	return min(n, ct.key.Size)
 }
 
 // wholeBody is the number, in the log, of each fetch that is a stream.
@@ -108,7 +110,7 @@ func (c *Cache) Here(key Key) int64 {
 	}
 	c.mu.Unlock()
 	if d := c.opt.Disk; d != nil && n == 0 {
-		n = min(d.Has(key), key.Size)
+		n = min(d.Has(disk.Key(key)), key.Size)
 	}
 	return n
 }

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/mlflowfs/mlflowfs/cache/disk"
 )
 
 // TestStreamLeavesNoFile fails when a file that comes as one stream leaves its
@@ -28,7 +30,7 @@ func TestStreamLeavesNoFile(t *testing.T) {
 				t.Errorf("a stream was read: %+v", got)
 			}
 			f := c.Open(key, o, true) // kept for a while after its last Close
-			if got := during(c, func() { wantBytes(t, f, o.data) }); !got.diskHits(blocksOf(key.Size)) {
+			if got := during(c, func() { wantBytes(t, f, o.data) }); !got.diskHits(disk.BlocksOf(key.Size)) {
 				t.Errorf("a stream was read again: %+v", got)
 			}
 			if names, err := os.ReadDir(dir); err != nil || len(names) > 0 {
@@ -118,7 +120,7 @@ func TestRangesMayStopInMidFile(t *testing.T) {
 		close(all)
 		wg.Wait()
 		wantBytes(t, f, data)
-		if got := during(c, func() { wantBytes(t, f, data) }); !got.memoryHits(blocksOf(f.Size())) || n.Load() != 1+places {
+		if got := during(c, func() { wantBytes(t, f, data) }); !got.memoryHits(disk.BlocksOf(f.Size())) || n.Load() != 1+places {
 			t.Errorf("read again: %+v", got)
 		}
 	})

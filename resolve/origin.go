@@ -80,6 +80,17 @@ func (it Item) ReadRange(ctx context.Context, off, n int64, validator string) (*
 
 var _ cache.Source = Item{}
 
+// Origin names the host, or the bucket, that the requests for a file in a store go
+// to.
+func (it Item) Origin() string {
+	id := artifact.Chosen(it.Store).ID()
+	if scheme, rest, ok := strings.Cut(id, "://"); ok {
+		host, _, _ := strings.Cut(rest, "/")
+		return scheme + "://" + host
+	}
+	return id
+}
+
 // listing is what a store says of a directory, sorted by name.
 type listing struct {
 	entries []artifact.Entry

@@ -1,11 +1,11 @@
 package test
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -45,23 +45,26 @@ func newDisk(t *testing.T) *fault.Disk {
 func TestBadDiskFailsNoRead(t *testing.T) {
 	t.Parallel()
 	needsRoot(t, "it drops the page cache")
-	const files = "data record"                         // of what the cache holds
-	const all = "data record pin answer lock directory" // without usage: see notHeld
+	const files = "data record" // of what the cache holds
+	const all = ""              // of what it has
 	const size, blocks = 6 << 20, 6 << 20 >> 17
 	for name, c := range map[string]struct {
-		rule func(let <-chan struct{}) fault.Rule
-		hits bool // what is here is not fetched again, and nothing is said
+		rule  func(let <-chan struct{}) fault.Rule
+		hits  bool // what is here is not fetched again
+		quiet bool // and nothing is said
 	}{
-		"EIO on writes": {rule: on(syscall.EIO, "write", files)},
+		"EIO on writes": {rule: on(syscall.EIO, "write", files), hits: true},
 		"EIO on reads":  {rule: on(syscall.EIO, "read", files)},
 		"EIO on all":    {rule: on(syscall.EIO, "read write open create lookup", all)},
-		"full":          {rule: on(syscall.ENOSPC, "write create", files)},
-		"no inodes":     {rule: on(syscall.ENOSPC, "create", "")},
-		"read-only":     {rule: on(syscall.EROFS, "write create", files)},
-		"slow":          {rule: func(<-chan struct{}) fault.Rule { return fault.Slow(10 * time.Millisecond) }, hits: true},
+		"full":          {rule: on(syscall.ENOSPC, "write create", files), hits: true},
+		"over quota":    {rule: on(syscall.EDQUOT, "write create mkdir", all), hits: true},
+		"no inodes":     {rule: on(syscall.ENOSPC, "create", ""), hits: true},
+		"read-only":     {rule: on(syscall.EROFS, "write create", files), hits: true},
+		"slow":          {rule: func(<-chan struct{}) fault.Rule { return fault.Slow(10 * time.Millisecond) }, hits: true, quiet: true},
 		"hangs": {rule: func(let <-chan struct{}) fault.Rule {
 			return fault.Hanging(let, "read write open create lookup", files)
 		}},
+		"answers no stat": {rule: func(let <-chan struct{}) fault.Rule { return fault.Hanging(let, "getattr", "") }, hits: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -85,20 +88,20 @@ func TestBadDiskFailsNoRead(t *testing.T) {
 			if took := time.Since(begin); took > 20*time.Second {
 				t.Errorf("two reads took %v", took)
 			}
-			if c.hits { // a status waits for the disk, too
+			if c.hits {
 				if did := m.cache().Since(before); did.Hits() < blocks || did.OriginBytes != size {
 					t.Errorf("what is here was fetched again: %+v", did)
 				}
 			}
-			if !c.hits && d.Met.Of() == 0 {
+			if !c.quiet && d.Met.Of() == 0 {
 				t.Error("no fault was met")
 			}
-			if n := strings.Count(m.log.String(), "can't be used for now"); c.hits != (n == 0) || n > 1 {
+			if n := strings.Count(m.log.String(), "can't be used for now"); c.quiet != (n == 0) || n > 1 {
 				t.Errorf("it is said %d times:\n%s", n, m.log)
 			}
 			d.Set(nil)
 			close(let)
-			if !c.hits {
+			if !c.quiet {
 				for probe := 0; !strings.Contains(m.log.String(), "is used again"); probe++ { // each new to the cache
 					if probe == 100 {
 						t.Fatalf("well again, it is not used:\n%s", m.log)
@@ -139,9 +142,6 @@ func TestAnyDiskFaultFailsNoRead(t *testing.T) {
 	for i := 0; i < 10 || time.Now().Before(end); i++ {
 		op, kind := fault.Ops[r.IntN(len(fault.Ops))], fault.DiskKinds[r.IntN(len(fault.DiskKinds))]
 		errno := []syscall.Errno{syscall.EIO, syscall.ENOSPC, syscall.EDQUOT, syscall.EMFILE, syscall.EROFS, 0}[r.IntN(6)]
-		if notHeld(op, kind, errno) {
-			continue
-		}
 		what := fmt.Sprintf("%s on %s of %s", errno.Error(), op, kind)
 		if errno == 0 {
 			what = fmt.Sprintf("%s of %s hangs", op, kind)
@@ -169,16 +169,6 @@ func TestAnyDiskFaultFailsNoRead(t *testing.T) {
 			return
 		}
 	}
-}
-
-// notHeld are the faults of a disk that a mount does not stand yet; see the end
-// of docs/reliability.md.
-func notHeld(op, kind string, errno syscall.Errno) bool {
-	if kind == "usage" { // it is mapped: a page that can't be had ends the daemon
-		return true
-	}
-	// What is not done on a file's data or record is done without patience.
-	return errno == 0 && (!slices.Contains([]string{"data", "record"}, kind) || !slices.Contains([]string{"read", "write", "open", "create"}, op))
 }
 
 // TestFewDescriptorsFailNoRead fails when a daemon that may open few files gives a
@@ -257,7 +247,7 @@ func TestCacheDirectoryUnderAttackGivesNoWrongByte(t *testing.T) {
 	t.Parallel()
 	const size = 4 << 20
 	for name, attack := range map[string]func(dir string, data []string) error{
-		"gone": func(dir string, _ []string) error { return os.RemoveAll(filepath.Join(dir, "mlflowfs-v1")) },
+		"gone": func(dir string, _ []string) error { return os.RemoveAll(filepath.Join(dir, "mlflowfs-v2")) },
 		"cut": func(_ string, data []string) error {
 			for _, f := range data {
 				if err := os.Truncate(f, size/3); err != nil {
@@ -267,14 +257,10 @@ func TestCacheDirectoryUnderAttackGivesNoWrongByte(t *testing.T) {
 			return nil
 		},
 		"swapped": func(_ string, data []string) error {
-			for _, ext := range []string{"", ".rec"} {
-				if err := os.Rename(data[0]+ext, data[0]+ext+".x"); err != nil {
-					return err
-				}
-				if err := os.Rename(data[1]+ext, data[0]+ext); err != nil {
-					return err
-				}
-				if err := os.Rename(data[0]+ext+".x", data[1]+ext); err != nil {
+			record := func(data string) string { return strings.TrimSuffix(data, filepath.Ext(data)) + ".rec" }
+			for _, of := range []func(string) string{func(data string) string { return data }, record} {
+				a, b := of(data[0]), of(data[1])
+				if err := errors.Join(os.Rename(a, a+".x"), os.Rename(b, a), os.Rename(a+".x", b)); err != nil {
 					return err
 				}
 			}

@@ -1,5 +1,5 @@
 // Package disk is the only holder of the cache's files. It knows nothing of
-// origins or of memory. (Package cache still has its own Disk, and moves here.)
+// origins or of memory.
 //
 // A [Dir] is a directory that outlives the process and that any number of
 // processes use at once. It holds contents, each a [File], and the last answers

@@ -1,5 +1,4 @@
-// Package limit bounds the requests to origins that run at once. (Package cache
-// still has its own gate, and moves here.)
+// Package limit bounds the requests to origins that run at once.
 //
 // A request has a [Permit] from before its question until its answer's body is
 // closed, and not while it waits for something else: a retry, or another

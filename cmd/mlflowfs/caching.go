@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/mlflowfs/mlflowfs/cache"
+	"github.com/mlflowfs/mlflowfs/cache/disk"
 )
 
 // caching is the flags that say where bytes are kept, and how many.
@@ -92,11 +93,11 @@ func sizeOf(n int64) *size {
 }
 
 // disk opens the directory; nil where there is to be none.
-func (c *caching) disk() (*cache.Disk, error) {
+func (c *caching) disk(log *slog.Logger) (*disk.Dir, error) {
 	if c.dir == noCache {
 		return nil, nil
 	}
-	d, err := cache.OpenDisk(c.dir, int64(c.size), scope())
+	d, err := disk.Open(c.dir, disk.Options{Bound: int64(c.size), Scope: scope(), Log: log})
 	if err != nil {
 		return nil, fmt.Errorf("the cache directory can't be used: %w (--cache-dir names another, or none)", err)
 	}
@@ -118,8 +119,8 @@ func scope() string {
 
 // open makes the cache of a daemon; the disk below it is nil where there is
 // none.
-func (c *caching) open(log *slog.Logger) (*cache.Cache, *cache.Disk, error) {
-	d, err := c.disk()
+func (c *caching) open(log *slog.Logger) (*cache.Cache, *disk.Dir, error) {
+	d, err := c.disk(log)
 	if err != nil && c.dir == defaultCacheDir() {
 		log.Warn("nothing is kept on disk", "err", err)
 	} else if err != nil {

@@ -160,7 +160,7 @@ func (f *mountFlags) checkCache() finding {
 	if f.dir == noCache {
 		return finding{"cache", lesser, "nothing is kept on disk (--cache-dir none)", ""}
 	}
-	d, err := f.disk()
+	d, err := f.disk(slog.New(slog.DiscardHandler))
 	if err != nil {
 		return finding{"cache", lesser, err.Error(), "name another by --cache-dir; without one, what is read is kept in memory alone"}
 	}

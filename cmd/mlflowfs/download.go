@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/mlflowfs/mlflowfs/cache"
+	"github.com/mlflowfs/mlflowfs/cache/limit"
 	"github.com/mlflowfs/mlflowfs/resolve"
 	"github.com/mlflowfs/mlflowfs/resolve/artifact"
 )
@@ -81,7 +82,7 @@ func download(ctx context.Context, s *stores, found resolve.Found, dst string, p
 		}
 	}
 	d := &downloads{s: s, root: root, lists: make(chan struct{}, parallelLists), files: make(chan struct{}, parallelFiles), progress: p}
-	d.one = cache.Downloader{Root: root, Parallel: parallelInOne, Slots: make(chan struct{}, parallelGets), Progress: p.add}
+	d.one = cache.Downloader{Root: root, Parallel: parallelInOne, Limit: limit.New(parallelGets, parallelGets), Progress: p.add}
 	var gctx context.Context
 	d.g, gctx = errgroup.WithContext(ctx)
 	p.start()

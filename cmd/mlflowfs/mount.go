@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/mlflowfs/mlflowfs/cache"
+	"github.com/mlflowfs/mlflowfs/cache/disk"
 	"github.com/mlflowfs/mlflowfs/fs"
 	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
 )
@@ -154,7 +155,7 @@ type daemon struct {
 	started time.Time
 	root    *fs.Node
 	cache   *cache.Cache
-	disk    *cache.Disk // nil: none
+	disk    *disk.Dir // nil: none
 	stores  *stores
 	meter   *meter
 	shown   atomic.Pointer[fs.Mounted] // nil until it is

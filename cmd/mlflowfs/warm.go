@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/mlflowfs/mlflowfs/cache"
+	"github.com/mlflowfs/mlflowfs/cache/disk"
 	"github.com/mlflowfs/mlflowfs/resolve"
 	"github.com/mlflowfs/mlflowfs/resolve/artifact"
 )
@@ -32,7 +33,7 @@ type cachedFiles struct {
 
 // command makes a command of f, which gets the files that can be in the disk
 // cache.
-func (t *cachedFiles) command(c *cobra.Command, f func(context.Context, *cache.Disk, []named, *slog.Logger) error) *cobra.Command {
+func (t *cachedFiles) command(c *cobra.Command, f func(context.Context, *disk.Dir, []named, *slog.Logger) error) *cobra.Command {
 	set := newSettings(c.Flags())
 	t.connection.bind(set, "warn")
 	t.caching.bind(set)
@@ -59,7 +60,7 @@ func (t *cachedFiles) command(c *cobra.Command, f func(context.Context, *cache.D
 				return usageError{fmt.Errorf("--include %q is no pattern: * ? [a-z] and \\ are known", g)}
 			}
 		}
-		d, err := t.disk()
+		d, err := t.disk(log)
 		if err != nil {
 			return err
 		}
@@ -147,7 +148,7 @@ interrupted warm goes on where it was.
 
 Files that may still change (of a running run, in a store that gives no
 validators) are not kept, and are named.`,
-	}, func(ctx context.Context, d *cache.Disk, files []named, log *slog.Logger) error {
+	}, func(ctx context.Context, d *disk.Dir, files []named, log *slog.Logger) error {
 		return warm(ctx, d, files, t.parallel, newProgress(os.Stderr, quiet), log)
 	})
 	c.Flags().BoolVar(&quiet, "quiet", false, "show no progress")
@@ -156,7 +157,7 @@ validators) are not kept, and are named.`,
 
 const warmMemory = 128 << 20
 
-func warm(ctx context.Context, d *cache.Disk, files []named, parallel int, p *progress, log *slog.Logger) error {
+func warm(ctx context.Context, d *disk.Dir, files []named, parallel int, p *progress, log *slog.Logger) error {
 	c := newCache(cache.Options{Disk: d, Memory: blocksOnDisk, Parallel: parallel, Fill: 1 << 62, Log: log}, warmMemory)
 	var mu sync.Mutex // guards failed
 	var failed []error
@@ -192,7 +193,7 @@ func warm(ctx context.Context, d *cache.Disk, files []named, parallel int, p *pr
 	c.Wait()
 	var there int64
 	for _, f := range kept {
-		there += d.Has(f.Key())
+		there += d.Has(disk.Key(f.Key()))
 	}
 	err := context.Cause(ctx)
 	if err != nil {
@@ -226,10 +227,10 @@ func evictCommand() *cobra.Command {
 		Short: "Take artifacts out of the disk cache",
 		Long: `Evict removes the files that the URIs lead to from the disk cache, pinned or
 not. A program that has one open reads on.`,
-	}, func(_ context.Context, d *cache.Disk, files []named, _ *slog.Logger) error {
+	}, func(_ context.Context, d *disk.Dir, files []named, _ *slog.Logger) error {
 		var freed int64
 		for _, f := range files {
-			n, err := d.Evict(f.Key())
+			n, err := d.Evict(disk.Key(f.Key()))
 			if err != nil {
 				return err
 			}
@@ -251,14 +252,14 @@ disk cache and those that come later; it brings none (see warm).`,
 	if off {
 		c.Use, c.Short, c.Long = "unpin [flags] URI…", "Let artifacts leave the disk cache again", "Unpin takes back what pin did."
 	}
-	return t.command(c, func(_ context.Context, d *cache.Disk, files []named, _ *slog.Logger) error {
+	return t.command(c, func(_ context.Context, d *disk.Dir, files []named, _ *slog.Logger) error {
 		var size, there int64
 		for _, f := range files {
-			if err := d.Pin(f.Key(), off); err != nil {
+			if err := d.Pin(disk.Key(f.Key()), off); err != nil {
 				return err
 			}
 			size += f.Size
-			there += d.Has(f.Key())
+			there += d.Has(disk.Key(f.Key()))
 		}
 		done := "pinned"
 		if off {

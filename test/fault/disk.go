@@ -38,18 +38,20 @@ type Rule func(op, kind string) (e syscall.Errno, wait <-chan struct{})
 var Ops = strings.Fields("lookup getattr setattr open create mkdir unlink rename readdir read write allocate fsync flush statfs")
 
 // Kinds of files in a cache directory.
-var DiskKinds = strings.Fields("data record pin answer usage lock directory")
+var DiskKinds = strings.Fields("data record pin answer usage index lock directory")
 
 // KindOf is what a path below a cache directory is: a file's data, the record
 // of its blocks, a pin, the answer of a server, the usage that all processes
-// count, the lock, or else a directory.
+// count, the index of what to evict, the lock, or else a directory.
 func KindOf(path string) string {
 	switch base, ext := filepath.Base(path), filepath.Ext(path); {
 	case base == "usage" || base == "lock":
 		return base
-	case ext == ".rec":
+	case strings.HasPrefix(base, "index"):
+		return "index"
+	case ext == ".rec" || ext == ".new":
 		return "record"
-	case ext == ".pin":
+	case strings.Contains(path, "pins/"):
 		return "pin"
 	case strings.Contains(path, "answers/"):
 		return "answer"

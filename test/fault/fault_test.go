@@ -71,7 +71,7 @@ func newDisk(t *testing.T) (d *Disk, files map[string]string) {
 	t.Helper()
 	dir, below := t.TempDir(), t.TempDir()
 	long := strings.Repeat("0123456789abcdef", 4)[2:]
-	files = map[string]string{"data": "v1/ab/" + long, "record": "v1/ab/" + long + ".rec", "pin": "v1/ab/" + long + ".pin", "answer": "v1/answers/" + long, "usage": "v1/usage", "lock": "v1/lock"}
+	files = map[string]string{"data": "v2/ab/" + long + ".0123456789abcdef", "record": "v2/ab/" + long + ".rec", "pin": "v2/pins/" + long, "answer": "v2/answers/" + long, "usage": "v2/usage", "index": "v2/index", "lock": "v2/lock"}
 	for kind, name := range files {
 		files[kind] = filepath.Join(dir, name)
 		p := filepath.Join(below, name)
