@@ -22,23 +22,10 @@ func (s bitset) clear(i int64) {
 	}
 }
 
-func (s bitset) count() (n int64) {
-	for _, w := range s {
-		n += int64(bits.OnesCount64(w))
-	}
-	return n
-}
-
 // next is the first member from i on, or -1.
-func (s bitset) next(i int64) int64 { return s.nextBut(nil, i) }
-
-// nextBut is the first member from i on that is not in but, or -1.
-func (s bitset) nextBut(but bitset, i int64) int64 {
+func (s bitset) next(i int64) int64 {
 	for w := i >> 6; w < int64(len(s)); w++ {
 		word := s[w]
-		if w < int64(len(but)) {
-			word &^= but[w]
-		}
 		if w == i>>6 {
 			word &= ^uint64(0) << (i & 63)
 		}

@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"context"
 	"log/slog"
 	"os"
 	"sync"
@@ -36,19 +37,20 @@ type Key struct {
 
 // Cache is a set of contents. Its methods may be called by many at once.
 type Cache struct {
-	opt     Options
-	limit   *limit.Requests
-	running sync.WaitGroup // fetches and streams
-	did     counters
+	opt   Options
+	limit *limit.Requests
+	did   counters
 
 	// mu guards everything below and in every content; nothing that waits is
-	// done under it. Before it, content.files is taken; inside it only the
+	// done under it. Before it, blockStore.opening is taken; inside it only the
 	// mutexes of limit and disk.
 	mu       sync.Mutex
 	contents map[Key]*content
 	idle     *costed[*content, struct{}] // contents that nobody has open, by the memory that they take
 	serial   uint64                      // contents that there were
 	open     int                         // contents that somebody has open
+	working  int                         // what goes on for contents
+	ended    sync.Cond                   // some of that has ended
 	blocks   *costed[blockKey, *block]
 	free     [][]byte // buffers to use again
 }
@@ -92,9 +94,10 @@ func New(opt Options) *Cache {
 	}
 	c := &Cache{opt: opt, limit: limit.New(opt.Requests, 8*opt.Requests), contents: map[Key]*content{}}
 	c.blocks = newCosted(opt.Memory, c.evicted)
+	c.ended.L = &c.mu
 	c.idle = newCosted(opt.Memory/idlePart, func(ct *content, _ struct{}) {
-		if ct.refs == 0 && !ct.gone { // it was pushed out
-			ct.drop()
+		if ct.life.state == idle { // it was pushed out
+			ct.kill(nil)
 		}
 	})
 	return c
@@ -107,11 +110,11 @@ func (c *Cache) Open(key Key, src Source, keep bool) *File {
 	for {
 		ct := c.content(key, src, keep)
 		if ct.attach() {
-			return &File{ct: ct, next: -1}
+			return &File{ct: ct, reader: prefetcher{next: -1}}
 		}
 		// What is on disk is another content: nothing of the old one is left.
 		c.mu.Lock()
-		ct.drop()
+		ct.kill(nil)
 		c.mu.Unlock()
 		ct.closed()
 	}
@@ -123,27 +126,37 @@ func (c *Cache) content(key Key, src Source, keep bool) *content {
 	defer c.mu.Unlock()
 	ct := c.contents[key]
 	if ct == nil {
-		ct = &content{c: c, key: key, src: src, keep: keep, flights: map[int64]*flight{}, validator: key.Version, unit: firstUnit}
-		ct.store.writing = map[int64]*block{}
-		c.serial++
-		ct.generation = c.serial
+		ct = c.newContent(key, src, keep)
+		if c.opt.Disk != nil {
+			ct.home = c.opt.Disk
+		}
 		c.contents[key] = ct
 	}
-	ct.refs++
-	if ct.refs == 1 {
-		c.open++
-		c.idle.remove(ct)
-	}
-	if ct.linger != nil {
-		ct.linger.Stop()
-		ct.linger = nil
-	}
+	ct.opened()
 	return ct
 }
 
-// Wait returns when no fetch and no stream is on its way. No File may be read
-// meanwhile.
-func (c *Cache) Wait() { c.running.Wait() }
+// newContent makes a content that is in no map. c.mu is held.
+func (c *Cache) newContent(key Key, src Source, keep bool) *content {
+	c.serial++
+	ct := &content{c: c, key: key, src: src, generation: c.serial, validator: key.Version}
+	ct.life.keep = keep
+	ct.life.ctx, ct.life.cancel = context.WithCancelCause(context.Background())
+	ct.store.writing = map[int64]*block{}
+	ct.fetch.pending = map[int64]*pendingBlock{}
+	ct.ahead.unit = firstUnit
+	return ct
+}
+
+// Wait returns when no fetch and no stream is on its way, and what they brought
+// is written.
+func (c *Cache) Wait() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for c.working > 0 {
+		c.ended.Wait()
+	}
+}
 
 // Held returns the bytes of blocks in memory.
 func (c *Cache) Held() int64 {

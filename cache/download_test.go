@@ -6,7 +6,6 @@ import (
 	"crypto/md5"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"io"
 	"os"
 	"path/filepath"
@@ -15,8 +14,14 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"github.com/cespare/xxhash/v2"
+
+	"github.com/mlflowfs/mlflowfs/cache/disk"
 	"github.com/mlflowfs/mlflowfs/cache/limit"
 )
+
+// large is the size up to which a file has no record.
+const large = disk.PartBytes
 
 // store is a source with a validator, sums and faults.
 type store struct {
@@ -53,7 +58,7 @@ func (s *store) ReadRange(ctx context.Context, off, n int64, validator string) (
 }
 
 func newStore(data []byte) *store {
-	sum, crc := md5.Sum(data), crc32.Checksum(data, castagnoli)
+	sum, crc := md5.Sum(data), disk.Sum(data)
 	return &store{origin: origin{data: data}, validator: "v1", sums: Sums{MD5: sum[:], CRC32C: &crc}}
 }
 
@@ -88,7 +93,7 @@ func left(t *testing.T, dir string) (names []string) {
 // progress bar does not end at its size.
 func TestDownloadGivesTheWholeFile(t *testing.T) {
 	t.Parallel()
-	for _, size := range []int{0, 1, 1000, pieceSize, pieceSize + 1, 2*pieceSize + 7} { // up to three pieces: the first alone, then all others
+	for _, size := range []int{0, 1, 1000, large, large + 1, 2*large + 7} {
 		for name, whole := range origins() {
 			t.Run(fmt.Sprint(name, " ", size), func(t *testing.T) {
 				bubble(t, func(t *testing.T) {
@@ -106,12 +111,12 @@ func TestDownloadGivesTheWholeFile(t *testing.T) {
 					if err != nil || !bytes.Equal(got, data) || len(left(t, dir)) != 1 || came.Load() != int64(size) {
 						t.Errorf("%v, %v is there, progress says %d", err, left(t, dir), came.Load())
 					}
-					requests := int64(size+pieceSize-1) / pieceSize
+					most := int64(size)/(2*mib) + 3 // head, tail, and what is between
 					if whole {
-						requests = min(requests, 1)
+						most = 1
 					}
-					if s.asked.Load() != requests || s.sent.Load() != int64(size) {
-						t.Errorf("%d requests and %d bytes, want %d and %d", s.asked.Load(), s.sent.Load(), requests, size)
+					if s.asked.Load() > most || s.sent.Load() != int64(size) {
+						t.Errorf("%d requests and %d bytes, want at most %d, and %d", s.asked.Load(), s.sent.Load(), most, size)
 					}
 				})
 			})
@@ -120,20 +125,20 @@ func TestDownloadGivesTheWholeFile(t *testing.T) {
 }
 
 // TestDownloadResumesBrokenAnswers fails when a connection that breaks ends a
-// download, gives a wrong byte, or has more sent again than a stream needs:
-// ranges go on where they ended, whole bodies from the start.
+// download, gives a wrong byte, or has more sent again than a block of a range:
+// whole bodies come from the start.
 func TestDownloadResumesBrokenAnswers(t *testing.T) {
 	t.Parallel()
-	const size = 2*pieceSize + 100
-	const cut = pieceSize + 5 // of a whole body
+	const size = 2*large + 100
+	const cut = large + 5 // of a whole body
 	for name, c := range map[string]struct {
-		whole          bool
-		breaks         int64
-		at             int64 // bytes that come of an answer
-		requests, sent int64
+		whole       bool
+		breaks      int64
+		at          int64 // bytes that come of an answer
+		least, most int64 // bytes that are sent
 	}{
-		"ranged": {false, 5, 3<<20 + 1, 3 + 5, size},
-		"stream": {true, 2, cut, 1 + 2, size + 2*cut},
+		"ranged": {false, 5, 1<<20 + 1, size + 1, size + 5*BlockSize},
+		"stream": {true, 2, cut, size + 2*cut, size + 2*cut},
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
@@ -152,60 +157,94 @@ func TestDownloadResumesBrokenAnswers(t *testing.T) {
 				if err != nil || rerr != nil || !bytes.Equal(got, s.data) || came.Load() != size {
 					t.Errorf("%v, %v, progress says %d of %d", err, rerr, came.Load(), size)
 				}
-				if s.asked.Load() != c.requests || s.sent.Load() != c.sent {
-					t.Errorf("%d requests and %d bytes, want %d and %d", s.asked.Load(), s.sent.Load(), c.requests, c.sent)
+				if n := s.sent.Load(); n < c.least || n > c.most {
+					t.Errorf("%d bytes were sent, want %d to %d", n, c.least, c.most)
 				}
 			})
 		})
 	}
 }
 
+// partOf gives the files of the only download in dir that was interrupted, and how
+// many bytes the next one need not ask for.
+func partOf(t *testing.T, d *Downloader, dir string, key Key) (data, record string, there int64) {
+	t.Helper()
+	for _, n := range left(t, dir) {
+		switch filepath.Ext(n) {
+		case ".part":
+			data = n
+		case ".rec":
+			record = n
+		default:
+			t.Fatalf("left is %s", n)
+		}
+	}
+	p, err := disk.OpenPart(d.Root, data, record)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	f, err := p.Find(disk.Key(key))
+	if err != nil || f == nil {
+		t.Fatal("nothing is there to be resumed", err)
+	}
+	defer f.Close()
+	return filepath.Join(dir, data), filepath.Join(dir, record), f.Bytes()
+}
+
 // TestInterruptedDownloadIsResumed fails when a download that was interrupted
-// fetches pieces again that it has, takes up ones that were changed on the disk
-// or are of another content, or leaves a credential in its partial file.
+// fetches blocks again that it has, takes up ones that were changed on the disk
+// or are of another content, or leaves a credential in its files.
 func TestInterruptedDownloadIsResumed(t *testing.T) {
 	t.Parallel()
-	const size = 2*pieceSize + 9 // three pieces: two come before the interruption
+	const size = 2*large + 9
 	data := noise(size)
 	other := bytes.Clone(data)
 	other[0]++
 	key := Key{"https://host/x?sig=s3cret", size, ""}
 	for name, c := range map[string]struct {
-		meanwhile func(part string) error
+		meanwhile func(part, record string) error
 		data      []byte // that the origin has then
 		validator string
-		sent      int64 // bytes, by the second download
+		again     int64 // bytes that are there and of no use; -1: all
 	}{
-		"as it was":       {func(string) error { return nil }, data, "v1", 9},
-		"changed on disk": {func(part string) error { return flipBit(part, 5) }, data, "v1", pieceSize + 9},
-		"cut on disk":     {func(part string) error { return os.Truncate(part, 100) }, data, "v1", size},
-		"another content": {func(string) error { return nil }, other, "v2", size},
+		"as it was":       {func(_, _ string) error { return nil }, data, "v1", 0},
+		"changed on disk": {func(part, _ string) error { return flipBit(part, BlockSize+5) }, data, "v1", BlockSize},
+		"marks changed":   {func(_, record string) error { return flipBit(record, headSize+8+3) }, data, "v1", BlockSize},
+		"head changed":    {func(_, record string) error { return flipBit(record, 20) }, data, "v1", -1},
+		"cut on disk":     {func(part, _ string) error { return os.Truncate(part, 100) }, data, "v1", -1},
+		"no record":       {func(_, record string) error { return os.Remove(record) }, data, "v1", -1},
+		"another content": {func(_, _ string) error { return nil }, other, "v2", -1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
 				d, dir, came := downloader(t)
 				errGone := errors.New("gone")
 				s := newStore(data)
-				s.fail = func(off int64) error {
-					if off == 2*pieceSize {
+				s.fail = func(int64) error {
+					if s.sent.Load() > large {
 						return errGone
 					}
 					return nil
 				}
-				d.Parallel = 1
 				if err := d.Download(t.Context(), key, s, "f"); !errors.Is(err, errGone) {
 					t.Fatal(err)
 				}
-				names := left(t, dir)
-				if len(names) != 1 || !strings.HasPrefix(names[0], ".mlflowfs-") {
-					t.Fatal(names)
+				part, record, there := partOf(t, d, dir, key)
+				if there < large-BlockSize {
+					t.Errorf("%d bytes were kept of %d", there, s.sent.Load())
 				}
-				part := filepath.Join(dir, names[0])
-				if b, err := os.ReadFile(part); err != nil || bytes.Contains(b, []byte("s3cret")) {
-					t.Errorf("the partial file holds what its location does: %v", err)
+				for _, f := range []string{part, record} {
+					if b, err := os.ReadFile(f); err != nil || bytes.Contains(b, []byte("s3cret")) {
+						t.Errorf("%s holds what its location does: %v", f, err)
+					}
 				}
-				if err := c.meanwhile(part); err != nil {
+				if err := c.meanwhile(part, record); err != nil {
 					t.Fatal(err)
+				}
+				want := size - there + c.again
+				if c.again < 0 {
+					want = size
 				}
 
 				came.Store(0)
@@ -216,8 +255,8 @@ func TestInterruptedDownloadIsResumed(t *testing.T) {
 				if err != nil || rerr != nil || !bytes.Equal(got, c.data) || len(left(t, dir)) != 1 {
 					t.Errorf("%v, %v, %v", err, rerr, left(t, dir))
 				}
-				if n := s.sent.Load(); n != c.sent || came.Load() != size {
-					t.Errorf("%d bytes were sent, want %d; progress says %d", n, c.sent, came.Load())
+				if n := s.sent.Load(); n != want || came.Load() != size {
+					t.Errorf("%d bytes were sent, want %d; progress says %d", n, want, came.Load())
 				}
 			})
 		})
@@ -228,8 +267,8 @@ func TestInterruptedDownloadIsResumed(t *testing.T) {
 // origin says of it gets its final name, or stays beside it.
 func TestWrongContentIsNeverDownloaded(t *testing.T) {
 	t.Parallel()
-	const size = pieceSize + 1 // two pieces: what comes could be resumed
-	wrong := crc32.Checksum([]byte("x"), castagnoli)
+	const size = large + 1 // two pieces: what comes could be resumed
+	wrong := disk.Sum([]byte("x"))
 	for name, c := range map[string]struct {
 		bend func(*store)
 		want error
@@ -277,83 +316,38 @@ func TestDownloadsOfOneFileDoNotMix(t *testing.T) {
 	})
 }
 
-// TestFinishedPiecesAreAskedAfter fails when a download that was killed
-// after its last piece gives the file that was there then, though the origin has
-// another by now.
-func TestFinishedPiecesAreAskedAfter(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		const size = 2*pieceSize + 9
-		data := noise(size)
-		other := bytes.Clone(data)
-		other[0]++
-		key := Key{"x", size, ""}
-		d, dir, _ := downloader(t)
-		d.Parallel = 1
-		var part string
-		var killed []byte // the partial file, as a kill leaves it when all pieces are there
-		first := newStore(data)
-		last := sourceFunc(func(off, n int64) (*Body, error) {
-			b, err := first.ReadRange(t.Context(), off, n, "")
-			if err == nil && off == 2*pieceSize { // its body is closed when all is noted
-				b.ReadCloser = closing{b.ReadCloser, func() {
-					part = filepath.Join(dir, left(t, dir)[0])
-					killed, _ = os.ReadFile(part)
-				}}
-			}
-			return b, err
-		})
-		if err := d.Download(t.Context(), key, last, "f"); err != nil || len(killed) <= size {
-			t.Fatalf("%v, %d bytes", err, len(killed))
-		}
-		if err := os.WriteFile(part, killed, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		s := newStore(other)
-		s.validator = "v2"
-		if err := d.Download(t.Context(), key, s, "f"); err != nil {
-			t.Fatal(err)
-		}
-		if got, err := os.ReadFile(filepath.Join(dir, "f")); err != nil || !bytes.Equal(got, other) {
-			t.Errorf("it is not what the origin has, %v", err)
-		}
-	})
-}
-
-// closing is a body that tells when it is closed.
-type closing struct {
-	io.ReadCloser
-	closed func()
-}
-
-func (c closing) Close() error {
-	c.closed()
-	return c.ReadCloser.Close()
-}
-
-// TestCompleteDownloadIsAskedFor fails when a download that was interrupted
-// behind its last piece is taken for whole though its origin has another content
+// TestCompleteDownloadIsAskedFor fails when a download that was killed
+// behind its last block is taken for whole though its origin has another content
 // now, or is fetched again though it has not.
 func TestCompleteDownloadIsAskedFor(t *testing.T) {
 	t.Parallel()
-	const size = pieceSize + 9
+	const size = large + 9
 	for name, c := range map[string]struct {
 		validator string
 		sent      int64
-	}{"as it was": {"v1", pieceSize}, "another content": {"v2", size}} {
+	}{"as it was": {"v1", BlockSize}, "another content": {"v2", size}} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
 				d, dir, came := downloader(t)
 				s := newStore(noise(size))
-				ctx, cancel := context.WithCancel(t.Context())
+				killed := map[string][]byte{} // the files, as a kill leaves them
 				d.Progress = func(n int64) {
-					if came.Add(n) == size { // the last bytes came, and the checksum is waited for
-						cancel()
-						synctest.Wait()
+					if came.Add(n) < size {
+						return
+					}
+					synctest.Wait() // all is written
+					for _, f := range left(t, dir) {
+						killed[f], _ = os.ReadFile(filepath.Join(dir, f))
 					}
 				}
 				key := Key{"x", size, ""}
-				if err := d.Download(ctx, key, s, "f"); !errors.Is(err, context.Canceled) {
-					t.Fatal(err)
+				if err := d.Download(t.Context(), key, s, "f"); err != nil || len(killed) != 2 {
+					t.Fatal(err, len(killed))
+				}
+				for f, b := range killed {
+					if err := os.WriteFile(filepath.Join(dir, f), b, 0o600); err != nil {
+						t.Fatal(err)
+					}
 				}
 				d.Progress = nil
 				s = newStore(noise(size + 1)[1:])
@@ -373,4 +367,45 @@ func TestCompleteDownloadIsAskedFor(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestLateValidatorLosesNothing fails when a validator that comes with the second
+// answer only has what came before it taken for there when it is not.
+func TestLateValidatorLosesNothing(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		d, dir, _ := downloader(t)
+		s := newStore(noise(2 * large))
+		s.sums = Sums{}
+		late := sourceFunc(func(off, n int64) (*Body, error) {
+			first := s.asked.Load() == 0
+			b, err := s.ReadRange(t.Context(), off, n, "")
+			if first {
+				b.Validator = ""
+			}
+			return b, err
+		})
+		if err := d.Download(t.Context(), Key{"x", 2 * large, ""}, late, "f"); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := os.ReadFile(filepath.Join(dir, "f")); err != nil || !bytes.Equal(got, s.data) {
+			t.Errorf("it is not what the origin has, %v", err)
+		}
+	})
+}
+
+// TestDownloadThatCantBeWrittenSaysSo fails when a download whose file can't be
+// made ends well, or does not tell why.
+func TestDownloadThatCantBeWrittenSaysSo(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		d, dir, _ := downloader(t)
+		s := newStore(noise(2 * large))
+		blocked := fmt.Sprintf(".mlflowfs-%016x.rec", xxhash.Sum64String("f"))
+		if err := os.MkdirAll(filepath.Join(dir, blocked, "x"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		err := d.Download(t.Context(), Key{"x", 2 * large, ""}, s, "f")
+		if _, serr := os.Stat(filepath.Join(dir, "f")); err == nil || serr == nil || !strings.Contains(err.Error(), blocked) {
+			t.Errorf("%v, %v", err, left(t, dir))
+		}
+	})
 }

@@ -3,7 +3,6 @@ package cache
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"time"
 
@@ -11,23 +10,133 @@ import (
 	"github.com/mlflowfs/mlflowfs/cache/limit"
 )
 
+// fetcher is what of a content is on its way. Guarded by Cache.mu.
+type fetcher struct {
+	pending map[int64]*pendingBlock
+	running int // fetches, or waiting for a permit
+	ahead   int // of these, those that nobody waited for when they began
+
+	// Until one answer has shown that the origin honours ranges, and for ever
+	// where it does not, one fetch at a time may ask: busy is closed when it
+	// has what it asked for.
+	ranged bool
+	busy   chan struct{}
+	stream bool     // a whole body comes in: it brings every block
+	sums   []uint32 // of the blocks that came in whole bodies, to hold the next body against
+
+	// The origin fell silent: who asks again at once is told so at once. The
+	// kernel does, of a page that its read-ahead did not get.
+	silence      error
+	silenceUntil time.Time
+}
+
+// pendingBlock is one block on its way. b and err are set before done is closed.
+type pendingBlock struct {
+	index   int64
+	fetch   *fetch // nil: a stream brings it
+	waiting int
+	done    chan struct{}
+	b       *block // held once for each who waits
+	err     error
+}
+
 // fetch is one request on its way, or waiting for its permit, for blocks that
 // follow each other.
 type fetch struct {
 	ct     *content
-	ahead  bool          // it was started before anybody waited for it
-	mine   []*flight     // those that have not landed
-	urgent bool          // a program waits for it; guarded by Cache.mu
-	permit *limit.Permit // while it waits for one; guarded by Cache.mu
+	ahead  bool            // it was started before anybody waited for it
+	mine   []*pendingBlock // those that are not complete
+	urgent bool            // a program waits for it; guarded by Cache.mu
+	permit *limit.Permit   // while it waits for one; guarded by Cache.mu
 	id     int64
 }
 
 const (
 	wholeFetch = 1 << 20  // bytes: a file up to this size is fetched in one request
 	inMemory   = 16 << 20 // bytes: a whole body up to this size needs no file
-	maxTries   = 4        // attempts in a row that bring nothing
 	aroundMiss = 16       // blocks that are fetched for a missing one, of a file that is to come whole
+
+	silentFor = time.Second // how long an origin's silence is remembered
 )
+
+// missing tells whether block i is neither resident nor on its way. c.mu is held.
+func (ct *content) missing(i int64) bool { return ct.fetch.pending[i] == nil && !ct.resident(i) }
+
+// pend gives block i, which is not resident, as one on its way; nil where it is
+// resident by now. c.mu is held.
+func (ct *content) pend(i, last int64, urgent bool) (*pendingBlock, error) {
+	fe := &ct.fetch
+	if fe.pending[i] == nil {
+		if time.Now().Before(fe.silenceUntil) {
+			return nil, fe.silence
+		}
+		if fe.stream {
+			fe.pending[i] = &pendingBlock{index: i, done: make(chan struct{})}
+		} else {
+			ct.demand(i, last, urgent)
+		}
+	}
+	p := fe.pending[i]
+	if p == nil {
+		return nil, nil
+	}
+	p.waiting++
+	if f := p.fetch; urgent && f != nil && !f.urgent {
+		f.urgent = true
+		if f.permit != nil {
+			f.permit.Promote()
+		}
+	}
+	return p, nil
+}
+
+// wait waits for a block, which the caller then holds.
+func (ct *content) wait(ctx context.Context, p *pendingBlock) (*block, error) {
+	ct.waits(ctx, p)
+	select {
+	case <-p.done:
+		return p.b, p.err
+	case <-ctx.Done():
+	}
+	ct.c.mu.Lock()
+	defer ct.c.mu.Unlock()
+	select {
+	case <-p.done: // it came all the same
+		if p.b != nil {
+			ct.c.release(p.b)
+		}
+	default:
+		p.waiting--
+	}
+	return nil, context.Cause(ctx)
+}
+
+// complete ends the wait for block i, if anybody waits, and keeps the block.
+// c.mu is held.
+func (ct *content) complete(i int64, b *block, err error) {
+	p := ct.fetch.pending[i]
+	if p != nil {
+		delete(ct.fetch.pending, i)
+		p.err = err
+		if b != nil {
+			p.b = b
+			b.refs += p.waiting
+		}
+		close(p.done)
+	}
+	if b == nil {
+		return
+	}
+	ct.store.known = true
+	ct.c.did.origin.Add(int64(len(b.data)))
+	if ct.life.state == dead {
+		return
+	}
+	ct.c.add(ct, i, b)
+	if p == nil || p.waiting == 0 {
+		ct.ahead.news(i)
+	}
+}
 
 // demand starts fetches for what is missing of blocks first to last. c.mu is
 // held.
@@ -35,7 +144,7 @@ func (ct *content) demand(first, last int64, urgent bool) {
 	switch {
 	case ct.key.Size <= wholeFetch:
 		first, last = 0, ct.lastBlock()
-	case urgent && ct.plan.filling: // all of it is to come: this part now
+	case urgent && ct.ahead.whole.filling: // all of it is to come: this part now
 		for last < ct.lastBlock() && last-first+1 < aroundMiss && ct.missing(last+1) {
 			last++
 		}
@@ -61,117 +170,81 @@ func (ct *content) start(first, last int64, urgent bool) (next int64) {
 			}
 			continue
 		}
-		fl := &flight{index: i, fetch: f, done: make(chan struct{})}
-		ct.flights[i] = fl
-		f.mine = append(f.mine, fl)
+		p := &pendingBlock{index: i, fetch: f, done: make(chan struct{})}
+		ct.fetch.pending[i] = p
+		f.mine = append(f.mine, p)
 	}
 	if len(f.mine) == 0 {
 		return i
 	}
-	ct.fetches++
-	if !urgent {
-		ct.aheads++
+	ct.fetch.running++
+	if f.ahead {
+		ct.fetch.ahead++
 	}
-	ct.c.running.Add(1)
+	ct.begin()
 	go f.run()
 	return i
 }
 
 func (f *fetch) run() {
 	ct := f.ct
-	defer ct.c.running.Done()
+	defer ct.end()
 	begin := time.Now()
 	err := guard(f.bring)
 	if errors.Is(err, ErrChanged) {
 		ct.changed(err)
 	}
 	ct.c.mu.Lock()
-	ct.fetches--
+	defer ct.c.mu.Unlock()
+	fe := &ct.fetch
+	fe.running--
 	if f.ahead {
-		ct.aheads--
+		fe.ahead--
 	}
-	for _, fl := range f.mine {
-		if ct.flights[fl.index] == fl { // the block may have left and be on its way anew
+	if ct.life.err != nil {
+		err = ct.life.err // which ended this fetch, too
+	}
+	for _, p := range f.mine {
+		if fe.pending[p.index] == p { // the block may have left and be on its way anew
 			if err == nil {
 				err = errors.New("it did not come") // can't be: bring leaves nothing behind
 			}
-			ct.land(fl.index, nil, err)
+			ct.complete(p.index, nil, err)
 		}
 	}
 	if err != nil {
-		if ct.plan.filling = false; silent(err) {
-			ct.silent.err, ct.silent.until = err, time.Now().Add(silentFor)
+		if ct.ahead.whole.filling = false; silent(err) {
+			fe.silence, fe.silenceUntil = err, time.Now().Add(silentFor)
 		}
-	} else {
-		ct.adapt(f, time.Since(begin))
-		ct.pump()
+		return
 	}
-	last := ct.refs == 0 && ct.fetches == 0
-	ct.c.mu.Unlock()
-	if last {
-		ct.settle()
-	}
+	ct.adapt(f, time.Since(begin))
+	ct.pump()
 }
 
 // bring brings the blocks of the fetch, resuming where an answer breaks off.
 func (f *fetch) bring() error {
-	for try := 0; ; {
-		before := f.pending()
+	for r := (retry{}); ; {
+		before := f.left()
 		if before == 0 {
 			return nil
 		}
 		err := f.attempt()
-		if err == nil {
-			continue
-		}
-		if f.pending() < before {
-			try = 0
-		}
-		if try++; permanent(err) || try >= maxTries {
+		if err != nil && !r.again(f.ct.life.ctx, err, f.left() < before) {
 			return err
 		}
-		time.Sleep(backoff(try))
 	}
 }
 
-// pending drops what has landed, and returns how many blocks have not.
-func (f *fetch) pending() int {
+// left drops what is complete, and returns how many blocks are not.
+func (f *fetch) left() int {
 	f.ct.c.mu.Lock()
 	defer f.ct.c.mu.Unlock()
-	for len(f.mine) > 0 && f.ct.flights[f.mine[0].index] != f.mine[0] {
+	for len(f.mine) > 0 && f.ct.fetch.pending[f.mine[0].index] != f.mine[0] {
 		f.mine = f.mine[1:]
 	}
 	return len(f.mine)
 }
-
-// permanent tells whether asking again can't help: the source has retried
-// what is worth retrying before it answered, and a body that broke off is the
-// only thing left to the cache. One that fell silent until nobody would wait
-// any more is permanent, too.
-func permanent(err error) bool {
-	var broken *brokenBody
-	return !errors.As(err, &broken) || silent(err)
-}
-
-// silent tells whether err says that its source was waited for long enough, as
-// a net.Error does.
-func silent(err error) bool {
-	var t interface{ Timeout() bool }
-	return errors.As(err, &t) && t.Timeout()
-}
-
-// silentFor is how long an origin's silence is remembered.
-const silentFor = time.Second
-
-// brokenBody is a body that ended before its promised length.
-type brokenBody struct{ err error }
-
-var _ error = (*brokenBody)(nil)
-
-func (b *brokenBody) Error() string { return fmt.Sprintf("the answer broke off: %v", b.err) }
-func (b *brokenBody) Unwrap() error { return b.err }
-
-func backoff(try int) time.Duration { return 100 * time.Millisecond << try }
 
 // attempt asks the origin once.
 func (f *fetch) attempt() (err error) {
@@ -182,7 +255,7 @@ func (f *fetch) attempt() (err error) {
 		f.streamed()
 		return nil
 	}
-	if f.others(); f.pending() == 0 {
+	if f.others(); f.left() == 0 {
 		return nil
 	}
 	permit, err := f.permitted()
@@ -200,8 +273,7 @@ func (f *fetch) attempt() (err error) {
 	}()
 	first, last := f.mine[0].index, f.mine[len(f.mine)-1].index
 	off := first * BlockSize
-	n := last*BlockSize + ct.blockLen(last) - off
-	body, err := ct.ask(context.Background(), f.id, off, n, ct.expected())
+	body, err := ct.ask(f.id, off, last*BlockSize+ct.blockLen(last)-off, ct.expected())
 	if err != nil {
 		return err
 	}
@@ -214,48 +286,60 @@ func (f *fetch) attempt() (err error) {
 		return f.whole(body, permit)
 	}
 	ct.c.mu.Lock()
-	ct.ranged = true
+	ct.fetch.ranged = true
 	ct.c.mu.Unlock()
 	release()
 	defer body.Close()
+	return f.take(body, first, last)
+}
+
+// take takes the blocks of a body that has those asked for.
+func (f *fetch) take(body io.Reader, first, last int64) error {
+	ct := f.ct
 	var come landed
 	defer func() { ct.write(&come, false) }()
 	for i := first; i <= last; i++ {
-		if err := ct.take(body, i, &come); err != nil {
+		b, sum, err := ct.receive(body, i)
+		if err != nil {
 			return err
+		}
+		ct.c.mu.Lock()
+		ct.complete(i, b, nil) // first: no reader waits for the disk
+		come.add(ct, i, b, sum)
+		ct.c.release(b)
+		ct.c.mu.Unlock()
+		if len(come.blocks) >= disk.RunBlocks {
+			ct.write(&come, false)
 		}
 	}
 	return nil
+}
+
+// receive reads block i from body.
+func (ct *content) receive(body io.Reader, i int64) (*block, uint32, error) {
+	b := ct.c.buffer(ct.blockLen(i))
+	if _, err := io.ReadFull(body, b.data); err != nil {
+		ct.c.releaseUnlocked(b)
+		return nil, 0, &brokenBody{err}
+	}
+	return b, disk.Sum(b.data), nil
 }
 
 // permitted waits until the origin may be asked.
 func (f *fetch) permitted() (*limit.Permit, error) {
 	ct := f.ct
 	ct.c.mu.Lock()
-	f.permit = ct.c.limit.Ask(ct.origin(), priority(f.urgent))
-	p := f.permit
+	priority := limit.Ahead
+	if f.urgent {
+		priority = limit.Waited
+	}
+	p := ct.c.limit.Ask(ct.origin(), priority)
+	f.permit = p
 	ct.c.mu.Unlock()
-	return p, p.Wait(context.Background())
+	return p, p.Wait(ct.life.ctx)
 }
 
-func priority(urgent bool) limit.Priority {
-	if urgent {
-		return limit.Waited
-	}
-	return limit.Ahead
-}
-
-func (ct *content) origin() string { return originOf(ct.src) }
-
-// originOf is what the requests of a source go to.
-func originOf(src Source) string {
-	if o, ok := src.(interface{ Origin() string }); ok {
-		return o.Origin()
-	}
-	return ""
-}
-
-// others lands what another process has brought to the disk meanwhile.
+// others completes what another process has brought to the disk meanwhile.
 func (f *fetch) others() {
 	ct := f.ct
 	ct.c.mu.Lock()
@@ -270,15 +354,15 @@ func (f *fetch) others() {
 	file.Refresh(f.mine[0].index, f.mine[len(f.mine)-1].index-f.mine[0].index+1)
 	ct.c.mu.Lock()
 	defer ct.c.mu.Unlock()
-	for _, fl := range f.mine { // landed blocks are at the front, as if they had come
-		if there, _ := ct.onDisk(fl.index); !there || ct.flights[fl.index] != fl {
+	for _, p := range f.mine { // complete blocks are at the front, as if they had come
+		if there, _ := ct.onDisk(p.index); !there || ct.fetch.pending[p.index] != p {
 			return
 		}
-		ct.land(fl.index, nil, errElsewhere)
+		ct.complete(p.index, nil, errElsewhere)
 	}
 }
 
-// errElsewhere ends a flight whose block is to be looked for anew.
+// errElsewhere ends the wait for a block that is to be looked for anew.
 var errElsewhere = errors.New("it is there by another way")
 
 // enter waits until this fetch may ask the origin. release lets the next one
@@ -286,59 +370,24 @@ var errElsewhere = errors.New("it is there by another way")
 func (ct *content) enter() (release func(), streamed bool) {
 	ct.c.mu.Lock()
 	defer ct.c.mu.Unlock()
-	for !ct.ranged && ct.stream == nil && ct.busy != nil {
-		busy := ct.busy
+	fe := &ct.fetch
+	for !fe.ranged && !fe.stream && fe.busy != nil {
+		busy := fe.busy
 		ct.c.mu.Unlock()
 		<-busy
 		ct.c.mu.Lock()
 	}
-	if ct.ranged || ct.stream != nil {
-		return func() {}, ct.stream != nil
+	if fe.ranged || fe.stream {
+		return func() {}, fe.stream
 	}
 	busy := make(chan struct{})
-	ct.busy = busy
+	fe.busy = busy
 	return func() {
 		ct.c.mu.Lock()
 		defer ct.c.mu.Unlock()
-		if ct.busy == busy {
-			ct.busy = nil
+		if fe.busy == busy {
+			fe.busy = nil
 			close(busy)
 		}
 	}, false
-}
-
-// expected is the validator that an answer must have; empty while none is
-// known.
-func (ct *content) expected() string {
-	ct.c.mu.Lock()
-	defer ct.c.mu.Unlock()
-	return ct.validator
-}
-
-// take reads block i from body, lands it, and has it written with those that
-// have come before it.
-func (ct *content) take(body io.Reader, i int64, come *landed) error {
-	b, sum, err := ct.receive(body, i)
-	if err != nil {
-		return err
-	}
-	defer ct.c.releaseUnlocked(b)
-	ct.c.mu.Lock()
-	ct.land(i, b, nil) // first: no reader waits for the disk
-	come.add(ct, i, b, sum)
-	ct.c.mu.Unlock()
-	if len(come.blocks) >= disk.RunBlocks {
-		ct.write(come, false)
-	}
-	return nil
-}
-
-// receive reads block i from body.
-func (ct *content) receive(body io.Reader, i int64) (*block, uint32, error) {
-	b := ct.c.buffer(ct.blockLen(i))
-	if _, err := io.ReadFull(body, b.data); err != nil {
-		ct.c.releaseUnlocked(b)
-		return nil, 0, &brokenBody{err}
-	}
-	return b, disk.Sum(b.data), nil
 }

@@ -2,11 +2,8 @@ package cache
 
 import (
 	"cmp"
-	"context"
-	"log/slog"
 	"slices"
 	"sync/atomic"
-	"time"
 
 	"github.com/mlflowfs/mlflowfs/cache/disk"
 )
@@ -76,8 +73,8 @@ func (c *Cache) Stats() Stats {
 	defer c.mu.Unlock()
 	s.Memory, s.Open = c.blocks.total, c.open
 	for _, ct := range c.contents {
-		s.Fetches += ct.fetches
-		if ct.fetches > 0 || ct.stream != nil {
+		s.Fetches += ct.fetch.running
+		if ct.fetch.running > 0 || ct.fetch.stream {
 			s.Transfers = append(s.Transfers, Transfer{ct.key.Location, ct.key.Size, ct.here()})
 		}
 	}
@@ -98,9 +95,6 @@ func (ct *content) here() int64 {
 	return min(n, ct.key.Size)
 }
 
-// wholeBody is the number, in the log, of each fetch that is a stream.
-const wholeBody = 0
-
 // Here is how many bytes of a content are kept: on disk, or else in memory.
 func (c *Cache) Here(key Key) int64 {
 	c.mu.Lock()
@@ -113,39 +107,4 @@ func (c *Cache) Here(key Key) int64 {
 		n = min(d.Has(disk.Key(key)), key.Size)
 	}
 	return n
-}
-
-// ask asks the origin for a fetch, and counts it.
-func (ct *content) ask(ctx context.Context, fetch, off, n int64, validator string) (*Body, error) {
-	begin := time.Now()
-	body, err := ct.src.ReadRange(ctx, off, n, validator)
-	if log := ct.c.opt.Log; log.Enabled(ctx, slog.LevelDebug) {
-		log.Debug("an origin was asked", "fetch", fetch, "offset", off, "bytes", n, "took", time.Since(begin), "err", err)
-	}
-	ct.c.did.requests.Add(1)
-	if err != nil {
-		ct.c.did.failures.Add(1)
-	}
-	return body, err
-}
-
-type requestKey struct{}
-
-// WithRequest gives the reads with ctx a number, by which the log, at its level
-// debug, joins them with the fetches that they wait for.
-func WithRequest(ctx context.Context, number uint64) context.Context {
-	return context.WithValue(ctx, requestKey{}, number)
-}
-
-// waits says in the log what a read waits for.
-func (ct *content) waits(ctx context.Context, fl *flight) {
-	number, ok := ctx.Value(requestKey{}).(uint64)
-	if !ok {
-		return
-	}
-	fetch := int64(wholeBody)
-	if fl.fetch != nil {
-		fetch = fl.fetch.id
-	}
-	ct.c.opt.Log.Debug("a read waits", "request", number, "block", fl.index, "fetch", fetch)
 }

@@ -8,6 +8,19 @@ import (
 	"github.com/mlflowfs/mlflowfs/cache/disk"
 )
 
+// home keeps the files of contents: a directory of the cache, or the file that a
+// download makes.
+type home interface {
+	Find(key disk.Key) (*disk.File, error) // nil where there is nothing of it
+	Create(key disk.Key, validator string) (*disk.File, error)
+	Takes() bool // now
+}
+
+var (
+	_ home = (*disk.Dir)(nil)
+	_ home = (*disk.Part)(nil)
+)
+
 // blockStore is what is resident of a content: blocks in memory, and those of
 // its file on disk. Guarded by Cache.mu, but for opening.
 type blockStore struct {
@@ -18,7 +31,7 @@ type blockStore struct {
 	file     *disk.File       // nil: none
 	open     bool             // file is open; it is closed while nobody has the content open
 	attached bool             // file was looked for since somebody has the content open
-	refused  bool             // the disk takes no more of it
+	refused  error            // why the home takes no more of it
 	known    bool             // something was read of the content: the kernel may have it
 	damaged  bool             // which was said
 }
@@ -40,31 +53,42 @@ func (ct *content) inMemory(i int64) *block {
 	return ct.store.writing[i]
 }
 
-// away tells whether block i is neither in memory nor on disk. c.mu is held.
-func (ct *content) away(i int64) bool {
+// resident tells whether block i is in memory or on disk. c.mu is held.
+func (ct *content) resident(i int64) bool {
 	there, _ := ct.onDisk(i)
-	return !there && !ct.c.blocks.has(blockKey{ct, i}) && ct.store.writing[i] == nil
+	return there || ct.c.blocks.has(blockKey{ct, i}) || ct.store.writing[i] != nil
+}
+
+// dropBlocks forgets what is in memory of the content. c.mu is held.
+func (ct *content) dropBlocks() {
+	if ct.store.blocks == 0 {
+		return
+	}
+	for _, k := range ct.c.blocks.keys() { // memory bounds them, and nothing the content's blocks
+		if k.of == ct {
+			ct.c.blocks.remove(k)
+		}
+	}
 }
 
 // kept tells whether the disk takes what comes: more than memory holds may then
 // be fetched before it is read. c.mu is held.
 func (ct *content) kept() bool {
-	d := ct.c.opt.Disk
-	return d != nil && ct.keep && !ct.store.refused && d.Takes()
+	return ct.home != nil && ct.life.keep && ct.store.refused == nil && ct.home.Takes()
 }
 
 // attach opens what the disk has of the content. False says that this is of
 // another content than what is known of this one in memory, or that this one is
 // out of the cache: the caller lets go of it, and begins anew.
 func (ct *content) attach() bool {
-	if !ct.keep || ct.key.Size == 0 {
+	if !ct.life.keep || ct.key.Size == 0 {
 		return true
 	}
 	s := &ct.store
 	s.opening.Lock()
 	defer s.opening.Unlock()
 	ct.c.mu.Lock()
-	old, open, gone, in := s.file, s.open, ct.gone, s.attached
+	old, open, gone, in := s.file, s.open, ct.life.state == dead, s.attached
 	ct.c.mu.Unlock()
 	if gone || in {
 		return !gone
@@ -76,8 +100,8 @@ func (ct *content) attach() bool {
 		return true
 	}
 	var f *disk.File
-	if d := ct.c.opt.Disk; d != nil {
-		f, _ = d.Find(disk.Key(ct.key)) // what can't be opened is as if it were not there
+	if ct.home != nil {
+		f, _ = ct.home.Find(disk.Key(ct.key)) // what can't be opened is as if it were not there
 	}
 	if f != nil {
 		f.CarryOver(old)
@@ -86,7 +110,7 @@ func (ct *content) attach() bool {
 	same := ct.meets(f)
 	close := f
 	if same {
-		s.refused, s.attached = false, true
+		s.refused, s.attached = nil, true
 		if close = nil; s.open {
 			close = s.file
 		}
@@ -110,7 +134,7 @@ func (ct *content) attach() bool {
 func (ct *content) meets(f *disk.File) bool {
 	s := &ct.store
 	switch {
-	case !s.known && ct.fetches == 0 && ct.stream == nil:
+	case !s.known && ct.fetch.running == 0 && !ct.fetch.stream:
 		return true // nothing was read yet, nor is on its way
 	case f != nil && s.file != nil && f.Nonce() == s.file.Nonce():
 		return true
@@ -135,7 +159,7 @@ func (ct *content) verify(f *disk.File, i int64) (*block, error) {
 	}
 	ct.c.mu.Lock()
 	defer ct.c.mu.Unlock()
-	if !ct.gone {
+	if ct.life.state != dead {
 		ct.c.add(ct, i, b)
 	}
 	return b, nil
@@ -210,15 +234,14 @@ func (ct *content) write(l *landed, must bool) <-chan error {
 	for k, b := range run.blocks {
 		data[k] = b.data
 	}
-	ct.c.running.Add(1)
+	ct.c.mu.Lock()
+	ct.begin()
+	ct.c.mu.Unlock()
 	file.Write(disk.Run{
 		First: run.first, Data: data, Sums: run.sums, Force: must,
-		Released: func() {
-			ct.release(run)
-			go ct.settle() // it may wait for the disk, whose operation this is
-		},
+		Released: func() { ct.release(run) },
 		Written: func(err error) {
-			defer ct.c.running.Done()
+			defer func() { go ct.end() }() // it may wait for this file
 			if err != nil && file.Kept() {
 				ct.without(err)
 				if must {
@@ -248,9 +271,9 @@ func (ct *content) release(run landed) {
 func (ct *content) without(err error) {
 	ct.c.mu.Lock()
 	defer ct.c.mu.Unlock()
-	ct.plan.filling = false
-	if !errors.Is(err, fs.ErrClosed) && ct.c.opt.Disk.Takes() {
-		ct.store.refused = true
+	ct.ahead.whole.filling = false
+	if !errors.Is(err, fs.ErrClosed) && ct.home.Takes() {
+		ct.store.refused = err
 	}
 }
 
@@ -262,7 +285,7 @@ func (ct *content) fileToWrite() *disk.File {
 	defer s.opening.Unlock()
 	ct.c.mu.Lock()
 	f, validator := s.file, ct.validator
-	open, none := s.open, ct.gone || !ct.kept()
+	open, none := s.open, ct.life.state == dead || !ct.kept()
 	ct.c.mu.Unlock()
 	if open && (!none || !f.Kept()) {
 		return f
@@ -273,8 +296,8 @@ func (ct *content) fileToWrite() *disk.File {
 	if validator == ct.key.Version {
 		validator = "" // it is in the name
 	}
-	f, err := ct.c.opt.Disk.Create(disk.Key(ct.key), validator)
-	if err == nil && f.Bytes() > 0 && validator == "" && ct.key.Version == "" {
+	f, err := ct.home.Create(disk.Key(ct.key), validator)
+	if err == nil && f.Kept() && f.Bytes() > 0 && validator == "" && ct.key.Version == "" {
 		// Another process has just kept it, and nothing tells whether it is the same.
 		f.Close()
 		err = disk.ErrGone

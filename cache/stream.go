@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"time"
 
 	"github.com/mlflowfs/mlflowfs/cache/disk"
 	"github.com/mlflowfs/mlflowfs/cache/limit"
@@ -16,100 +15,105 @@ import (
 // and whoever waits for a block waits until the stream has passed it.
 func (f *fetch) whole(body *Body, permit *limit.Permit) error {
 	ct := f.ct
-	ctx, cancel := context.WithCancel(context.Background())
 	ct.c.mu.Lock()
-	if ct.stream != nil || ct.gone { // an origin that honoured ranges so far may send two bodies at once
-		ct.c.mu.Unlock()
-		cancel()
-		body.Close()
-		permit.Release()
+	first := !ct.fetch.stream && ct.life.state != dead // an origin that honoured ranges so far may send two bodies at once
+	if first {
+		ct.fetch.stream = true
+		ct.begin()
+	}
+	ct.c.mu.Unlock()
+	s := &stream{ct, body, permit}
+	if !first {
+		s.close()
 		f.streamed()
 		return nil
 	}
-	ct.stream = cancel
-	ct.c.mu.Unlock()
 	if ct.key.Size > inMemory {
 		if err := ct.ensureFile(); err != nil {
-			body.Close()
-			permit.Release()
-			ct.streamEnds(cancel, err)
+			s.close()
+			s.ended(err)
 			return fmt.Errorf("an artifact that comes as one stream needs a temporary file: %w", err)
 		}
 	}
 	f.streamed()
-	ct.c.running.Add(1)
-	go func() {
-		defer ct.c.running.Done()
-		err := guard(func() error { return ct.pour(ctx, body, permit) })
-		ct.streamEnds(cancel, err)
-		ct.settle()
-	}()
+	go func() { s.ended(guard(s.pour)) }()
 	return nil
 }
 
 // streamed hands the blocks of the fetch over to the stream.
 func (f *fetch) streamed() {
-	f.ct.c.mu.Lock()
-	defer f.ct.c.mu.Unlock()
-	for _, fl := range f.mine {
-		if f.ct.flights[fl.index] != fl {
+	ct := f.ct
+	ct.c.mu.Lock()
+	defer ct.c.mu.Unlock()
+	for _, p := range f.mine {
+		if ct.fetch.pending[p.index] != p {
 			continue
 		}
-		if fl.fetch = nil; f.ct.stream == nil || !f.ct.away(fl.index) {
-			f.ct.land(fl.index, nil, errElsewhere)
+		if p.fetch = nil; !ct.fetch.stream || ct.resident(p.index) {
+			ct.complete(p.index, nil, errElsewhere)
 		}
 	}
 	f.mine = nil
 }
 
-// streamEnds says that no stream brings blocks any more.
-func (ct *content) streamEnds(cancel context.CancelFunc, err error) {
-	cancel()
+// stream is one whole body after the other, until all of the content has come.
+type stream struct {
+	ct     *content
+	body   *Body
+	permit *limit.Permit
+}
+
+func (s *stream) close() {
+	s.body.Close()
+	s.permit.Release()
+}
+
+// ended says that no stream brings blocks any more.
+func (s *stream) ended(err error) {
+	ct := s.ct
+	defer ct.end()
 	if errors.Is(err, ErrChanged) {
 		ct.changed(err)
 	}
 	ct.c.mu.Lock()
 	defer ct.c.mu.Unlock()
-	ct.stream = nil
+	ct.fetch.stream = false
 	if err == nil {
 		err = errElsewhere
 	}
-	for i, fl := range ct.flights {
-		if fl.fetch == nil {
-			ct.land(i, nil, err)
+	for i, p := range ct.fetch.pending {
+		if p.fetch == nil {
+			ct.complete(i, nil, err)
 		}
 	}
 }
 
 // pour fills the content from the body, and from what other bodies bring where
 // it breaks off: what came already is compared.
-func (ct *content) pour(ctx context.Context, body *Body, permit *limit.Permit) error {
-	defer func() { permit.Release() }()
-	validator := body.Validator
-	for try := 0; ; {
+func (s *stream) pour() error {
+	defer func() { s.permit.Release() }()
+	ct := s.ct
+	validator := s.body.Validator
+	for r := (retry{}); ; {
 		before := ct.streamed()
-		err := ct.pourOne(ctx, body)
-		body.Close()
-		permit.Release()
+		err := s.pourOne()
+		s.close()
 		if err == nil {
 			return nil
 		}
-		if ct.streamed() > before {
-			try = 0
-		}
-		if try++; ctx.Err() != nil || permanent(err) || try >= maxTries {
+		ctx := ct.life.ctx
+		if !r.again(ctx, err, ct.streamed() > before) {
 			return err
 		}
-		time.Sleep(backoff(try))
-		permit = ct.c.limit.Ask(ct.origin(), limit.Waited)
-		if err := permit.Wait(ctx); err != nil {
+		s.permit = ct.c.limit.Ask(ct.origin(), limit.Waited)
+		if err := s.permit.Wait(ctx); err != nil {
 			return err
 		}
-		if body, err = ct.ask(ctx, wholeBody, 0, ct.key.Size, validator); err != nil {
+		if s.body, err = ct.ask(wholeBody, 0, ct.key.Size, validator); err != nil {
 			return err
 		}
-		if err := ct.check(body); err != nil {
-			body.Close()
+		if err := ct.check(s.body); err != nil {
+			s.body.Close()
 			return err
 		}
 	}
@@ -117,8 +121,9 @@ func (ct *content) pour(ctx context.Context, body *Body, permit *limit.Permit) e
 
 // pourOne takes what one body brings. The last block is given out when the
 // body has ended where it should.
-func (ct *content) pourOne(ctx context.Context, body *Body) error {
-	stop := context.AfterFunc(ctx, func() { body.Close() })
+func (s *stream) pourOne() error {
+	ct, body := s.ct, s.body
+	stop := context.AfterFunc(ct.life.ctx, func() { body.Close() })
 	defer stop()
 	var come landed
 	written := make(chan error, 1)
@@ -166,18 +171,19 @@ func (ct *content) pourBlock(body io.Reader, i int64, b *block, sum uint32, come
 	}
 	ct.c.mu.Lock()
 	defer ct.c.mu.Unlock()
-	if i < int64(len(ct.sums)) {
-		if ct.sums[i] != sum {
+	sums := &ct.fetch.sums
+	if i < int64(len(*sums)) {
+		if (*sums)[i] != sum {
 			return false, errDiffers
 		}
-		if !ct.away(i) {
+		if ct.resident(i) {
 			return false, nil
 		}
 	} else {
-		ct.sums = append(ct.sums, sum)
+		*sums = append(*sums, sum)
 	}
 	come.add(ct, i, b, sum)
-	ct.land(i, b, nil)
+	ct.complete(i, b, nil)
 	return true, nil
 }
 
@@ -185,20 +191,5 @@ func (ct *content) pourBlock(body io.Reader, i int64, b *block, sum uint32, come
 func (ct *content) streamed() int {
 	ct.c.mu.Lock()
 	defer ct.c.mu.Unlock()
-	return len(ct.sums)
-}
-
-// errDiffers says that what has come again is not what came before.
-var errDiffers = fmt.Errorf("%w: a second answer differs from the first", ErrChanged)
-
-// atEnd holds a whole body against the promise that it ends here.
-func atEnd(body io.Reader) error {
-	var one [1]byte
-	switch n, err := io.ReadFull(body, one[:]); {
-	case n > 0:
-		return fmt.Errorf("%w: it is longer than it was listed", ErrChanged)
-	case err != io.EOF:
-		return &brokenBody{err}
-	}
-	return nil
+	return len(ct.fetch.sums)
 }

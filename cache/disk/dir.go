@@ -164,9 +164,11 @@ func (d *Dir) Bound() int64 { return d.opt.Bound }
 func (d *Dir) Used() int64 { return max(d.used.Load(), 0) }
 
 // name is what the content of key is called.
-func (d *Dir) name(key Key) Name {
+func (d *Dir) name(key Key) Name { return nameOfKey(d.opt.Scope, key) }
+
+func nameOfKey(scope string, key Key) Name {
 	h := sha256.New()
-	for _, s := range []string{d.opt.Scope, key.Location, fmt.Sprint(key.Size), key.Version} {
+	for _, s := range []string{scope, key.Location, fmt.Sprint(key.Size), key.Version} {
 		fmt.Fprintf(h, "%d:%s", len(s), s)
 	}
 	return Name(h.Sum(nil))

@@ -40,6 +40,7 @@ type writer struct {
 	queue   []Run
 	queued  int64         // bytes in queue
 	drained chan struct{} // closed when queue was taken
+	failed  error         // what could not be written first
 }
 
 const (
@@ -80,6 +81,13 @@ func (f *File) Write(r Run) {
 		go f.write()
 	}
 	f.mu.Unlock()
+}
+
+// Failed is the first error of a write.
+func (f *File) Failed() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.writer.failed
 }
 
 // write writes what is queued until there is nothing.
@@ -138,16 +146,19 @@ func (f *File) writeOne(runs []Run, bytes int64) {
 	if err == errResting || err == ErrNoRoom {
 		release()
 	}
-	if err == nil {
-		f.mu.Lock()
-		for _, r := range runs {
-			for k, sum := range r.Sums {
+	f.mu.Lock()
+	if err != nil && f.writer.failed == nil {
+		f.writer.failed = err
+	}
+	for _, r := range runs {
+		for k, sum := range r.Sums {
+			if err == nil {
 				f.blocks.add(r.First+int64(k), sum)
 				f.blocks.verified(r.First + int64(k))
 			}
 		}
-		f.mu.Unlock()
 	}
+	f.mu.Unlock()
 	for _, r := range runs {
 		r.Written(err)
 	}

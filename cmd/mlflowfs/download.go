@@ -82,7 +82,7 @@ func download(ctx context.Context, s *stores, found resolve.Found, dst string, p
 		}
 	}
 	d := &downloads{s: s, root: root, lists: make(chan struct{}, parallelLists), files: make(chan struct{}, parallelFiles), progress: p}
-	d.one = cache.Downloader{Root: root, Parallel: parallelInOne, Limit: limit.New(parallelGets, parallelGets), Progress: p.add}
+	d.one = &cache.Downloader{Root: root, Parallel: parallelInOne, Limit: limit.New(parallelGets, parallelGets), Progress: p.add}
 	var gctx context.Context
 	d.g, gctx = errgroup.WithContext(ctx)
 	p.start()
@@ -128,7 +128,7 @@ type downloads struct {
 	root         *os.Root
 	g            *errgroup.Group
 	lists, files chan struct{}
-	one          cache.Downloader
+	one          *cache.Downloader
 	progress     *progress
 
 	mu     sync.Mutex // guards failed

@@ -72,7 +72,7 @@ func TestFillBeginsWithHeadAndTail(t *testing.T) {
 	})
 }
 
-// TestReadsInManyPlacesFill fails when a file that is read in many places is
+// TestReadsInManyPlacesFill fails when a file that is read in many distinctRegions is
 // fetched a block at a time for each of them; or is fetched whole where that is
 // not wanted, or where nothing would keep it.
 func TestReadsInManyPlacesFill(t *testing.T) {
@@ -92,11 +92,11 @@ func TestReadsInManyPlacesFill(t *testing.T) {
 			bubble(t, func(t *testing.T) {
 				cache, f, r := planned(t, c.newCache, c.opt)
 				got := during(cache, func() {
-					for i := range int64(places) {
+					for i := range int64(distinctRegions) {
 						readAt(t, f, (20-4*i)*mib, 10)
 					}
 				})
-				want := int64(places * BlockSize)
+				want := int64(distinctRegions * BlockSize)
 				if c.fills {
 					want = planSize
 				}
@@ -152,7 +152,7 @@ func TestBackwardsReadsFill(t *testing.T) {
 func jumps(f *File) int {
 	f.ct.c.mu.Lock()
 	defer f.ct.c.mu.Unlock()
-	return f.ct.plan.jumps
+	return f.ct.ahead.whole.jumps
 }
 
 // TestSeekWithinTheWindowCostsNothing fails when a reader in order has nothing
