@@ -80,21 +80,21 @@ func (m *Memo[K, V]) Get(ctx context.Context, key K, load func(context.Context) 
 	}
 }
 
-// doubtful is how long a value is believed that was loaded in doubt.
-const doubtful = 2 * time.Second
+// staleLifetime is how long a value is believed that was loaded in doubt.
+const staleLifetime = 2 * time.Second
 
-type doubtKey struct{}
+type staleKey struct{}
 
-// Doubt tells the Memo whose load has ctx that the value it gets may be out of
+// MarkStale tells the Memo whose load has ctx that the value it gets may be out of
 // date, and is to be loaded anew before long.
-func Doubt(ctx context.Context) {
-	if d, ok := ctx.Value(doubtKey{}).(*atomic.Bool); ok {
+func MarkStale(ctx context.Context) {
+	if d, ok := ctx.Value(staleKey{}).(*atomic.Bool); ok {
 		d.Store(true)
 	}
 }
 
 func (m *Memo[K, V]) load(ctx context.Context, key K, l *memoLoad[V], load func(context.Context) (V, error)) {
-	ctx = context.WithValue(ctx, doubtKey{}, new(atomic.Bool))
+	ctx = context.WithValue(ctx, staleKey{}, new(atomic.Bool))
 	l.err = guard(func() (err error) {
 		l.v, err = load(ctx)
 		return err
@@ -120,8 +120,8 @@ func (m *Memo[K, V]) PutAs(ctx context.Context, key K, v V) {
 // believed is how long a value is that was loaded with ctx.
 func (m *Memo[K, V]) believed(ctx context.Context, v V) time.Duration {
 	d := m.lifetime(v)
-	if doubt, ok := ctx.Value(doubtKey{}).(*atomic.Bool); ok && doubt.Load() {
-		d = min(d, doubtful)
+	if doubt, ok := ctx.Value(staleKey{}).(*atomic.Bool); ok && doubt.Load() {
+		d = min(d, staleLifetime)
 	}
 	return d
 }

@@ -132,7 +132,7 @@ func TestMemoReloadsDoubtedValues(t *testing.T) {
 		get := func(doubt bool) int {
 			v, _ := m.Get(t.Context(), "k", func(ctx context.Context) (int, error) {
 				if doubt {
-					Doubt(ctx)
+					MarkStale(ctx)
 				}
 				loads++
 				return loads, nil
@@ -144,7 +144,7 @@ func TestMemoReloadsDoubtedValues(t *testing.T) {
 				t.Error("a doubted value is not believed at all")
 			}
 		}
-		time.Sleep(doubtful + time.Millisecond) // of the bubble's clock
+		time.Sleep(staleLifetime + time.Millisecond) // of the bubble's clock
 		if get(false) != 2 {
 			t.Error("a doubted value is believed for long")
 		}

@@ -132,10 +132,10 @@ type listed struct {
 
 // tree asks a store for a directory, or gives what it said last.
 func (r *Resolver) tree(ctx context.Context, l Layer) (artifact.Tree, error) {
-	if _, here := artifact.Chosen(l.Store).(artifact.Opener); here || r.opt.Shelf == nil {
+	if _, here := artifact.Chosen(l.Store).(artifact.Opener); here || r.opt.Answers == nil {
 		return l.Store.List(ctx, l.Dir)
 	}
-	said, err := cache.Recall(ctx, r.opt.Shelf, server(l.Store), dirKey(l.Store, l.Dir), func(ctx context.Context) (listed, error) {
+	said, err := cache.StaleIfError(ctx, r.opt.Answers, server(l.Store), dirKey(l.Store, l.Dir), func(ctx context.Context) (listed, error) {
 		tree, err := l.Store.List(ctx, l.Dir)
 		return listed{tree, artifact.Via(l.Store)}, err
 	}, mlflow.Said)
@@ -145,9 +145,9 @@ func (r *Resolver) tree(ctx context.Context, l Layer) (artifact.Tree, error) {
 			if dir = path.Dir(dir); dir == "." {
 				dir = ""
 			}
-			above, ok := cache.Recalled[listed](r.opt.Shelf, server(l.Store), dirKey(l.Store, dir))
+			above, ok := cache.LastAnswer[listed](r.opt.Answers, server(l.Store), dirKey(l.Store, dir))
 			if entries, has := above.Tree[l.Dir]; ok && has {
-				cache.Doubt(ctx)
+				cache.MarkStale(ctx)
 				said, err = listed{artifact.Tree{l.Dir: entries}, above.Via}, nil
 			}
 		}

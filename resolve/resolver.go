@@ -40,9 +40,9 @@ type Options struct {
 	// silent; 0: as long as each of them may.
 	Silence time.Duration
 
-	// Shelf keeps what directories hold for the time in which their servers
+	// Answers keeps what directories hold for the time in which their servers
 	// can't be asked; nil: nothing does.
-	Shelf *cache.Shelf
+	Answers *cache.Answers
 
 	Log *slog.Logger
 }

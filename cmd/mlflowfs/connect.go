@@ -33,8 +33,8 @@ type connection struct {
 	// Of a daemon:
 	timeout time.Duration // 0: MLFLOW_HTTP_REQUEST_TIMEOUT, or its default
 	offline bool
-	logFile string       // empty: standard error
-	shelf   *cache.Shelf // nil: no answer is kept
+	logFile string         // empty: standard error
+	answers *cache.Answers // nil: no answer is kept
 }
 
 func (c *connection) bind(set *settings, logLevel string) {
@@ -188,17 +188,17 @@ func (c *connection) open(ttl time.Duration, needed, noLocal bool, log *slog.Log
 		if client != nil {
 			s.clients = append(s.clients, client)
 		}
-		if client != nil && c.shelf != nil {
-			s.registry = mlflow.Keep(s.registry, c.shelf, c.registryURI)
+		if client != nil && c.answers != nil {
+			s.registry = mlflow.WithLastAnswers(s.registry, c.answers, c.registryURI)
 		}
 	}
-	if s.client != nil && c.shelf != nil {
-		s.tracking = mlflow.Keep(s.tracking, c.shelf, c.trackingURI)
+	if s.client != nil && c.answers != nil {
+		s.tracking = mlflow.WithLastAnswers(s.tracking, c.answers, c.trackingURI)
 	}
 	s.Resolver = resolve.New(resolve.Options{
 		Tracking: s.tracking, Registry: s.registry, Client: s.client, Web: web,
 		Buckets: buckets(set, env), Access: artifact.Access(c.access),
-		TTL: ttl, NoLocal: noLocal && s.client != nil, Silence: c.timeout, Shelf: c.shelf, Log: log,
+		TTL: ttl, NoLocal: noLocal && s.client != nil, Silence: c.timeout, Answers: c.answers, Log: log,
 	})
 	return s, nil
 }

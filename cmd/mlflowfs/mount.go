@@ -175,7 +175,8 @@ func (f *mountFlags) open(log *slog.Logger) (*daemon, error) {
 	if err != nil {
 		return nil, err
 	}
-	f.shelf = cache.NewShelf(disk, cache.ShelfOptions{Stale: f.stale, Offline: f.offline, Log: log})
+	asker := mlflow.Asker(f.trackingURI, f.env) + mlflow.Asker(f.registryURI, f.env)
+	f.answers = cache.NewAnswers(disk, cache.AnswersOptions{Scope: asker, Stale: f.stale, Offline: f.offline, Log: log})
 	s, err := f.connection.open(f.ttl, true, f.allowOther, log)
 	if err != nil {
 		return nil, err

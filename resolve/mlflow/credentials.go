@@ -3,6 +3,8 @@ package mlflow
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -71,6 +73,43 @@ func readCredentials(u *url.URL, env Env) (credentials, error) {
 		c.password, _ = u.User.Password()
 	}
 	return c, nil
+}
+
+// Asker tells apart what the server at uri may answer to two users: it names
+// the workspace and the user, and nothing that is secret. Of a token it tells the
+// subject, where the token is a JWT (RFC 7519, section 4.1.2): the same user's next
+// token is no other user's.
+func Asker(uri string, env Env) string {
+	u, err := url.Parse(uri)
+	if err != nil {
+		u = &url.URL{}
+	}
+	c, err := readCredentials(u, env)
+	user := c.user
+	switch {
+	case err != nil: // it can't be asked, either
+	case c.user != "" && c.password != "":
+	case c.token != "":
+		user = "token " + subject(c.token)
+	}
+	return fmt.Sprintf("%q %q", env("MLFLOW_WORKSPACE"), user)
+}
+
+// subject is whom a JWT is of; empty where the token is none.
+func subject(token string) string {
+	parts := strings.Split(token, ".")
+	if len(parts) != 3 {
+		return ""
+	}
+	b, err := base64.RawURLEncoding.DecodeString(parts[1])
+	var claims struct {
+		Issuer  string `json:"iss"`
+		Subject string `json:"sub"`
+	}
+	if err != nil || json.Unmarshal(b, &claims) != nil {
+		return ""
+	}
+	return claims.Issuer + " " + claims.Subject
 }
 
 // renewable are credentials that are read anew when their files have changed.

@@ -14,22 +14,24 @@ import (
 	"github.com/mlflowfs/mlflowfs/cache/disk"
 )
 
-// Shelf keeps the last answer to each question, such as what a directory
+// Answers keeps the last answer to each question, such as what a directory
 // holds, for the time in which the server that knows can't be asked. With a
-// Disk it keeps them from one process to the next. See [Recall].
-type Shelf struct {
-	opt  ShelfOptions
+// Dir it keeps them from one process to the next. See [StaleIfError].
+type Answers struct {
+	opt  AnswersOptions
 	disk *disk.Dir // keeps the answers from one process to the next; nil: nothing does
 
-	mu      sync.Mutex // guards what follows; no other lock is taken under it
-	recent  *costed[disk.Name, answer]
-	lines   map[string]*line
-	pending map[disk.Name][]byte // on their way to the disk; nil to be removed
-	writing bool
+	mu       sync.Mutex // guards what follows; no other lock is taken under it
+	recent   *costed[disk.Name, answer]
+	breakers *costed[string, *breaker] // by server
+	pending  map[disk.Name][]byte      // on their way to the disk; nil to be removed
+	waiting  int                       // bytes in pending
+	writing  bool
 }
 
-// ShelfOptions say what a Shelf may give.
-type ShelfOptions struct {
+// AnswersOptions say which answers an Answers may give.
+type AnswersOptions struct {
+	Scope    string        // tells apart what a question may mean in two processes: the workspace, and who asks
 	Stale    time.Duration // how old an answer may be that is given for want of a newer one
 	Offline  bool          // nothing is asked that has been answered, and an answer of any age is given
 	Patience time.Duration // how long a question waits before an old answer is given (900 ms)
@@ -42,52 +44,46 @@ type answer struct {
 	at   time.Time
 }
 
-// line is what leads to one server.
-type line struct {
-	since  time.Time // since when it is down; zero: it is not
-	asked  time.Time // when it was last asked whether it is back
-	asking int
-}
-
 const (
-	maxRecent    = 8 << 20 // bytes of answers in memory
-	askAgain     = 2 * time.Second
-	maxAsking    = 4
+	maxBreakers  = 1000
+	maxRecent    = 8 << 20     // bytes of answers in memory
 	refreshEvery = time.Minute // an answer that is the same is dated anew so often
 )
 
-// NewShelf makes a shelf in d, which may be nil.
-func NewShelf(d *disk.Dir, opt ShelfOptions) *Shelf {
+// NewAnswers makes an Answers on d, which may be nil.
+func NewAnswers(d *disk.Dir, opt AnswersOptions) *Answers {
 	if opt.Patience <= 0 {
 		opt.Patience = 900 * time.Millisecond
 	}
 	if opt.Log == nil {
 		opt.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Shelf{opt: opt, disk: d, lines: map[string]*line{}, pending: map[disk.Name][]byte{}}
+	s := &Answers{opt: opt, disk: d, pending: map[disk.Name][]byte{}}
+	s.breakers = newCosted[string, *breaker](maxBreakers, nil)
 	s.recent = newCosted[disk.Name, answer](maxRecent, nil)
 	return s
 }
 
-// Recall asks a question of the server that line names, and gives its answer.
+// StaleIfError asks a question of a server, and gives its answer.
 // Where the server can't be asked, it gives the last answer that there was to
 // the question, if it is not too old: at once while the server is known to be down,
 // else when no answer has come for a while; the question goes on then, and its
 // answer is kept for the next time. A Memo that loads by it is told (see
-// [Doubt]).
+// [MarkStale]).
 //
-// said tells whether an error of ask is the server's word; it then takes the
-// place of the last answer. T goes through JSON. A nil Shelf only asks.
-func Recall[T any](ctx context.Context, s *Shelf, line, question string, ask func(context.Context) (T, error), said func(error) bool) (T, error) {
+// isAnswer tells whether an error of ask is the server's word; it then takes the
+// place of the last answer. T goes through JSON. A nil Answers only asks.
+func StaleIfError[T any](ctx context.Context, s *Answers, server, question string, ask func(context.Context) (T, error), isAnswer func(error) bool) (T, error) {
 	if s == nil {
 		return ask(ctx)
 	}
-	key := disk.Question(line, question)
+	key := s.key(server, question)
+	b := s.breaker(server)
 	patience := s.opt.Patience
-	if down := s.isDown(line); down || s.opt.Offline {
-		old, ok := recalled[T](s, key)
-		if ok && (s.opt.Offline || !s.mayAsk(line)) {
-			Doubt(ctx)
+	if b.open() || s.opt.Offline {
+		old, ok := lastAnswer[T](s, key)
+		if ok && (s.opt.Offline || !b.mayAsk()) {
+			MarkStale(ctx)
 			return old, nil
 		}
 		patience = 0
@@ -103,8 +99,8 @@ func Recall[T any](ctx context.Context, s *Shelf, line, question string, ask fun
 			r.v, err = ask(context.WithoutCancel(ctx))
 			return err
 		})
-		answered := r.err == nil || said(r.err)
-		s.asked(line, answered, r.err)
+		answered := r.err == nil || isAnswer(r.err)
+		b.asked(answered, r.err)
 		switch {
 		case r.err == nil:
 			s.keep(key, r.v)
@@ -118,19 +114,19 @@ func Recall[T any](ctx context.Context, s *Shelf, line, question string, ask fun
 	for {
 		select {
 		case r := <-done:
-			if r.err != nil && !said(r.err) {
-				if old, ok := recalled[T](s, key); ok {
-					Doubt(ctx)
+			if r.err != nil && !isAnswer(r.err) {
+				if old, ok := lastAnswer[T](s, key); ok {
+					MarkStale(ctx)
 					return old, nil
 				}
 			}
 			return r.v, r.err
 		case <-late.C:
-			if old, ok := recalled[T](s, key); ok {
+			if old, ok := lastAnswer[T](s, key); ok {
 				if patience > 0 { // else it is known to be gone, and may be back by now
-					s.goneSilent(line)
+					b.silent()
 				}
-				Doubt(ctx)
+				MarkStale(ctx)
 				return old, nil
 			} // else there is nothing to do but wait
 		case <-ctx.Done():
@@ -140,14 +136,33 @@ func Recall[T any](ctx context.Context, s *Shelf, line, question string, ask fun
 	}
 }
 
-// Recalled gives the last answer to key without asking, if there is one that
+// LastAnswer gives the last answer to a question without asking, if there is one that
 // is not too old.
-func Recalled[T any](s *Shelf, line, key string) (T, bool) {
-	return recalled[T](s, disk.Question(line, key))
+func LastAnswer[T any](s *Answers, server, question string) (T, bool) {
+	return lastAnswer[T](s, s.key(server, question))
 }
 
-// recalled gives the last answer to key that is not too old.
-func recalled[T any](s *Shelf, key disk.Name) (v T, ok bool) {
+func (s *Answers) key(server, question string) disk.Name {
+	return disk.Question(s.opt.Scope+"\x00"+server, question)
+}
+
+// breaker is that of a server.
+func (s *Answers) breaker(server string) *breaker {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	b, ok := s.breakers.get(server)
+	if !ok {
+		b = &breaker{log: s.opt.Log.With("server", server)}
+		if s.opt.Offline {
+			b.log = slog.New(slog.DiscardHandler) // nobody is asked
+		}
+		s.breakers.add(server, b, 1)
+	}
+	return b
+}
+
+// lastAnswer gives the last answer to key that is not too old.
+func lastAnswer[T any](s *Answers, key disk.Name) (v T, ok bool) {
 	a, ok := s.get(key)
 	if !ok || (!s.opt.Offline && time.Since(a.at) > s.opt.Stale) {
 		return v, false
@@ -156,7 +171,7 @@ func recalled[T any](s *Shelf, key disk.Name) (v T, ok bool) {
 }
 
 // get gives the last answer to key, in memory or on disk.
-func (s *Shelf) get(key disk.Name) (answer, bool) {
+func (s *Answers) get(key disk.Name) (answer, bool) {
 	s.mu.Lock()
 	a, ok := s.recent.get(key)
 	removed := false
@@ -179,7 +194,7 @@ func (s *Shelf) get(key disk.Name) (answer, bool) {
 }
 
 // remember puts an answer into memory. s.mu is held.
-func (s *Shelf) remember(key disk.Name, a answer) {
+func (s *Answers) remember(key disk.Name, a answer) {
 	if len(a.body) > maxRecent/8 {
 		s.recent.remove(key)
 		return
@@ -187,7 +202,7 @@ func (s *Shelf) remember(key disk.Name, a answer) {
 	s.recent.add(key, a, int64(len(a.body)))
 }
 
-func (s *Shelf) keep(key disk.Name, v any) {
+func (s *Answers) keep(key disk.Name, v any) {
 	if b, err := json.Marshal(v); err == nil && len(b) <= disk.MaxAnswer {
 		s.put(key, b)
 	}
@@ -204,7 +219,7 @@ func mayHoldSecret(body []byte) bool {
 }
 
 // put takes body as the last answer to key; nil says that there is none.
-func (s *Shelf) put(key disk.Name, body []byte) {
+func (s *Answers) put(key disk.Name, body []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if body == nil {
@@ -222,6 +237,10 @@ func (s *Shelf) put(key disk.Name, body []byte) {
 	if s.disk == nil {
 		return
 	}
+	if s.waiting += len(body) - len(s.pending[key]); s.waiting > maxRecent { // the disk is slow
+		s.waiting -= len(body)
+		body = nil
+	}
 	s.pending[key] = body
 	if !s.writing {
 		s.writing = true
@@ -230,7 +249,7 @@ func (s *Shelf) put(key disk.Name, body []byte) {
 }
 
 // write brings what is pending to the disk. What can't be written is not kept.
-func (s *Shelf) write() {
+func (s *Answers) write() {
 	for {
 		s.mu.Lock()
 		var key disk.Name
@@ -248,70 +267,8 @@ func (s *Shelf) write() {
 		s.mu.Lock()
 		if b, ok := s.pending[key]; ok && (len(b) == 0) == (len(body) == 0) && (len(b) == 0 || &b[0] == &body[0]) {
 			delete(s.pending, key) // else there is a newer one
+			s.waiting -= len(b)
 		}
 		s.mu.Unlock()
-	}
-}
-
-func (s *Shelf) line(name string) *line {
-	l := s.lines[name]
-	if l == nil {
-		l = &line{}
-		s.lines[name] = l
-	}
-	return l
-}
-
-func (s *Shelf) isDown(name string) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return !s.line(name).since.IsZero()
-}
-
-// mayAsk tells whether a server that is down may be asked now.
-func (s *Shelf) mayAsk(name string) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	l := s.line(name)
-	if time.Since(l.asked) < askAgain || l.asking >= maxAsking {
-		return false
-	}
-	l.asked = time.Now()
-	l.asking++
-	return true
-}
-
-// asked notes how a question to a server ended.
-func (s *Shelf) asked(name string, answered bool, err error) {
-	s.mu.Lock()
-	l := s.line(name)
-	was := l.since
-	l.asking = max(l.asking-1, 0)
-	if answered {
-		l.since = time.Time{}
-	} else if was.IsZero() {
-		l.since = time.Now()
-	}
-	s.mu.Unlock()
-	switch {
-	case s.opt.Offline: // nobody was asked
-	case answered && !was.IsZero():
-		s.opt.Log.Info("a server answers again", "server", name, "after", time.Since(was).Round(time.Second))
-	case !answered && was.IsZero():
-		s.opt.Log.Warn("a server can't be asked; what it said last is shown where it is known", "server", name, "err", err)
-	}
-}
-
-// goneSilent notes that a server has not answered for a while.
-func (s *Shelf) goneSilent(name string) {
-	s.mu.Lock()
-	l := s.line(name)
-	first := l.since.IsZero()
-	if first {
-		l.since, l.asked = time.Now(), time.Now()
-	}
-	s.mu.Unlock()
-	if first {
-		s.opt.Log.Warn("a server does not answer; what it said last is shown where it is known", "server", name)
 	}
 }

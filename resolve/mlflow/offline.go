@@ -11,18 +11,18 @@ import (
 	"github.com/mlflowfs/mlflowfs/cache"
 )
 
-// kept is a store whose last answers are given where it can't be asked.
-type kept struct {
+// offlineStore is a store whose last answers are given where it can't be asked.
+type offlineStore struct {
 	Store
-	shelf *cache.Shelf
-	line  string
-	uri   string
+	answers *cache.Answers
+	server  string
+	uri     string
 }
 
-// Keep makes a store of s, a tracking server at uri, that gives the last
-// answer from the shelf where there is none to be had.
-func Keep(s Store, shelf *cache.Shelf, uri string) Store {
-	return &kept{s, shelf, ServerOf(uri), Redact(uri)}
+// WithLastAnswers makes a store of s, a tracking server at uri, that gives the last
+// answer from the answers where there is none to be had.
+func WithLastAnswers(s Store, answers *cache.Answers, uri string) Store {
+	return &offlineStore{s, answers, ServerOf(uri), Redact(uri)}
 }
 
 // ServerOf is what leads to the server of a URI: its scheme and host, as they
@@ -36,7 +36,7 @@ func ServerOf(uri string) string {
 	return scheme + "://" + host
 }
 
-var _ Store = (*kept)(nil)
+var _ Store = (*offlineStore)(nil)
 
 // Said tells whether err is an answer to what was asked, as opposed to one
 // that a server gives when it can't answer, or none.
@@ -52,65 +52,65 @@ func Said(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) || errors.Is(err, errors.ErrUnsupported)
 }
 
-func recall[T any](ctx context.Context, k *kept, ask func(context.Context) (T, error), what string, args ...string) (T, error) {
-	return cache.Recall(ctx, k.shelf, k.line, fmt.Sprintf("%s %s %q", k.uri, what, args), ask, Said)
+func recall[T any](ctx context.Context, k *offlineStore, ask func(context.Context) (T, error), what string, args ...string) (T, error) {
+	return cache.StaleIfError(ctx, k.answers, k.server, fmt.Sprintf("%s %s %q", k.uri, what, args), ask, Said)
 }
 
-func (k *kept) Run(ctx context.Context, id string) (*Run, error) {
+func (k *offlineStore) Run(ctx context.Context, id string) (*Run, error) {
 	return recall(ctx, k, func(ctx context.Context) (*Run, error) { return k.Store.Run(ctx, id) }, "run", id)
 }
 
-func (k *kept) SearchRuns(ctx context.Context, experimentIDs []string, token string) (Page[Run], error) {
+func (k *offlineStore) SearchRuns(ctx context.Context, experimentIDs []string, token string) (Page[Run], error) {
 	return recall(ctx, k, func(ctx context.Context) (Page[Run], error) { return k.Store.SearchRuns(ctx, experimentIDs, token) },
 		"runs", strings.Join(experimentIDs, " "), token)
 }
 
-func (k *kept) SearchRunData(ctx context.Context, experimentIDs []string, token string) (Page[Run], error) {
+func (k *offlineStore) SearchRunData(ctx context.Context, experimentIDs []string, token string) (Page[Run], error) {
 	return recall(ctx, k, func(ctx context.Context) (Page[Run], error) {
 		return k.Store.SearchRunData(ctx, experimentIDs, token)
 	}, "run data", strings.Join(experimentIDs, " "), token)
 }
 
-func (k *kept) MetricHistory(ctx context.Context, runID, key, token string) (Page[Point], error) {
+func (k *offlineStore) MetricHistory(ctx context.Context, runID, key, token string) (Page[Point], error) {
 	return recall(ctx, k, func(ctx context.Context) (Page[Point], error) { return k.Store.MetricHistory(ctx, runID, key, token) }, "metric", runID, key, token)
 }
 
-func (k *kept) SearchExperiments(ctx context.Context, token string) (Page[Experiment], error) {
+func (k *offlineStore) SearchExperiments(ctx context.Context, token string) (Page[Experiment], error) {
 	return recall(ctx, k, func(ctx context.Context) (Page[Experiment], error) { return k.Store.SearchExperiments(ctx, token) }, "experiments", token)
 }
 
-func (k *kept) ExperimentByName(ctx context.Context, name string) (*Experiment, error) {
+func (k *offlineStore) ExperimentByName(ctx context.Context, name string) (*Experiment, error) {
 	return recall(ctx, k, func(ctx context.Context) (*Experiment, error) { return k.Store.ExperimentByName(ctx, name) }, "experiment", name)
 }
 
-func (k *kept) LoggedModel(ctx context.Context, id string) (*LoggedModel, error) {
+func (k *offlineStore) LoggedModel(ctx context.Context, id string) (*LoggedModel, error) {
 	return recall(ctx, k, func(ctx context.Context) (*LoggedModel, error) { return k.Store.LoggedModel(ctx, id) }, "logged model", id)
 }
 
-func (k *kept) SearchLoggedModels(ctx context.Context, experimentIDs []string, runID, token string) (Page[LoggedModel], error) {
+func (k *offlineStore) SearchLoggedModels(ctx context.Context, experimentIDs []string, runID, token string) (Page[LoggedModel], error) {
 	return recall(ctx, k, func(ctx context.Context) (Page[LoggedModel], error) {
 		return k.Store.SearchLoggedModels(ctx, experimentIDs, runID, token)
 	}, "logged models", strings.Join(experimentIDs, " "), runID, token)
 }
 
-func (k *kept) RegisteredModel(ctx context.Context, name string) (*RegisteredModel, error) {
+func (k *offlineStore) RegisteredModel(ctx context.Context, name string) (*RegisteredModel, error) {
 	return recall(ctx, k, func(ctx context.Context) (*RegisteredModel, error) { return k.Store.RegisteredModel(ctx, name) }, "registered model", name)
 }
 
-func (k *kept) SearchRegisteredModels(ctx context.Context, token string) (Page[RegisteredModel], error) {
+func (k *offlineStore) SearchRegisteredModels(ctx context.Context, token string) (Page[RegisteredModel], error) {
 	return recall(ctx, k, func(ctx context.Context) (Page[RegisteredModel], error) {
 		return k.Store.SearchRegisteredModels(ctx, token)
 	}, "registered models", token)
 }
 
-func (k *kept) Version(ctx context.Context, name, version string) (*Version, error) {
+func (k *offlineStore) Version(ctx context.Context, name, version string) (*Version, error) {
 	return recall(ctx, k, func(ctx context.Context) (*Version, error) { return k.Store.Version(ctx, name, version) }, "version", name, version)
 }
 
-func (k *kept) SearchVersions(ctx context.Context, name, token string) (Page[Version], error) {
+func (k *offlineStore) SearchVersions(ctx context.Context, name, token string) (Page[Version], error) {
 	return recall(ctx, k, func(ctx context.Context) (Page[Version], error) { return k.Store.SearchVersions(ctx, name, token) }, "versions", name, token)
 }
 
-func (k *kept) DownloadURI(ctx context.Context, name, version string) (string, error) {
+func (k *offlineStore) DownloadURI(ctx context.Context, name, version string) (string, error) {
 	return recall(ctx, k, func(ctx context.Context) (string, error) { return k.Store.DownloadURI(ctx, name, version) }, "download URI", name, version)
 }

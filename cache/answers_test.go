@@ -45,9 +45,9 @@ func (o *oracle) fails(err error) { o.err.Store(func() error { return err }) }
 
 func notFound(err error) bool { return errors.Is(err, fs.ErrNotExist) }
 
-// onShelf is a shelf in d. A bubble waits, at its end, until what is kept is on
+// answersOf is a shelf in d. A bubble waits, at its end, until what is kept is on
 // the disk.
-func onShelf(t *testing.T, d *disk.Dir, opt ShelfOptions) *Shelf {
+func answersOf(t *testing.T, d *disk.Dir, opt AnswersOptions) *Answers {
 	t.Helper()
 	if opt.Stale == 0 {
 		opt.Stale = time.Hour
@@ -55,27 +55,27 @@ func onShelf(t *testing.T, d *disk.Dir, opt ShelfOptions) *Shelf {
 	if opt.Log == nil {
 		opt.Log = slog.New(slog.NewTextHandler(t.Output(), nil))
 	}
-	s := NewShelf(d, opt)
+	s := NewAnswers(d, opt)
 	t.Cleanup(synctest.Wait)
 	return s
 }
 
 // recallOne asks through a Memo's context and tells whether the answer is doubted.
-func recallOne(t *testing.T, s *Shelf, o *oracle, key string) (v string, doubted bool, err error) {
+func recallOne(t *testing.T, s *Answers, o *oracle, key string) (v string, doubted bool, err error) {
 	t.Helper()
 	flag := new(atomic.Bool)
-	v, err = Recall(context.WithValue(t.Context(), doubtKey{}, flag), s, "server", key, o.ask, notFound)
+	v, err = StaleIfError(context.WithValue(t.Context(), staleKey{}, flag), s, "server", key, o.ask, notFound)
 	return v, flag.Load(), err
 }
 
-// TestShelfAnswersForAServerThatIsDown fails when what a server said last is
+// TestLastAnswersAreGivenForAServerThatIsDown fails when what a server said last is
 // not shown while the server is down, is shown for what was never known or is
 // known to be gone, or stays when the server is back; when a server that is
 // down is asked by every look; or when the log does not say so, once.
-func TestShelfAnswersForAServerThatIsDown(t *testing.T) {
+func TestLastAnswersAreGivenForAServerThatIsDown(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		var log bytes.Buffer
-		s := onShelf(t, diskAt(t, t.TempDir(), 1<<30), ShelfOptions{Log: slog.New(slog.NewTextHandler(&log, nil))})
+		s := answersOf(t, diskAt(t, t.TempDir(), 1<<30), AnswersOptions{Log: slog.New(slog.NewTextHandler(&log, nil))})
 		o := &oracle{}
 		want := func(key, v string, doubt bool, err error) {
 			t.Helper()
@@ -117,10 +117,10 @@ func TestShelfAnswersForAServerThatIsDown(t *testing.T) {
 	})
 }
 
-// TestShelfOutlivesTheProcess fails when a mount that starts while its server is
+// TestLastAnswersOutliveTheProcess fails when a mount that starts while its server is
 // down shows nothing, or shows an answer that is too old or damaged, or when an
 // answer with a credential in it is written to the disk.
-func TestShelfOutlivesTheProcess(t *testing.T) {
+func TestLastAnswersOutliveTheProcess(t *testing.T) {
 	t.Parallel()
 	tooOld := func(path string) error {
 		then := time.Now().Add(-2 * time.Hour)
@@ -146,7 +146,7 @@ func TestShelfOutlivesTheProcess(t *testing.T) {
 				dir := t.TempDir()
 				o := &oracle{}
 				o.says.Store("kept")
-				s := onShelf(t, diskAt(t, dir, 1<<30), ShelfOptions{})
+				s := answersOf(t, diskAt(t, dir, 1<<30), AnswersOptions{})
 				recallOne(t, s, o, "a")
 				recallOne(t, s, o, "b")
 				o.says.Store("https://user:s3cret@host/?x=1")
@@ -160,7 +160,7 @@ func TestShelfOutlivesTheProcess(t *testing.T) {
 
 				o.fails(errDown)
 				asked := o.asked.Load()
-				s = onShelf(t, diskAt(t, dir, 1<<30), ShelfOptions{Offline: c.offline})
+				s = answersOf(t, diskAt(t, dir, 1<<30), AnswersOptions{Offline: c.offline})
 				if got, _, err := recallOne(t, s, o, "a"); got != c.want || !errors.Is(err, c.err) || o.asked.Load()-asked != c.asked {
 					t.Errorf("%q, %v, %d questions", got, err, o.asked.Load()-asked)
 				}
@@ -175,13 +175,13 @@ func TestShelfOutlivesTheProcess(t *testing.T) {
 	}
 }
 
-// TestShelfAnswersForASilentServer fails when a look waits long for a server
+// TestLastAnswersAreGivenForASilentServer fails when a look waits long for a server
 // that is silent though its last answer is known, or gives up on one where
 // nothing is known.
-func TestShelfAnswersForASilentServer(t *testing.T) {
+func TestLastAnswersAreGivenForASilentServer(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		const patience = 50 * time.Millisecond
-		s := onShelf(t, nil, ShelfOptions{Patience: patience})
+		s := answersOf(t, nil, AnswersOptions{Patience: patience})
 		o := &oracle{}
 		o.says.Store("one")
 		recallOne(t, s, o, "k")
@@ -205,7 +205,7 @@ func TestShelfAnswersForASilentServer(t *testing.T) {
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		if _, err := Recall(ctx, s, "server", "unknown", o.ask, notFound); !errors.Is(err, context.Canceled) {
+		if _, err := StaleIfError(ctx, s, "server", "unknown", o.ask, notFound); !errors.Is(err, context.Canceled) {
 			t.Error(err)
 		}
 		o.says.Store("two")
@@ -220,9 +220,28 @@ func TestShelfAnswersForASilentServer(t *testing.T) {
 	})
 }
 
+// TestAskersShareNoAnswer fails when an answer to one user, or in one workspace, is
+// given to another for want of a newer one.
+func TestAskersShareNoAnswer(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		d := diskAt(t, t.TempDir(), 1<<30)
+		o := &oracle{}
+		o.says.Store("ann's")
+		recallOne(t, answersOf(t, d, AnswersOptions{Scope: "ann"}), o, "k")
+		synctest.Wait()
+		o.fails(errDown)
+		if v, _, err := recallOne(t, answersOf(t, d, AnswersOptions{Scope: "bob"}), o, "k"); !errors.Is(err, errDown) {
+			t.Errorf("bob got %q, %v", v, err)
+		}
+		if v, _, err := recallOne(t, answersOf(t, d, AnswersOptions{Scope: "ann"}), o, "k"); v != "ann's" {
+			t.Errorf("ann got %q, %v", v, err)
+		}
+	})
+}
+
 // answerFile is where an answer lies; see cache/disk.
 func answerFile(t *testing.T, dir, server, question string) string {
 	t.Helper()
-	name := disk.Question(server, question).String()
+	name := disk.Question("\x00"+server, question).String()
 	return filepath.Join(dir, disk.Layout, "answers", name[:2], name[2:])
 }
