@@ -15,9 +15,9 @@
 // the stream fills the content's blocks, in a file of the directory or a temporary
 // one, and readers wait until it has passed what they want.
 //
-// What is fetched before anybody asks is the content's plan: a window ahead of
-// a reader that goes on in order, or, once the reads say that the file will be
-// read whole, all of it, the head and the tail first. Requests that a program
+// What is fetched before anybody asks is the window of each reader that goes on in
+// order, and, once the reads say that the file will be read whole, all of it, the
+// head and the tail first (prefetch.go). Requests that a program
 // waits for go before those (package limit), and a silent origin takes nothing
 // from one that answers.
 //
@@ -29,9 +29,28 @@
 // under a reader ends in [ErrChanged], never in mixed bytes; a disk that is
 // damaged or fails is a block less, and never an error.
 //
-// A [Downloader] copies contents into files by the same rules, in pieces that an
-// interrupted download is taken up with.
+// A [Downloader] copies contents into files: each is a content that is kept in the
+// file which it becomes.
 //
 // [Memo] remembers values (listings, runs, models) with an expiry that is
-// judged at look-up, and with one load for each key at a time.
+// judged at look-up, and with one load for each key at a time. [Answers] keeps the
+// last answers of servers, for the time in which they can't be asked.
+//
+// # Terms
+//
+//	content     what is known of one key's bytes, shared by its handles
+//	generation  tells a content from those that its key had before
+//	block       BlockSize bytes; the unit of fetching, checking and keeping
+//	resident    of a block: in memory or on disk
+//	pending     of a block: on its way
+//	fetch       one request for blocks that follow each other
+//	stream      an answer that is the whole file, of an origin without ranges
+//	window      the blocks behind a reader that are worth having
+//	fill        to fetch all of a content
+//	fresh       of a block: it has come, and nobody has asked for it
+//	validator   what an origin says of a content's identity (a strong ETag)
+//	nonce       what the disk says of a file's
+//	permit      a place among the requests that may run
+//	home        what keeps a content's file: a directory, or a download's place
+//	breaker     whether a server answers
 package cache
