@@ -100,7 +100,10 @@ func NewDisk(dir, below string) (*Disk, error) {
 	d := &Disk{Dir: dir}
 	root := &diskNode{gofs.LoopbackNode{RootData: &gofs.LoopbackRoot{Path: below}}, d}
 	var err error
-	d.server, err = gofs.Mount(dir, root, &gofs.Options{MountOptions: fuse.MountOptions{FsName: "faulty"}})
+	d.server, err = gofs.Mount(dir, root, &gofs.Options{MountOptions: fuse.MountOptions{
+		FsName:                   "faulty",
+		ExplicitDataCacheControl: true, // the kernel asks for attributes when a program does, and not in each read
+	}})
 	return d, err
 }
 
