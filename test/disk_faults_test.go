@@ -64,7 +64,7 @@ func TestBadDiskFailsNoRead(t *testing.T) {
 		"hangs": {rule: func(let <-chan struct{}) fault.Rule {
 			return fault.Hanging(let, "read write open create lookup", files)
 		}},
-		"answers no stat": {rule: func(let <-chan struct{}) fault.Rule { return fault.Hanging(let, "getattr", "") }, hits: true},
+		"answers no stat": {rule: func(let <-chan struct{}) fault.Rule { return fault.Hanging(let, "getattr", "") }, hits: true, quiet: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

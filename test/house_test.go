@@ -93,7 +93,7 @@ func testFunctions(t *testing.T, dir string) map[string]string {
 }
 
 // testDirs are the packages that have tests.
-var testDirs = []string{"../cache", "../cmd/mlflowfs", "../fs", "../resolve", "../resolve/artifact", "../resolve/mlflow", ".", "count", "fault", "run"}
+var testDirs = []string{"../cache", "../cache/disk", "../cache/limit", "../cmd/mlflowfs", "../fs", "../resolve", "../resolve/artifact", "../resolve/mlflow", ".", "count", "fault", "run"}
 
 // TestEachTestSaysWhatWouldBreak fails when a test does not say in its first line
 // when it fails, so that who sees it fail knows what is broken.

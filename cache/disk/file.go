@@ -155,7 +155,12 @@ func (f *File) make() (err error) {
 	if f.record, err = root.OpenFile(fresh, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600); err != nil {
 		return err
 	}
-	if _, err = f.record.WriteAt(f.head(), 0); err != nil {
+	if _, err = f.record.WriteAt(f.head(), 0); err == nil {
+		// It has its whole length: some filesystems, FUSE and NFS among them, ask
+		// for attributes when a read goes beyond the end.
+		err = f.record.Truncate(headSize + markSize*BlocksOf(f.size))
+	}
+	if err != nil {
 		root.Remove(fresh)
 		return err
 	}
