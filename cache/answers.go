@@ -88,23 +88,19 @@ func StaleIfError[T any](ctx context.Context, s *Answers, server, question strin
 		}
 		patience = 0
 	}
-	type result struct {
-		v   T
-		err error
-	}
-	done := make(chan result, 1)
+	done := make(chan asked[T], 1)
 	go func() {
-		var r result
+		var r asked[T]
 		r.err = guard(func() (err error) {
 			r.v, err = ask(context.WithoutCancel(ctx))
 			return err
 		})
-		answered := r.err == nil || isAnswer(r.err)
-		b.asked(answered, r.err)
+		r.answered = r.err == nil || isAnswer(r.err)
+		b.asked(r.answered, r.err)
 		switch {
 		case r.err == nil:
 			s.keep(key, r.v)
-		case answered && errors.Is(r.err, fs.ErrNotExist):
+		case r.answered && errors.Is(r.err, fs.ErrNotExist):
 			s.put(key, nil)
 		}
 		done <- r
@@ -114,7 +110,7 @@ func StaleIfError[T any](ctx context.Context, s *Answers, server, question strin
 	for {
 		select {
 		case r := <-done:
-			if r.err != nil && !isAnswer(r.err) {
+			if !r.answered {
 				if old, ok := lastAnswer[T](s, key); ok {
 					MarkStale(ctx)
 					return old, nil
@@ -134,6 +130,13 @@ func StaleIfError[T any](ctx context.Context, s *Answers, server, question strin
 			return zero, context.Cause(ctx)
 		}
 	}
+}
+
+// asked is how a question ended.
+type asked[T any] struct {
+	v        T
+	err      error
+	answered bool // by the server
 }
 
 // LastAnswer gives the last answer to a question without asking, if there is one that

@@ -17,27 +17,40 @@ type counters struct {
 	fetches              atomic.Int64
 }
 
-// Stats is what a Cache holds and did. Blocks are of up to [BlockSize] bytes,
-// and are counted each time that a program wants bytes of one.
+// Stats is what a Cache holds and did.
 type Stats struct {
-	MemoryHits int64 `json:"memory_hits"` // blocks that were in memory
-	DiskHits   int64 `json:"disk_hits"`   // blocks that were on disk
-	Misses     int64 `json:"misses"`      // blocks that had to be waited for
-	Evicted    int64 `json:"evicted"`     // blocks that left memory for others
-	Damaged    int64 `json:"damaged"`     // contents that were found damaged on disk
+	Wanted
+	Asked
+	Held
+	Open    int `json:"open_contents"`
+	Fetches int `json:"fetches"` // running, or waiting for their turn
 
-	OriginBytes    int64 `json:"origin_bytes"`    // that came from origins, and were taken
+	Transfers []Transfer `json:"transfers"` // the largest, at most maxTransfers
+}
+
+// Wanted is the blocks, of up to [BlockSize] bytes, that programs wanted: each is
+// counted each time that a program wants bytes of it.
+type Wanted struct {
+	MemoryHits int64 `json:"memory_hits"` // that were in memory
+	DiskHits   int64 `json:"disk_hits"`   // that were on disk
+	Misses     int64 `json:"misses"`      // that had to be waited for
+	Evicted    int64 `json:"evicted"`     // that left memory for others
+	Damaged    int64 `json:"damaged"`     // contents that were found damaged on disk
+}
+
+// Asked is what was asked of origins.
+type Asked struct {
+	OriginBytes    int64 `json:"origin_bytes"`    // that came from them, and were taken
 	OriginRequests int64 `json:"origin_requests"` // for bytes
 	OriginFailures int64 `json:"origin_failures"` // of these
+}
 
+// Held is the bytes that are held, and may be.
+type Held struct {
 	Memory      int64 `json:"memory_bytes"` // of blocks
 	MemoryLimit int64 `json:"memory_limit_bytes"`
 	Disk        int64 `json:"disk_bytes"` // by all processes
 	DiskLimit   int64 `json:"disk_limit_bytes"`
-	Open        int   `json:"open_contents"`
-	Fetches     int   `json:"fetches"` // running, or waiting for their turn
-
-	Transfers []Transfer `json:"transfers"` // the largest, at most maxTransfers
 }
 
 // Transfer is a content that is on its way.
@@ -50,7 +63,7 @@ type Transfer struct {
 const maxTransfers = 20
 
 // HitRate is the share of wanted blocks that were here, from 0 to 1.
-func (s Stats) HitRate() float64 {
+func (s Wanted) HitRate() float64 {
 	hits := s.MemoryHits + s.DiskHits
 	if all := hits + s.Misses; all > 0 {
 		return float64(hits) / float64(all)
@@ -61,10 +74,13 @@ func (s Stats) HitRate() float64 {
 // Stats says what the cache holds and did.
 func (c *Cache) Stats() Stats {
 	s := Stats{
-		MemoryHits: c.did.memory.Load(), DiskHits: c.did.disk.Load(), Misses: c.did.misses.Load(),
-		Evicted: c.did.evicted.Load(), Damaged: c.did.damaged.Load(),
-		OriginBytes: c.did.origin.Load(), OriginRequests: c.did.requests.Load(), OriginFailures: c.did.failures.Load(),
-		MemoryLimit: c.opt.Memory, Transfers: []Transfer{},
+		Wanted: Wanted{
+			MemoryHits: c.did.memory.Load(), DiskHits: c.did.disk.Load(), Misses: c.did.misses.Load(),
+			Evicted: c.did.evicted.Load(), Damaged: c.did.damaged.Load(),
+		},
+		Asked:     Asked{OriginBytes: c.did.origin.Load(), OriginRequests: c.did.requests.Load(), OriginFailures: c.did.failures.Load()},
+		Held:      Held{MemoryLimit: c.opt.Memory},
+		Transfers: []Transfer{},
 	}
 	if d := c.opt.Disk; d != nil {
 		s.Disk, s.DiskLimit = d.Used(), d.Bound()
