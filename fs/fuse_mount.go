@@ -96,6 +96,9 @@ func Mount(point string, root *Node, opt MountOptions) (*Mounted, error) {
 			MaxWrite:      opt.MaxRead, // of a read, too
 			MaxBackground: 64,
 			Debug:         opt.Debug,
+			// What is read is in memory, so that splicing saves nothing; and go-fuse's
+			// splice panics, on a goroutine of its own, where no descriptor is left.
+			DisableSplice: true,
 			Options:       []string{"default_permissions"},
 			Logger:        log.New(slogWriter{opt.Log}, "", 0),
 			PanicHandler: func(r any) fuse.Status {
