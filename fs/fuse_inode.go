@@ -3,12 +3,8 @@ package fs
 import (
 	"context"
 	"encoding/binary"
-	"fmt"
 	"hash/maphash"
-	"io"
 	"log/slog"
-	"os"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -17,8 +13,6 @@ import (
 	gofs "github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
-
-	"github.com/mlflowfs/mlflowfs/cache"
 )
 
 // adapter is what all inodes of a mount share.
@@ -273,7 +267,7 @@ const noIdentity = "\x00"
 // kernel). go-fuse gives all opens of an inode the backing file of the first,
 // so an inode that had one of another content gets none.
 func (i *inode) opened(h Handle, size int64) (_ gofs.FileHandle, flags uint32, ok bool) {
-	f := &openFile{i: i, h: h, size: size, identity: noIdentity}
+	f := &openFile{i: i, h: h, size: size, identity: noIdentity, uses: 1}
 	if id, is := h.(Identified); is {
 		f.identity = id.Identity()
 	}
@@ -321,92 +315,6 @@ func (i *inode) reads(identity string) bool {
 
 // isOpen tells whether a program has i open. i.mu is held.
 func (i *inode) isOpen() bool { return len(i.cached) > 0 || i.passed > 0 }
-
-// openFile is a Handle as go-fuse wants it.
-type openFile struct {
-	i        *inode
-	h        Handle
-	size     int64 // bytes, as the kernel was told
-	identity string
-}
-
-// span is the bytes from off to end.
-type span struct{ off, end int64 }
-
-var (
-	_ gofs.FileReader   = (*openFile)(nil)
-	_ gofs.FileReleaser = (*openFile)(nil)
-)
-
-// Read answers whole or with an error: to the kernel a short answer is the
-// end of the file, for every reader.
-func (f *openFile) Read(ctx context.Context, dest []byte, off int64) (fuse.ReadResult, syscall.Errno) {
-	p := f.i.a.patient(ctx, reading)
-	defer p.finish()
-	s := span{off, off + int64(len(dest))}
-	f.i.waitsFor(s)
-	rctx := context.Context(p)
-	if log := f.i.a.log; log.Enabled(ctx, slog.LevelDebug) {
-		number := f.i.a.numbers.Add(1)
-		rctx = cache.WithRequest(p, number)
-		log.Debug("read", "request", number, "path", "/"+f.i.Path(nil), "offset", off, "bytes", len(dest))
-		defer func() { log.Debug("answered", "request", number, "took", time.Since(p.began)) }()
-	}
-	n, err := f.h.ReadAt(rctx, dest, off)
-	f.i.hasRead(s)
-	if want := min(int64(len(dest)), f.size-off); err == io.EOF && int64(n) < want {
-		err = fmt.Errorf("%w: it ends after %d bytes and was listed with %d", cache.ErrChanged, off+int64(n), f.size)
-	}
-	if err != nil && err != io.EOF {
-		return nil, f.i.fail(reading, "", err)
-	}
-	return fuse.ReadResultData(dest[:n]), 0
-}
-
-func (i *inode) waitsFor(s span) {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	i.reading = append(i.reading, s)
-}
-
-func (i *inode) hasRead(s span) {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	if at := slices.Index(i.reading, s); at >= 0 {
-		i.reading = slices.Delete(i.reading, at, at+1)
-	}
-}
-
-func (f *openFile) Release(context.Context) syscall.Errno {
-	f.i.mu.Lock()
-	if at := slices.Index(f.i.cached, f); at >= 0 {
-		f.i.cached = slices.Delete(f.i.cached, at, at+1)
-	}
-	f.i.mu.Unlock()
-	return errno(f.h.Close())
-}
-
-// passedFile is an openFile that the kernel reads without asking.
-type passedFile struct {
-	*openFile
-	backing *os.File // nil where the inode has one already
-}
-
-var _ gofs.FilePassthroughFder = passedFile{}
-
-func (f passedFile) PassthroughFd() (int, bool) {
-	if f.backing == nil {
-		return 0, false
-	}
-	return int(f.backing.Fd()), true
-}
-
-func (f passedFile) Release(ctx context.Context) syscall.Errno {
-	f.i.mu.Lock()
-	f.i.passed--
-	f.i.mu.Unlock()
-	return f.openFile.Release(ctx)
-}
 
 // Operations, as the log and the metrics name them.
 const (

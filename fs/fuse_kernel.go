@@ -37,6 +37,7 @@ type kernel struct {
 
 	mu    sync.Mutex  // guards what follows; no other lock is taken under it
 	queue []*inode    // with bytes to push; each once
+	ended bool        // nobody takes them from the queue any more
 	short func() bool // whether memory is
 }
 
@@ -92,7 +93,7 @@ func (k *kernel) push(i *inode) {
 		return
 	}
 	k.mu.Lock()
-	if !i.queued {
+	if !i.queued && !k.ended {
 		i.queued = true
 		k.queue = append(k.queue, i)
 	}
@@ -110,6 +111,7 @@ const pushSize = 8 * cache.BlockSize
 // that a READ holds (fuse_notify_store in the kernel takes the folio's lock).
 func (k *kernel) work() {
 	defer close(k.workerGone)
+	defer k.end()
 	buf := make([]byte, pushSize)
 	var looked time.Time
 	short := false
@@ -127,7 +129,9 @@ func (k *kernel) work() {
 		if short {
 			continue // what is not pushed is asked for
 		}
-		more, err := i.pushSome(buf)
+		var more bool
+		var err error
+		contain(k.log, "a push", func() { more, err = i.pushSome(buf) })
 		switch {
 		case errors.Is(err, syscall.ENOSYS), errors.Is(err, syscall.EINVAL):
 			k.log.Info("the kernel takes no pages that it has not asked for", "err", err)
@@ -136,6 +140,13 @@ func (k *kernel) work() {
 			k.push(i)
 		}
 	}
+}
+
+// end lets go of what is queued, and of all that would be.
+func (k *kernel) end() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.ended, k.queue = true, nil
 }
 
 // next waits for an inode with bytes to push; nil says that it is over.
@@ -168,11 +179,12 @@ func (k *kernel) next() *inode {
 func (i *inode) pushSome(buf []byte) (more bool, err error) {
 	i.pushing.Lock()
 	defer i.pushing.Unlock()
-	ahead := i.ahead()
-	if ahead == nil {
+	f := i.ahead()
+	if f == nil {
 		return false, nil
 	}
-	n, off := ahead.Fresh(buf)
+	defer f.done()
+	n, off := f.h.(Ahead).Fresh(buf)
 	for at, end := off, off+int64(n); at < end; {
 		var to int64
 		if at, to = i.unread(at, end); at >= to {
@@ -187,14 +199,15 @@ func (i *inode) pushSome(buf []byte) (more bool, err error) {
 	return n > 0, nil
 }
 
-// ahead is an open handle of the content whose pages the kernel has; nil where
-// there is none.
-func (i *inode) ahead() Ahead {
+// ahead is an open handle, an [Ahead], of the content whose pages the kernel has;
+// nil where there is none. The caller is done with it in the end.
+func (i *inode) ahead() *openFile {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	for _, f := range i.cached {
-		if ah, ok := f.h.(Ahead); ok && f.identity == i.read && f.identity != noIdentity {
-			return ah
+		if _, ok := f.h.(Ahead); ok && f.identity == i.read && f.identity != noIdentity {
+			f.uses++
+			return f
 		}
 	}
 	return nil

@@ -102,7 +102,7 @@ func Mount(point string, root *Node, opt MountOptions) (*Mounted, error) {
 			Options:       []string{"default_permissions"},
 			Logger:        log.New(slogWriter{opt.Log}, "", 0),
 			PanicHandler: func(r any) fuse.Status {
-				opt.Log.Error("a request failed by a panic, which is a bug", "panic", fmt.Sprint(r))
+				logPanic(opt.Log, "a request", r)
 				return fuse.EIO
 			},
 		},

@@ -106,11 +106,13 @@ func (m *moves) work(root *inode) {
 			for k, l := range idle {
 				batch[k] = l.i
 			}
-			root.a.names.ask(root, batch)
+			contain(root.a.log, "the look for watched links", func() { root.a.names.ask(root, batch) })
 			for _, l := range watched {
-				if l.moved(ctx) {
-					m.tell(root, l)
-				}
+				contain(root.a.log, "the look at a watched link", func() {
+					if l.moved(ctx) {
+						m.tell(root, l)
+					}
+				})
 			}
 		}
 	}

@@ -85,7 +85,7 @@ func (n *names) work(root *inode) {
 		for over := n.over(); over > 0; {
 			batch := n.oldest()
 			tried += len(batch)
-			n.ask(root, batch)
+			contain(n.log, "the bound of names", func() { n.ask(root, batch) })
 			time.Sleep(namesPause) // its FORGETs come
 			was := over
 			if over = n.over(); over < was {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -35,6 +36,7 @@ func TestShortMemoryIsReadFromMeminfo(t *testing.T) {
 type eager struct {
 	data  []byte
 	given atomic.Int64 // bytes
+	fails error        // an open does
 }
 
 func (e *eager) node() *Node { return &Node{File: e, Size: int64(len(e.data)), TTL: time.Minute} }
@@ -47,7 +49,7 @@ func (e *eager) Lookup(_ context.Context, name string) (*Node, error) {
 }
 
 func (e *eager) List(context.Context) (Listing, error) { return &entries{{"f", e.node()}}, nil }
-func (e *eager) Open(context.Context) (Handle, error)  { return e, nil }
+func (e *eager) Open(context.Context) (Handle, error)  { return e, e.fails }
 func (e *eager) Identity() string                      { return "eager" }
 func (e *eager) Close() error                          { return nil }
 func (e *eager) Wake(w func())                         { w() }
@@ -139,5 +141,103 @@ func TestPushEndsWhenMemoryRunsShort(t *testing.T) {
 	}
 	if n := d["g"].given.Load(); n > 0 {
 		t.Errorf("%d bytes were taken to be pushed", n)
+	}
+}
+
+// paused is an eager handle whose first piece is asked for until it is let go, and
+// which knows whether it was closed meanwhile.
+type paused struct {
+	*eager
+	asked, goOn chan struct{}
+	closed      atomic.Bool
+	late        atomic.Bool // it was read from when it was closed
+}
+
+func (p *paused) node() *Node { return &Node{File: p, Size: int64(len(p.data)), TTL: time.Minute} }
+
+func (p *paused) Lookup(context.Context, string) (*Node, error) { return p.node(), nil }
+func (p *paused) Open(context.Context) (Handle, error)          { return p, nil }
+
+func (p *paused) Fresh(b []byte) (int, int64) {
+	close(p.asked)
+	<-p.goOn
+	p.late.Store(p.closed.Load())
+	return 0, 0
+}
+
+func (p *paused) Close() error {
+	p.closed.Store(true)
+	return nil
+}
+
+// TestPushKeepsItsFileOpen fails when a file is closed while the pushing reads from
+// it: what it reads then may be another file's, or takes the disk for broken.
+func TestPushKeepsItsFileOpen(t *testing.T) {
+	t.Parallel()
+	p := &paused{eager: &eager{data: make([]byte, 1<<20)}, asked: make(chan struct{}), goOn: make(chan struct{})}
+	k := newKernel(slog.New(slog.DiscardHandler), false, false)
+	i := &inode{a: &adapter{kernel: k}, read: p.Identity()}
+	f := &openFile{i: i, h: p, identity: p.Identity(), uses: 1}
+	i.cached = []*openFile{f}
+	go k.work()
+	k.push(i)
+	<-p.asked
+	if e := f.Release(context.Background()); e != 0 {
+		t.Error(e)
+	}
+	if p.closed.Load() {
+		t.Error("it is closed while it is read from")
+	}
+	close(p.goOn)
+	eventually(t, "it is closed", p.closed.Load)
+	if p.late.Load() {
+		t.Error("it was read from when it was closed")
+	}
+	k.stop()
+}
+
+// wrong is a handle with a bug.
+type wrong struct{ *eager }
+
+func (wrong) Fresh([]byte) (int, int64) { panic("a bug") }
+
+// TestPushSurvivesAPanic fails when a bug in what is pushed ends the daemon, or the
+// pushing of other files.
+func TestPushSurvivesAPanic(t *testing.T) {
+	t.Parallel()
+	var out lockedBuffer
+	k := newKernel(slog.New(slog.NewTextHandler(&out, nil)), false, false)
+	opened := func(h Handle) *inode {
+		i := &inode{a: &adapter{kernel: k}, read: "eager"}
+		i.cached = []*openFile{{i: i, h: h, identity: "eager", uses: 1}}
+		return i
+	}
+	p := &paused{eager: &eager{}, asked: make(chan struct{}), goOn: make(chan struct{})}
+	close(p.goOn)
+	go k.work()
+	k.push(opened(wrong{&eager{}}))
+	k.push(opened(p))
+	<-p.asked
+	k.stop()
+	if !strings.Contains(out.String(), "a bug") || !strings.Contains(out.String(), "goroutines=") {
+		t.Errorf("the log does not tell where: %s", out.String())
+	}
+}
+
+// TestPushQueueEndsWithItsWorker fails when inodes are queued, and so kept for ever,
+// that nobody will push: the kernel takes no pages, or the mount is gone.
+func TestPushQueueEndsWithItsWorker(t *testing.T) {
+	t.Parallel()
+	k := newKernel(slog.New(slog.DiscardHandler), false, false)
+	for range 10 {
+		k.push(&inode{})
+	}
+	close(k.stopped)
+	k.work()
+	for range 1000 {
+		k.push(&inode{})
+	}
+	if n := len(k.queue); n > 0 {
+		t.Errorf("%d inodes are kept", n)
 	}
 }

@@ -102,7 +102,7 @@ MUTANTS = [
     # fs/
     dict(
         name="short-reply",
-        file="fs/fuse_inode.go",
+        file="fs/fuse_file.go",
         old="err == io.EOF && int64(n) < want {",
         new="err == io.EOF && int64(n) > want {",
         breaks="a local file of a run that goes on, and is cut under its reader, reads as a shorter one",
