@@ -21,7 +21,6 @@ type adapter struct {
 	uid, gid uint32
 	mounted  time.Time
 	seeds    [2]maphash.Seed
-	said     *saidOnce
 	answered func(op string, took time.Duration)
 	failed   func(op, errno string)
 	opens    opens
@@ -337,7 +336,7 @@ func (i *inode) fail(op, name string, err error) syscall.Errno {
 		if name != "" {
 			path += "/" + name
 		}
-		i.a.said.log(i.a.log, op, path, e, err)
+		i.a.log.Error(op+" failed", "path", path, "errno", e.Error(), "err", err, "mend", mend(e))
 	}
 	return e
 }

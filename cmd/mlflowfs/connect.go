@@ -87,9 +87,9 @@ func (c *connection) log() (log *slog.Logger, err error) {
 	opt := &slog.HandlerOptions{Level: &c.level}
 	switch c.logFormat {
 	case "text":
-		return slog.New(slog.NewTextHandler(out, opt)), nil
+		return newLog(slog.NewTextHandler(out, opt)), nil
 	case "json":
-		return slog.New(slog.NewJSONHandler(out, opt)), nil
+		return newLog(slog.NewJSONHandler(out, opt)), nil
 	}
 	return nil, usageError{fmt.Errorf("--log-format %q: it must be text or json", c.logFormat)}
 }

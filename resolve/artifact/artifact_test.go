@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"log/slog"
@@ -36,23 +35,6 @@ func TestCleanLeavesOutWhatCanNotBeShown(t *testing.T) {
 	}
 	if n := strings.Count(log.String(), "\n"); n != 9 {
 		t.Errorf("%d lines in the log for 9 entries:\n%s", n, &log)
-	}
-}
-
-// TestHostileListingFillsNoLog fails when a listing with many entries that can't be
-// shown has a line in the log for each.
-func TestHostileListingFillsNoLog(t *testing.T) {
-	t.Parallel()
-	var log bytes.Buffer
-	entries := make([]Entry, 100_000)
-	for i := range entries {
-		entries[i].Name = fmt.Sprint("a/", i)
-	}
-	if got := Clean(slog.New(slog.NewTextHandler(&log, nil)), "d", entries); len(got) > 0 {
-		t.Errorf("%d entries are shown", len(got))
-	}
-	if n := strings.Count(log.String(), "\n"); n != maxSaid+1 || !strings.Contains(log.String(), "entries=99970") {
-		t.Errorf("%d lines:\n%s", n, &log)
 	}
 }
 

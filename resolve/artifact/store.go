@@ -103,11 +103,10 @@ func BadName(name string) string {
 
 // Clean sorts entries by name and leaves out what can't be shown in a
 // directory: a malformed or hostile name, a second entry of one name, a
-// negative size. Each of these has one line in the log, of the first maxSaid of
-// a listing.
+// negative size. Each of these is said in the log.
 func Clean(log *slog.Logger, dir string, entries []Entry) []Entry {
 	slices.SortStableFunc(entries, func(a, b Entry) int { return cmp.Compare(a.Name, b.Name) })
-	out, left := entries[:0], 0
+	out := entries[:0]
 	for _, e := range entries {
 		why := BadName(e.Name)
 		switch {
@@ -118,21 +117,10 @@ func Clean(log *slog.Logger, dir string, entries []Entry) []Entry {
 			why = "stands there twice"
 		}
 		if why != "" {
-			name := e.Name
-			if len(name) > MaxName {
-				name = name[:MaxName] + "…"
-			}
-			if left++; left <= maxSaid {
-				log.Warn("an entry of a listing is left out: it "+why, "directory", dir, "name", name)
-			}
+			log.Warn("an entry of a listing is left out: it "+why, "directory", dir, "name", e.Name)
 			continue
 		}
 		out = append(out, e)
 	}
-	if left > maxSaid {
-		log.Warn("more entries of a listing are left out", "directory", dir, "entries", left-maxSaid)
-	}
 	return out
 }
-
-const maxSaid = 30
