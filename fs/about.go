@@ -44,7 +44,7 @@ func (d about) Lookup(_ context.Context, name string) (*Node, error) {
 	if !ok {
 		return nil, notExist(name)
 	}
-	return sized(content()), nil
+	return sized(string(content())), nil
 }
 
 func (d about) List(ctx context.Context) (Listing, error) {

@@ -253,27 +253,3 @@ func (h *localHandle) ReadAt(_ context.Context, p []byte, off int64) (int, error
 }
 
 func (h *localHandle) Close() error { return h.file.Close() }
-
-// text is a file, and its own handle, whose content is known.
-type text string
-
-var (
-	_ File       = text("")
-	_ Handle     = text("")
-	_ Identified = text("")
-)
-
-func (s text) Open(context.Context) (Handle, error) { return s, nil }
-func (s text) Identity() string                     { return "text " + string(s) }
-func (s text) Close() error                         { return nil }
-
-func (s text) ReadAt(_ context.Context, p []byte, off int64) (int, error) {
-	if off >= int64(len(s)) {
-		return 0, io.EOF
-	}
-	n := copy(p, s[off:])
-	if n < len(p) {
-		return n, io.EOF
-	}
-	return n, nil
-}

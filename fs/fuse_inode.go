@@ -167,7 +167,7 @@ func (i *inode) entry(ctx context.Context, name string, n *Node, out *fuse.Entry
 	child.mu.Lock()
 	child.node = n // what the kernel knows already is told anew
 	child.mu.Unlock()
-	i.a.names.touch(child)
+	i.a.names.touch(child, n)
 	if n.Moves {
 		i.a.moves.touch(child, i, name, n.TTL)
 	}

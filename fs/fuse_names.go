@@ -15,7 +15,8 @@ import (
 // names bounds how many names the kernel knows: each costs the daemon about a
 // kilobyte for as long as the kernel has not forgotten it, and the kernel
 // forgets when it is short of memory itself. Beyond max it is asked to, of those
-// that were looked up longest ago. What is in use it keeps.
+// that were looked up longest ago. What is in use it keeps. A name whose node holds
+// a text counts as several.
 type names struct {
 	log     *slog.Logger
 	max     int
@@ -24,29 +25,34 @@ type names struct {
 
 	old atomic.Bool // the kernel can't be asked to forget an inode (before Linux 6.18)
 
-	mu    sync.Mutex // guards known; no other lock is taken under it
-	known *simplelru.LRU[*inode, struct{}]
+	mu     sync.Mutex // guards what follows; no other lock is taken under it
+	known  *simplelru.LRU[*inode, int]
+	weight int // of all known
 }
 
 const (
 	namesAtOnce = 4096                  // names that the kernel is asked to forget at a time
 	namesPause  = 20 * time.Millisecond // in which it does
 	namesRest   = time.Second           // after a round in which it forgot too few
+	nameBytes   = 10 << 10              // of text count as one more name
 )
 
 func newNames(log *slog.Logger, max int) *names {
-	known, err := simplelru.NewLRU[*inode, struct{}](math.MaxInt, nil)
+	known, err := simplelru.NewLRU[*inode, int](math.MaxInt, nil)
 	if err != nil {
 		panic(err) // only for a size below 1
 	}
 	return &names{log: log, max: max, wakeup: make(chan struct{}, 1), stopped: make(chan struct{}), known: known}
 }
 
-// touch notes that the kernel is told of i.
-func (n *names) touch(i *inode) {
+// touch notes that the kernel is told of i, which is node now.
+func (n *names) touch(i *inode, node *Node) {
+	w := 1 + int(held(node)/nameBytes)
 	n.mu.Lock()
-	n.known.Add(i, struct{}{})
-	over := n.max > 0 && n.known.Len() > n.max
+	was, _ := n.known.Peek(i)
+	n.weight += w - was
+	n.known.Add(i, w)
+	over := n.max > 0 && n.weight > n.max
 	n.mu.Unlock()
 	if over {
 		select {
@@ -56,9 +62,25 @@ func (n *names) touch(i *inode) {
 	}
 }
 
+// held is how many bytes of text a node keeps in memory.
+func held(n *Node) int64 {
+	if t, ok := n.File.(text); ok {
+		return int64(len(t))
+	}
+	sum := int64(0)
+	if d, ok := n.Dir.(fixed); ok {
+		for _, e := range d {
+			sum += int64(len(e.Name)) + held(e.Node)
+		}
+	}
+	return sum
+}
+
 func (n *names) forgotten(i *inode) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	was, _ := n.known.Peek(i)
+	n.weight -= was
 	n.known.Remove(i)
 }
 
@@ -69,7 +91,11 @@ func (n *names) len() int {
 }
 
 // over is how many names too many the kernel knows.
-func (n *names) over() int { return n.len() - n.max }
+func (n *names) over() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.weight - n.max
+}
 
 // work asks the kernel to forget until stopped is closed. No request waits for
 // it: the kernel may wait for a directory's lock, which a look-up holds.
@@ -83,8 +109,8 @@ func (n *names) work(root *inode) {
 		pause := namesPause
 		tried := 0 // since it forgot one
 		for over := n.over(); over > 0; {
-			batch := n.oldest()
-			tried += len(batch)
+			batch, weight := n.oldest()
+			tried += weight
 			contain(n.log, "the bound of names", func() { n.ask(root, batch) })
 			time.Sleep(namesPause) // its FORGETs come
 			was := over
@@ -99,22 +125,23 @@ func (n *names) work(root *inode) {
 	}
 }
 
-// oldest gives names that were touched longest ago, and takes them for touched.
-func (n *names) oldest() []*inode {
+// oldest gives names that were touched longest ago, and what they weigh, and takes
+// them for touched.
+func (n *names) oldest() (batch []*inode, weight int) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	var out []*inode
-	for range min(n.known.Len()-n.max, namesAtOnce) {
-		i, _, ok := n.known.RemoveOldest()
+	var weights []int
+	for n.weight-weight > n.max && len(batch) < namesAtOnce {
+		i, w, ok := n.known.RemoveOldest()
 		if !ok {
 			break
 		}
-		out = append(out, i)
+		batch, weights, weight = append(batch, i), append(weights, w), weight+w
 	}
-	for _, i := range out {
-		n.known.Add(i, struct{}{})
+	for k, i := range batch {
+		n.known.Add(i, weights[k])
 	}
-	return out
+	return batch, weight
 }
 
 // ask has the kernel forget inodes, if nobody uses them. One that stands nowhere

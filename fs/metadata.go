@@ -19,12 +19,10 @@ const (
 
 // report is a node of a text that is known.
 func (t *tree) report(text string, run *mlflow.Run) *Node {
-	n := sized([]byte(text))
+	n := sized(text)
 	n.Mtime, n.TTL = run.Mtime(), t.r.TTL(run.Final())
 	return n
 }
-
-func sized(b []byte) *Node { return &Node{File: text(b), Size: int64(len(b))} }
 
 // metadata is what was logged to a run, as files: run.json, params/<key>,
 // tags/<key>, metrics/<key>.csv.
@@ -39,7 +37,7 @@ func (t *tree) metadata(run *mlflow.Run) (fixed, error) {
 		return nil, err
 	}
 	dir := func(d Dir) *Node { return &Node{Dir: d, Mtime: run.Mtime(), TTL: t.r.TTL(run.Final())} }
-	metrics := metricsDir{t: t, run: run}
+	metrics := metricsDir{t: t, run: run.WithoutJSON()}
 	for _, m := range data.Metrics {
 		metrics.keys = append(metrics.keys, m.Key)
 	}
@@ -79,11 +77,11 @@ func (d metricsDir) Lookup(ctx context.Context, name string) (*Node, error) {
 	file, ok := strings.CutSuffix(name, csvEnding)
 	for _, key := range d.keys {
 		if ok && Escape(key) == file {
-			b, err := d.t.r.MetricHistory(ctx, d.run, key)
+			points, err := d.t.r.MetricHistory(ctx, d.run, key)
 			if err != nil {
 				return nil, err
 			}
-			return d.t.report(string(b), d.run), nil
+			return d.t.report(points, d.run), nil
 		}
 	}
 	return nil, notExist(name)
@@ -103,8 +101,8 @@ func (d metricsDir) List(context.Context) (Listing, error) {
 
 // table is experiments/<name>/runs.csv.
 func (d experimentDir) table(ctx context.Context) (*Node, error) {
-	b, err := d.t.r.RunTable(ctx, d.id)
-	n := sized(b)
+	rows, err := d.t.r.RunTable(ctx, d.id)
+	n := sized(rows)
 	n.TTL = d.t.r.TTL(false)
 	return n, err
 }
@@ -136,7 +134,7 @@ func (d modelDir) card(m *mlflow.RegisteredModel) (*Node, error) {
 		card.Latest = append(card.Latest, version{v.Version, v.Stage, v.Status, resolve.Shown(v.Source), v.RunID, v.Created.UnixMilli()})
 	}
 	b, err := json.MarshalIndent(card, "", "  ")
-	n := sized(append(b, '\n'))
+	n := sized(string(b) + "\n")
 	n.Mtime, n.TTL = m.Created, d.t.r.TTL(false)
 	return n, err
 }

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -47,15 +48,18 @@ func (r *roll) Next(context.Context) (Entry, error) {
 	return Entry{fmt.Sprintf("%06d", r.i-1), r.c.child(r.i - 1)}, nil
 }
 
-// find counts the files below point, as a program that looks up each of them.
-func find(t *testing.T, point string) int {
+// find counts the files below point that pass a test of their sizes, which has a
+// program look up each of them.
+func find(t *testing.T, point string, size ...string) int {
 	t.Helper()
-	out, err := exec.Command("find", point, "-size", "-2", "-type", "f", "-printf", "x").Output()
+	out, err := exec.Command("find", slices.Concat([]string{point}, size, []string{"-type", "f", "-printf", "x"})...).Output()
 	if err != nil {
 		t.Fatal(err)
 	}
 	return len(out)
 }
+
+var tiny = []string{"-size", "-2"}
 
 // TestForgottenNamesAreFreed fails when a name that the kernel knows takes more
 // memory than it did, most of it go-fuse's, or when the memory of names that the
@@ -81,11 +85,11 @@ func TestForgottenNamesAreFreed(t *testing.T) {
 		Log:     slog.New(slog.DiscardHandler),
 		MaxRead: 4 << 10, // each of go-fuse's readers, which come and go, has a buffer of that
 	})
-	if got := find(t, filepath.Join(point, "000000")); got != n {
+	if got := find(t, filepath.Join(point, "000000"), tiny...); got != n {
 		t.Fatalf("%d files in the first directory, want %d", got, n)
 	}
 	before, names := heap(), n*(n-1)
-	if got := find(t, point); got != n*n {
+	if got := find(t, point, tiny...); got != n*n {
 		t.Fatalf("%d files, want %d", got, n*n)
 	}
 	perName := func() float64 { return float64(heap()-before) / float64(names) }
@@ -123,7 +127,7 @@ func TestNamesAreBounded(t *testing.T) {
 			defer open.Close()
 			dir := filepath.Join(point, "000001")
 			stander := standIn(t, dir)
-			if got := find(t, point); got != n*n {
+			if got := find(t, point, tiny...); got != n*n {
 				t.Fatalf("%d files, want %d", got, n*n)
 			}
 			eventually(t, fmt.Sprintf("at most %d names are known", bound), func() bool { return m.names.over() <= 0 })

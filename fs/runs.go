@@ -26,6 +26,7 @@ func (d runsDir) Lookup(ctx context.Context, id string) (*Node, error) {
 }
 
 func (t *tree) runNode(run *mlflow.Run) *Node {
+	run = run.WithoutJSON()
 	dir := t.artifacts("runs:/"+run.ID, func(ctx context.Context) (resolve.Origin, error) { return t.r.RunOrigin(ctx, run) })
 	return &Node{Dir: dir, Mtime: run.Mtime(), TTL: t.r.TTL(run.Final())}
 }

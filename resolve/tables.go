@@ -1,12 +1,12 @@
 package resolve
 
 import (
-	"bytes"
 	"context"
 	"encoding/csv"
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
@@ -14,7 +14,7 @@ import (
 
 // MetricHistory is all points of a run's metric as CSV: step, timestamp (ms
 // since 1970) and value, by step.
-func (r *Resolver) MetricHistory(ctx context.Context, run *mlflow.Run, key string) ([]byte, error) {
+func (r *Resolver) MetricHistory(ctx context.Context, run *mlflow.Run, key string) (string, error) {
 	t, err := r.tables.Get(ctx, "metric\x00"+run.ID+"\x00"+key, func(ctx context.Context) (table, error) {
 		points, err := all(ctx, func(ctx context.Context, token string) (mlflow.Page[mlflow.Point], error) {
 			return r.opt.Tracking.MetricHistory(ctx, run.ID, key, token)
@@ -32,7 +32,7 @@ func (r *Resolver) MetricHistory(ctx context.Context, run *mlflow.Run, key strin
 // RunTable is the runs of an experiment as CSV, newest first: one row for each,
 // with the last point of each metric and the params, in columns that are named
 // as mlflow.search_runs names them.
-func (r *Resolver) RunTable(ctx context.Context, experimentID string) ([]byte, error) {
+func (r *Resolver) RunTable(ctx context.Context, experimentID string) (string, error) {
 	t, err := r.tables.Get(ctx, "runs\x00"+experimentID, func(ctx context.Context) (table, error) {
 		runs, err := all(ctx, func(ctx context.Context, token string) (mlflow.Page[mlflow.Run], error) {
 			return r.opt.Tracking.SearchRunData(ctx, []string{experimentID}, token)
@@ -48,17 +48,17 @@ func (r *Resolver) RunTable(ctx context.Context, experimentID string) ([]byte, e
 
 // table is a report's text.
 type table struct {
-	text  []byte
+	text  string
 	final bool
 }
 
-func runTable(runs []mlflow.Run) ([]byte, error) {
+func runTable(runs []mlflow.Run) (string, error) {
 	metrics, params := map[string]bool{}, map[string]bool{}
 	values := make([]map[string]string, len(runs))
 	for i := range runs {
 		d, err := runs[i].Data()
 		if err != nil {
-			return nil, err
+			return "", err
 		}
 		values[i] = map[string]string{}
 		for _, m := range d.Metrics {
@@ -98,8 +98,8 @@ func instant(t time.Time) string {
 	return t.UTC().Format("2006-01-02T15:04:05.000Z")
 }
 
-func asCSV(rows [][]string) []byte {
-	var b bytes.Buffer
+func asCSV(rows [][]string) string {
+	var b strings.Builder
 	csv.NewWriter(&b).WriteAll(rows) // can't fail: it is memory
-	return b.Bytes()
+	return b.String()
 }

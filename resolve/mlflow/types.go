@@ -21,6 +21,13 @@ type Run struct {
 	JSON []byte
 }
 
+// WithoutJSON is the run for who keeps it and needs no more than the rest.
+func (r *Run) WithoutJSON() *Run {
+	bare := *r
+	bare.JSON = nil
+	return &bare
+}
+
 // Final tells whether the run has ended, so that nothing is written to it any
 // more (MLflow's RunStatus.is_terminated).
 func (r *Run) Final() bool {
