@@ -60,5 +60,8 @@ func TestTextsOfKnownNamesAreBounded(t *testing.T) {
 	if got := find(t, point, "-size", "+2"); got != n {
 		t.Fatalf("%d files, want %d", got, n)
 	}
-	eventually(t, "the texts of a few names are kept", func() bool { return m.names.len() <= bound*nameBytes/size+1 })
+	eventually(t, "no more is kept than the bound allows", func() bool { return m.names.over() <= 0 })
+	if kept, most := m.names.len(), bound*nameBytes/size+1; kept > most {
+		t.Errorf("%d names are kept, each with a text of %d bytes: want at most %d", kept, size, most)
+	}
 }
