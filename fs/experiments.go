@@ -2,6 +2,7 @@ package fs
 
 import (
 	"context"
+	"slices"
 
 	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
 )
@@ -11,12 +12,20 @@ type experimentsDir struct{ t *tree }
 
 var _ Dir = experimentsDir{}
 
-func experimentName(e *mlflow.Experiment) string {
-	name := Escape(e.Name)
-	if len(name) <= maxName {
-		return name
+// experimentNames gives each experiment its name in the directory: its own,
+// escaped, with its id behind a dash where it is too long.
+func experimentNames(all []mlflow.Experiment) (names []string, at map[string]int) {
+	names, at = make([]string, len(all)), make(map[string]int, len(all))
+	for i := range all {
+		names[i] = Escape(all[i].Name)
+		if len(names[i]) > maxName {
+			names[i] = shorten(names[i], "-"+all[i].ID)
+		}
 	}
-	return shorten(name, "-"+e.ID)
+	for i, n := range slices.Backward(names) {
+		at[n] = i
+	}
+	return names, at
 }
 
 func (d experimentsDir) node(e *mlflow.Experiment) *Node {
@@ -28,10 +37,9 @@ func (d experimentsDir) Lookup(ctx context.Context, file string) (*Node, error) 
 	if err != nil {
 		return nil, err
 	}
-	for i := range all {
-		if experimentName(&all[i]) == file {
-			return d.node(&all[i]), nil
-		}
+	_, at := all.Names(experimentNames)
+	if i, ok := at[file]; ok {
+		return d.node(&all.Items[i]), nil
 	}
 	name := Unescape(file)
 	if Escape(name) != file || name == "" {
@@ -49,9 +57,10 @@ func (d experimentsDir) List(ctx context.Context) (Listing, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := make(entries, 0, len(all))
-	for i := range all {
-		out = append(out, Entry{experimentName(&all[i]), d.node(&all[i])})
+	names, _ := all.Names(experimentNames)
+	out := make(entries, 0, len(names))
+	for i, n := range names {
+		out = append(out, Entry{n, d.node(&all.Items[i])})
 	}
 	return &out, nil
 }
@@ -99,6 +108,20 @@ func runNames(runs []mlflow.Run) []string {
 	return names
 }
 
+// namesOfRuns are the runs' names, and what leads to them. Its id leads to a run,
+// too: a store on disk makes a run in one step and names it in the next, and
+// somebody has listed it in between.
+func namesOfRuns(runs []mlflow.Run) (names []string, at map[string]int) {
+	names, at = runNames(runs), make(map[string]int, 2*len(runs))
+	for i := range runs {
+		at[runs[i].ID] = i
+	}
+	for i, n := range slices.Backward(names) {
+		at[n] = i
+	}
+	return names, at
+}
+
 func (d experimentDir) node(run *mlflow.Run) *Node {
 	id := run.ID
 	dir := lazyDir(func(ctx context.Context) (Dir, error) { return d.inside(ctx, id) })
@@ -113,17 +136,9 @@ func (d experimentDir) Lookup(ctx context.Context, name string) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	for i, n := range runNames(runs) {
-		if n == name {
-			return d.node(&runs[i]), nil
-		}
-	}
-	// Its id leads to a run, too: a store on disk makes a run in one step and
-	// names it in the next, and somebody has listed it in between.
-	for i := range runs {
-		if runs[i].ID == name {
-			return d.node(&runs[i]), nil
-		}
+	_, at := runs.Names(namesOfRuns)
+	if i, ok := at[name]; ok {
+		return d.node(&runs.Items[i]), nil
 	}
 	return nil, notExist(name)
 }
@@ -133,9 +148,10 @@ func (d experimentDir) List(ctx context.Context) (Listing, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := make(entries, 0, len(runs)+1)
-	for i, n := range runNames(runs) {
-		out = append(out, Entry{n, d.node(&runs[i])})
+	names, _ := runs.Names(namesOfRuns)
+	out := make(entries, 0, len(names)+1)
+	for i, n := range names {
+		out = append(out, Entry{n, d.node(&runs.Items[i])})
 	}
 	out = append(out, Entry{runsTable, &Node{File: text(""), Later: true}})
 	return &out, nil

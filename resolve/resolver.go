@@ -67,8 +67,8 @@ type Resolver struct {
 	models      *cache.Memo[string, *mlflow.LoggedModel]
 	registered  *cache.Memo[string, *mlflow.RegisteredModel]
 	versions    *cache.Memo[[2]string, version]
-	experiments *cache.Memo[string, []mlflow.Experiment]
-	indexes     *cache.Memo[string, []mlflow.Run]
+	experiments *cache.Memo[string, *Index[mlflow.Experiment]]
+	indexes     *cache.Memo[string, *Index[mlflow.Run]]
 	tables      *cache.Memo[string, table]
 }
 
@@ -117,10 +117,10 @@ func New(opt Options) *Resolver {
 		models:      cache.NewMemo[string](10_000, nil, func(m *mlflow.LoggedModel) time.Duration { return final(m.Final()) }),
 		registered:  cache.NewMemo[string](10_000, nil, func(*mlflow.RegisteredModel) time.Duration { return opt.TTL }),
 		versions:    cache.NewMemo[[2]string](10_000, nil, func(v version) time.Duration { return final(v.Final()) }),
-		experiments: cache.NewMemo[string](1, nil, func([]mlflow.Experiment) time.Duration { return opt.TTL }),
+		experiments: cache.NewMemo[string](1, nil, func(*Index[mlflow.Experiment]) time.Duration { return opt.TTL }),
 		indexes: cache.NewMemo[string](500_000,
-			func(r []mlflow.Run) int64 { return int64(len(r)) + 8 },
-			func([]mlflow.Run) time.Duration { return opt.TTL }),
+			func(r *Index[mlflow.Run]) int64 { return int64(len(r.Items)) + 8 },
+			func(*Index[mlflow.Run]) time.Duration { return opt.TTL }),
 		tables: cache.NewMemo[string](tablesBytes,
 			func(t table) int64 { return int64(len(t.text)) + 100 },
 			func(t table) time.Duration { return final(t.final) }),
@@ -152,20 +152,24 @@ func (r *Resolver) Run(ctx context.Context, id string) (*mlflow.Run, error) {
 }
 
 // Experiments gives all experiments that are not deleted.
-func (r *Resolver) Experiments(ctx context.Context) ([]mlflow.Experiment, error) {
-	return r.experiments.Get(ctx, "", func(ctx context.Context) ([]mlflow.Experiment, error) {
-		return all(ctx, r.opt.Tracking.SearchExperiments)
+func (r *Resolver) Experiments(ctx context.Context) (*Index[mlflow.Experiment], error) {
+	return r.experiments.Get(ctx, "", func(ctx context.Context) (*Index[mlflow.Experiment], error) {
+		experiments, err := all(ctx, r.opt.Tracking.SearchExperiments)
+		return &Index[mlflow.Experiment]{Items: experiments}, err
 	})
 }
 
 // ExperimentIDs gives the ids of all experiments that are not deleted.
 func (r *Resolver) ExperimentIDs(ctx context.Context) ([]string, error) {
 	experiments, err := r.Experiments(ctx)
-	ids := make([]string, len(experiments))
-	for i, e := range experiments {
+	if err != nil {
+		return nil, err
+	}
+	ids := make([]string, len(experiments.Items))
+	for i, e := range experiments.Items {
 		ids[i] = e.ID
 	}
-	return ids, err
+	return ids, nil
 }
 
 // all reads every page of a search.
@@ -186,8 +190,8 @@ func all[T any](ctx context.Context, search func(context.Context, string) (mlflo
 
 // ExperimentRuns gives all runs of an experiment that are not deleted, newest
 // first, without their JSON.
-func (r *Resolver) ExperimentRuns(ctx context.Context, experimentID string) ([]mlflow.Run, error) {
-	return r.indexes.Get(ctx, experimentID, func(ctx context.Context) ([]mlflow.Run, error) {
+func (r *Resolver) ExperimentRuns(ctx context.Context, experimentID string) (*Index[mlflow.Run], error) {
+	return r.indexes.Get(ctx, experimentID, func(ctx context.Context) (*Index[mlflow.Run], error) {
 		runs, err := all(ctx, func(ctx context.Context, token string) (mlflow.Page[mlflow.Run], error) {
 			return r.opt.Tracking.SearchRuns(ctx, []string{experimentID}, token)
 		})
@@ -199,7 +203,7 @@ func (r *Resolver) ExperimentRuns(ctx context.Context, experimentID string) ([]m
 				unique = append(unique, run)
 			}
 		}
-		return unique, err
+		return &Index[mlflow.Run]{Items: unique}, err
 	})
 }
 

@@ -258,9 +258,9 @@ func checkArtifacts(ctx context.Context, s *stores) (out []finding) {
 	if err != nil {
 		return []finding{{"experiments", broken, err.Error(), ""}}
 	}
-	for i, e := range experiments {
+	for i, e := range experiments.Items {
 		if i == doctorExperiments {
-			return append(out, finding{"artifacts", well, fmt.Sprintf("%d more experiments were not looked at", len(experiments)-i), ""})
+			return append(out, finding{"artifacts", well, fmt.Sprintf("%d more experiments were not looked at", len(experiments.Items)-i), ""})
 		}
 		page, err := s.Tracking().SearchRuns(ctx, []string{e.ID}, "")
 		if err != nil || len(page.Items) == 0 {
