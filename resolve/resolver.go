@@ -51,8 +51,11 @@ type Options struct {
 // MLflow lets a user add artifacts to a run that has ended.
 const finalTTLs = 6
 
-// tablesBytes is how much of tables is remembered.
-const tablesBytes = 16 << 20
+// tablesBytes is how much of tables is remembered, and runsBytes how much of runs.
+const (
+	tablesBytes = 16 << 20
+	runsBytes   = 16 << 20
+)
 
 // Resolver answers what names mean. Its methods may be called by many at once.
 type Resolver struct {
@@ -112,7 +115,9 @@ func New(opt Options) *Resolver {
 		listings: cache.NewMemo[string](500_000,
 			func(l listing) int64 { return int64(len(l.entries)) + 8 },
 			func(l listing) time.Duration { return final(l.final) }),
-		runs:        cache.NewMemo[string](10_000, nil, func(r *mlflow.Run) time.Duration { return final(r.Final()) }),
+		runs: cache.NewMemo[string](runsBytes,
+			func(r *mlflow.Run) int64 { return int64(len(r.JSON)) + 1000 },
+			func(r *mlflow.Run) time.Duration { return final(r.Final()) }),
 		runModels:   cache.NewMemo[string](10_000, nil, func([]mlflow.LoggedModel) time.Duration { return opt.TTL }),
 		models:      cache.NewMemo[string](10_000, nil, func(m *mlflow.LoggedModel) time.Duration { return final(m.Final()) }),
 		registered:  cache.NewMemo[string](10_000, nil, func(*mlflow.RegisteredModel) time.Duration { return opt.TTL }),
@@ -172,10 +177,15 @@ func (r *Resolver) ExperimentIDs(ctx context.Context) ([]string, error) {
 	return ids, nil
 }
 
+// maxPages is how many pages a search has, of a server that is right: one of runs
+// has 200 of them.
+const maxPages = 50_000
+
 // all reads every page of a search.
 func all[T any](ctx context.Context, search func(context.Context, string) (mlflow.Page[T], error)) ([]T, error) {
 	var out []T
-	for token := ""; ; {
+	token := ""
+	for range maxPages {
 		p, err := search(ctx, token)
 		if err != nil {
 			return nil, err
@@ -186,6 +196,7 @@ func all[T any](ctx context.Context, search func(context.Context, string) (mlflo
 		}
 		token = p.Next
 	}
+	return nil, fmt.Errorf("the server's answer has more than %d pages", maxPages)
 }
 
 // ExperimentRuns gives all runs of an experiment that are not deleted, newest
