@@ -25,7 +25,7 @@ func getListing(ctx context.Context, c *mlflow.Client, u string) ([]Entry, error
 	}
 	defer resp.Body.Close()
 	answered(ctx)
-	return decodeListing(resp.Body)
+	return decodeListing(c.Answer(resp))
 }
 
 // decodeListing reads the answer to ListArtifacts: names or paths, and a

@@ -28,6 +28,7 @@ type Client struct {
 	log   *slog.Logger
 	creds *renewable // nil where there are none
 	sent  *counted
+	most  int64 // bytes of an Answer
 
 	presigned *cache.Memo[struct{}, bool] // see OffersPresigned
 }
@@ -76,7 +77,7 @@ func newClient(base *url.URL, env Env, log *slog.Logger, tlsConf *tls.Config, dr
 	}
 	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, TLSClientConfig: tlsConf}
 	set.Tune(transport)
-	c := &Client{base: base, set: set, log: log, sent: &counted{next: dress(transport), conns: transport}}
+	c := &Client{base: base, set: set, log: log, most: maxAnswer, sent: &counted{next: dress(transport), conns: transport}}
 	c.presigned = cache.NewMemo[struct{}](1, nil, func(bool) time.Duration { return 10 * time.Minute })
 	c.retry = &retryablehttp.Client{
 		HTTPClient:   &http.Client{Transport: c.sent, CheckRedirect: keepHeadersHome},
@@ -209,6 +210,16 @@ func (c *Client) URL(path string, query url.Values) *url.URL {
 	return u
 }
 
+// maxAnswer is how long an answer may be that is read into memory, in bytes: a
+// million names.
+const maxAnswer = 128 << 20
+
+// Answer is the body of an answer that is read into memory. One that is too long
+// for that ends in an error.
+func (c *Client) Answer(resp *http.Response) io.Reader {
+	return http.MaxBytesReader(nil, resp.Body, c.most)
+}
+
 // JSON sends a request to path below the tracking server's address and decodes
 // the answer into out. body nil makes a GET, else a POST of its JSON.
 func (c *Client) JSON(ctx context.Context, path string, query url.Values, body, out any) error {
@@ -236,7 +247,7 @@ func (c *Client) JSON(ctx context.Context, path string, query url.Values, body, 
 		return err
 	}
 	defer resp.Body.Close()
-	if err := json.NewDecoder(resp.Body).Decode(out); err != nil {
+	if err := json.NewDecoder(c.Answer(resp)).Decode(out); err != nil {
 		return fmt.Errorf("%s %s: the answer is no JSON of MLflow's: %w", method, path, err)
 	}
 	return nil
