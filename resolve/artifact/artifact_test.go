@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -225,5 +226,33 @@ func TestAnswerOfAnotherRangeIsRefused(t *testing.T) {
 		if err := heldTo(header, 10, 10); (err == nil) != ok {
 			t.Errorf("%q for 10 bytes from 10: %v", header, err)
 		}
+	}
+}
+
+// TestPipeInAStoreIsWaitedForByNobody fails when a file of a store on this machine
+// that has become a named pipe since it was listed keeps who opens it waiting for
+// somebody who writes to it.
+func TestPipeInAStoreIsWaitedForByNobody(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if err := syscall.Mkfifo(filepath.Join(dir, "f"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	l, err := NewLocal(dir, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() {
+		_, err := l.Open("f")
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		if err == nil {
+			t.Error("a pipe is opened as a file")
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("it waits")
 	}
 }

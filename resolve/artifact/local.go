@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"github.com/mlflowfs/mlflowfs/cache"
 )
@@ -82,14 +83,15 @@ func OwnPath(s Store, p string) (string, error) {
 	return own, err
 }
 
-// Open opens a file for reading.
+// Open opens a file for reading. It does not wait for who would write to what is a
+// pipe by now.
 func (l *Local) Open(path string) (*os.File, error) {
 	root, err := os.OpenRoot(l.dir)
 	if err != nil {
 		return nil, err
 	}
 	defer root.Close()
-	f, err := root.Open(clean(path))
+	f, err := root.OpenFile(clean(path), os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}
