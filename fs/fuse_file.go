@@ -40,6 +40,7 @@ func (f *openFile) Read(ctx context.Context, dest []byte, off int64) (fuse.ReadR
 	defer p.finish()
 	s := span{off, off + int64(len(dest))}
 	f.i.waitsFor(s)
+	defer f.i.hasRead(s)
 	rctx := context.Context(p)
 	if log := f.i.a.log; log.Enabled(ctx, slog.LevelDebug) {
 		number := f.i.a.numbers.Add(1)
@@ -48,7 +49,6 @@ func (f *openFile) Read(ctx context.Context, dest []byte, off int64) (fuse.ReadR
 		defer func() { log.Debug("answered", "request", number, "took", time.Since(p.began)) }()
 	}
 	n, err := f.h.ReadAt(rctx, dest, off)
-	f.i.hasRead(s)
 	if want := min(int64(len(dest)), f.size-off); err == io.EOF && int64(n) < want {
 		err = fmt.Errorf("%w: it ends after %d bytes and was listed with %d", cache.ErrChanged, off+int64(n), f.size)
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"slices"
 	"strings"
 
 	"github.com/mlflowfs/mlflowfs/resolve"
@@ -75,16 +76,15 @@ var _ Dir = metricsDir{}
 
 func (d metricsDir) Lookup(ctx context.Context, name string) (*Node, error) {
 	file, ok := strings.CutSuffix(name, csvEnding)
-	for _, key := range d.keys {
-		if ok && Escape(key) == file {
-			points, err := d.t.r.MetricHistory(ctx, d.run, key)
-			if err != nil {
-				return nil, err
-			}
-			return d.t.report(points, d.run), nil
-		}
+	key := Unescape(file)
+	if !ok || Escape(key) != file || !slices.Contains(d.keys, key) {
+		return nil, notExist(name)
 	}
-	return nil, notExist(name)
+	points, err := d.t.r.MetricHistory(ctx, d.run, key)
+	if err != nil {
+		return nil, err
+	}
+	return d.t.report(points, d.run), nil
 }
 
 func (d metricsDir) List(context.Context) (Listing, error) {
