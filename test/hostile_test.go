@@ -142,3 +142,26 @@ func TestSizeThatNoFileHasIsItsFilesError(t *testing.T) {
 		}
 	}
 }
+
+// TestLogNobodyReadsHangsNoRead fails when reads wait for who reads the daemon's
+// standard error: a parent that does not, or a terminal that is stopped.
+func TestLogNobodyReadsHangsNoRead(t *testing.T) {
+	t.Parallel()
+	const size = 100_000
+	e := newEngineFiles(t, map[string]int{"a": size})
+	m := mountAt(t, e.URL, nil, "--log-level", "debug", "--no-passthrough")
+	m.log.mu.Lock() // who reads it, waits
+	defer m.log.mu.Unlock()
+	// Two lines for each read fill a pipe ten times over.
+	out, err := output("timeout", "30", "python3", "-c", `
+import os, sys
+fd = os.open(sys.argv[1], os.O_RDONLY)
+for i in range(3000):
+    assert len(os.pread(fd, 4096, 4096 * (i % 20))) == 4096
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+print("ok")
+`, m.path("runs", e.run, "a"))
+	if err != nil || string(out) != "ok\n" {
+		t.Errorf("%s, %v", out, err)
+	}
+}

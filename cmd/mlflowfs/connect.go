@@ -87,9 +87,9 @@ func (c *connection) log() (log *slog.Logger, err error) {
 	opt := &slog.HandlerOptions{Level: &c.level}
 	switch c.logFormat {
 	case "text":
-		return newLog(slog.NewTextHandler(out, opt)), nil
+		return newLog(out, func(w io.Writer) slog.Handler { return slog.NewTextHandler(w, opt) }), nil
 	case "json":
-		return newLog(slog.NewJSONHandler(out, opt)), nil
+		return newLog(out, func(w io.Writer) slog.Handler { return slog.NewJSONHandler(w, opt) }), nil
 	}
 	return nil, usageError{fmt.Errorf("--log-format %q: it must be text or json", c.logFormat)}
 }

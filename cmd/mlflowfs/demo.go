@@ -48,7 +48,7 @@ and its store is used again the next time.`,
 }
 
 func demo(dir string) error {
-	log := newLog(slog.NewTextHandler(os.Stderr, nil))
+	log := newLog(os.Stderr, func(w io.Writer) slog.Handler { return slog.NewTextHandler(w, nil) })
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return err

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"io"
 	"log/slog"
 	"sync"
 	"time"
@@ -37,10 +38,13 @@ const (
 	goroutines = "goroutines" // the value that is said whole: their stacks
 )
 
-// newLog makes the log of a command. What it has left out is counted when the
-// command ends.
-func newLog(h slog.Handler) *slog.Logger {
-	l := newLogLimiter(h)
+// newLog makes the log of a command, in the form of a handler. What it has left out
+// is counted when the command ends.
+func newLog(out io.Writer, form func(io.Writer) slog.Handler) *slog.Logger {
+	direct := slog.New(form(out))
+	l := newLogLimiter(form(newLogWriter(out, func(lost int64) {
+		direct.Warn("lines of the log were lost: nobody took them", "lines", lost)
+	})))
 	cobra.OnFinalize(l.flush)
 	return slog.New(l)
 }

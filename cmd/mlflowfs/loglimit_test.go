@@ -94,3 +94,42 @@ func TestDebugLogIsWhole(t *testing.T) {
 		t.Errorf("%d of 1000 lines", n)
 	}
 }
+
+// stopped is a terminal that takes no more until it goes on.
+type stopped struct {
+	goOn chan struct{}
+	lockedBuffer
+}
+
+func (s *stopped) Write(p []byte) (int, error) {
+	<-s.goOn
+	return s.lockedBuffer.Write(p)
+}
+
+// TestLogNobodyReadsKeepsNobodyWaiting fails when a line of the log waits for longer
+// than a moment for a terminal that is stopped, or a pipe that nobody reads; when
+// each of many does; or when it is not said, later, how many lines were lost.
+func TestLogNobodyReadsKeepsNobodyWaiting(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		out := &stopped{goOn: make(chan struct{})}
+		w := newLogWriter(out, func(lost int64) { fmt.Fprintf(&out.lockedBuffer, "%d were lost\n", lost) })
+		begin := time.Now()
+		for i := range 2 * logWaits {
+			fmt.Fprintln(w, "line", i)
+		}
+		if d := time.Since(begin); d > logPatience {
+			t.Errorf("%d lines took %v", 2*logWaits, d)
+		}
+		close(out.goOn)
+		synctest.Wait()
+		if got := out.String(); !strings.HasPrefix(got, "line 0\nline 1\n") || !strings.HasSuffix(got, fmt.Sprintf("\n%d were lost\n", logWaits-1)) {
+			t.Errorf("%d lines, and at the end %q", strings.Count(got, "\n"), got[max(0, len(got)-40):])
+		}
+		fmt.Fprintln(w, "again")
+		if !strings.HasSuffix(out.String(), "\nagain\n") {
+			t.Error("a line is not there when its Write returns")
+		}
+		close(w.lines)
+	})
+}
