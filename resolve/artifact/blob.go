@@ -63,6 +63,7 @@ type Blob struct {
 	uri  string // as it may be shown
 	root string // key, no slash at either end
 	open func(ctx context.Context, fresh bool) (*Bucket, error)
+	most int // pages of a listing
 }
 
 var (
@@ -75,7 +76,7 @@ var (
 // for one with those that can be found now, or the same where that is all too
 // soon. uri is both, as it may be shown.
 func NewBlob(uri, root string, open func(ctx context.Context, fresh bool) (*Bucket, error)) *Blob {
-	return &Blob{strings.TrimRight(uri, "/"), strings.Trim(root, "/"), open}
+	return &Blob{strings.TrimRight(uri, "/"), strings.Trim(root, "/"), open, maxPages}
 }
 
 // ErrNoBucket says that a bucket or container is not there, as opposed to a
@@ -106,13 +107,14 @@ func (b *Blob) List(ctx context.Context, dir string) (Tree, error) {
 	if err == nil && len(next) == 0 {
 		return plant(dir, prefix, all), nil
 	}
-	all = nil
-	for token := blob.FirstPageToken; err == nil && len(token) > 0; {
-		var some []object
-		some, token, err = b.page(ctx, prefix, "/", token)
-		all = append(all, some...)
-	}
 	if err != nil {
+		return nil, err
+	}
+	all = nil
+	if err := b.pages(ctx, prefix, func(some []object) (more bool) {
+		all = append(all, some...)
+		return true
+	}); err != nil {
 		return nil, err
 	}
 	return Tree{dir: plant(dir, prefix, all)[dir]}, nil
@@ -126,24 +128,44 @@ func (b *Blob) Stat(ctx context.Context, file string) (Entry, error) {
 	if key == "" {
 		return e, nil
 	}
-	for token := blob.FirstPageToken; len(token) > 0; {
-		var some []object
-		var err error
-		if some, token, err = b.page(ctx, key, "/", token); err != nil {
-			return Entry{}, err
-		}
+	found := false
+	err := b.pages(ctx, key, func(some []object) (more bool) {
 		for _, o := range some {
 			switch {
 			case o.key == key:
-				return o.entry(e.Name), nil
+				e, found = o.entry(e.Name), true
 			case o.key == key+"/":
-				return e, nil
+				found = true
 			case o.key > key+"/":
-				token = nil
+			default:
+				continue
 			}
+			return false
 		}
+		return true
+	})
+	if err == nil && !found {
+		err = fmt.Errorf("%s/%s: %w", b.uri, file, fs.ErrNotExist)
 	}
-	return Entry{}, fmt.Errorf("%s/%s: %w", b.uri, file, fs.ErrNotExist)
+	return e, err
+}
+
+// maxPages is how many pages a listing has, of a store that is right: ten million
+// objects.
+const maxPages = 10_000
+
+// pages gives f the objects of a directory, and those whose keys begin as it, page by
+// page, for as long as it wants more.
+func (b *Blob) pages(ctx context.Context, prefix string, f func([]object) (more bool)) error {
+	token := blob.FirstPageToken
+	for range b.most {
+		some, next, err := b.page(ctx, prefix, "/", token)
+		if err != nil || !f(some) || len(next) == 0 {
+			return err
+		}
+		token = next
+	}
+	return fmt.Errorf("%s: a listing has more than %d pages", b.uri, b.most)
 }
 
 // object is an object as it is listed, or a common prefix, whose key ends in a

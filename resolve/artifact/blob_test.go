@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"gocloud.dev/blob"
+	"gocloud.dev/blob/driver"
 	"gocloud.dev/blob/memblob"
 	"gocloud.dev/gcerrors"
 
@@ -64,6 +65,38 @@ func show(tree Tree) string {
 	}
 	slices.Sort(out)
 	return strings.Join(out, "\n")
+}
+
+// endless is a bucket that always has one more object.
+type endless struct {
+	driver.Bucket
+	listed int
+}
+
+func (e *endless) ListPaged(context.Context, *driver.ListOptions) (*driver.ListPage, error) {
+	e.listed++
+	return &driver.ListPage{Objects: []*driver.ListObject{{Key: fmt.Sprint("a/", e.listed)}}, NextPageToken: []byte("more")}, nil
+}
+
+func (e *endless) Close() error { return nil }
+
+// TestListingThatNeverEndsIsEnded fails when a store that always has one more page
+// keeps a listing, or a look-up, for ever, and grows the daemon.
+func TestListingThatNeverEndsIsEnded(t *testing.T) {
+	t.Parallel()
+	store := &endless{}
+	bucket := memory(t)
+	bucket.Bucket = blob.NewBucket(store)
+	t.Cleanup(func() { bucket.Close() })
+	b := blobOf(bucket, "a")
+	b.most = 3
+	if _, err := b.List(t.Context(), ""); err == nil || store.listed != (1+b.most)*onePage { // one for all that is below it
+		t.Errorf("a listing: %d objects, %v", store.listed, err)
+	}
+	store.listed = 0
+	if _, err := b.Stat(t.Context(), "zz"); err == nil || store.listed != b.most*onePage {
+		t.Errorf("a look-up: %d objects, %v", store.listed, err)
+	}
 }
 
 // TestBucketIsShownAsDirectories fails when the keys of a bucket below a prefix do not
