@@ -1,6 +1,12 @@
 package resolve
 
-import "sync"
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
+)
 
 // Index is a list that the tracking server gave, with the names that its user has
 // for the items. They are made once for each answer of the server's, so that a
@@ -18,4 +24,66 @@ type Index[T any] struct {
 func (x *Index[T]) Names(name func([]T) (names []string, at map[string]int)) ([]string, map[string]int) {
 	x.once.Do(func() { x.names, x.at = name(x.Items) })
 	return x.names, x.at
+}
+
+// Experiments gives all experiments that are not deleted.
+func (r *Resolver) Experiments(ctx context.Context) (*Index[mlflow.Experiment], error) {
+	return r.experiments.Get(ctx, "", func(ctx context.Context) (*Index[mlflow.Experiment], error) {
+		experiments, err := all(ctx, r.opt.Tracking.SearchExperiments)
+		return &Index[mlflow.Experiment]{Items: experiments}, err
+	})
+}
+
+// ExperimentIDs gives the ids of all experiments that are not deleted.
+func (r *Resolver) ExperimentIDs(ctx context.Context) ([]string, error) {
+	experiments, err := r.Experiments(ctx)
+	if err != nil {
+		return nil, err
+	}
+	ids := make([]string, len(experiments.Items))
+	for i, e := range experiments.Items {
+		ids[i] = e.ID
+	}
+	return ids, nil
+}
+
+// maxPages is how many pages a search has, of a server that is right: one of runs
+// has 200 of them.
+const maxPages = 50_000
+
+// all reads every page of a search.
+func all[T any](ctx context.Context, search func(context.Context, string) (mlflow.Page[T], error)) ([]T, error) {
+	var out []T
+	token := ""
+	for range maxPages {
+		p, err := search(ctx, token)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, p.Items...)
+		if p.Next == "" || p.Next == token {
+			return out, nil
+		}
+		token = p.Next
+	}
+	return nil, fmt.Errorf("the server's answer has more than %d pages", maxPages)
+}
+
+// ExperimentRuns gives all runs of an experiment that are not deleted, newest
+// first, without their JSON.
+func (r *Resolver) ExperimentRuns(ctx context.Context, experimentID string) (*Index[mlflow.Run], error) {
+	return r.indexes.Get(ctx, experimentID, func(ctx context.Context) (*Index[mlflow.Run], error) {
+		runs, err := all(ctx, func(ctx context.Context, token string) (mlflow.Page[mlflow.Run], error) {
+			return r.opt.Tracking.SearchRuns(ctx, []string{experimentID}, token)
+		})
+		// A run that began between two pages pushes the rest on by one.
+		seen, unique := map[string]bool{}, runs[:0]
+		for _, run := range runs {
+			if !seen[run.ID] {
+				seen[run.ID] = true
+				unique = append(unique, run)
+			}
+		}
+		return &Index[mlflow.Run]{Items: unique}, err
+	})
 }
