@@ -31,7 +31,7 @@ func TestValidatorThatComesLateCutsNothing(t *testing.T) {
 		for _, parallel := range []int{1, 3} {
 			t.Run(fmt.Sprintf("%s, %d at once", name, parallel), func(t *testing.T) {
 				bubble(t, func(t *testing.T) {
-					data := noise(2*pieceSize + 100)
+					data := noise(2*large + 100)
 					var asked atomic.Int64
 					d, dir, _ := downloader(t)
 					d.Parallel = parallel
@@ -59,7 +59,7 @@ func TestValidatorThatComesLateCutsNothing(t *testing.T) {
 // file.
 func TestBrokenDownloadTakesUpALateValidator(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		const size = 2*pieceSize + 100
+		const size = 2*large + 100
 		old, data := noise(size), noise(size + 1)[1:]
 		d, dir, _ := downloader(t)
 		d.Parallel = 1

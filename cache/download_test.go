@@ -369,30 +369,6 @@ func TestCompleteDownloadIsAskedFor(t *testing.T) {
 	}
 }
 
-// TestLateValidatorLosesNothing fails when a validator that comes with the second
-// answer only has what came before it taken for there when it is not.
-func TestLateValidatorLosesNothing(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		d, dir, _ := downloader(t)
-		s := newStore(noise(2 * large))
-		s.sums = Sums{}
-		late := sourceFunc(func(off, n int64) (*Body, error) {
-			first := s.asked.Load() == 0
-			b, err := s.ReadRange(t.Context(), off, n, "")
-			if first {
-				b.Validator = ""
-			}
-			return b, err
-		})
-		if err := d.Download(t.Context(), Key{"x", 2 * large, ""}, late, "f"); err != nil {
-			t.Fatal(err)
-		}
-		if got, err := os.ReadFile(filepath.Join(dir, "f")); err != nil || !bytes.Equal(got, s.data) {
-			t.Errorf("it is not what the origin has, %v", err)
-		}
-	})
-}
-
 // TestDownloadThatCantBeWrittenSaysSo fails when a download whose file can't be
 // made ends well, or does not tell why.
 func TestDownloadThatCantBeWrittenSaysSo(t *testing.T) {
