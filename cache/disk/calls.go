@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
 	"runtime/debug"
 	"sync/atomic"
 	"syscall"
@@ -12,13 +13,13 @@ import (
 )
 
 // op is a kind of operation. Each kind rests by itself: a disk that takes no
-// more is read on, and one that answers no stat is read and written.
+// more is still read, and one that answers no stat is read and written.
 type op int
 
 const (
-	opOpen  op = iota // what finds something by its name
-	opMake            // what makes or removes it: create, link, rename, unlink
-	opStat            // what asks for attributes; it can be done without
+	opOpen  op = iota // finds something by its name
+	opMake            // makes or removes it: create, link, rename, unlink
+	opStat            // asks for attributes; the cache works without them
 	opRead            // of an open file
 	opWrite           // to an open file
 	allOps
@@ -26,7 +27,7 @@ const (
 
 // rest is whether operations of one kind may be tried.
 type rest struct {
-	until atomic.Int64 // not before; nanoseconds since 1970, 0: now
+	until atomic.Int64 // not before that much of Dir.age, in nanoseconds; 0: now
 	stuck atomic.Int64 // operations that have not come back
 }
 
@@ -40,6 +41,7 @@ const (
 var (
 	errSlow    = errors.New("the disk does not answer")
 	errResting = errors.New("the disk is left alone for a while")
+	errPanic   = errors.New("panic")
 
 	// ErrNoRoom says that the bound, or what the disk has free, allows no more.
 	ErrNoRoom = errors.New("the cache's disk has no room for it")
@@ -52,21 +54,24 @@ var (
 	ErrGone = errors.New("the file has left the disk cache")
 )
 
-// may tells whether operations of a kind may be tried. It waits for nothing.
+// age is how long d has been open. Rests are measured in it, and not in the time
+// of day, which may jump.
+func (d *Dir) age() time.Duration { return time.Since(d.opened) }
+
+// may tells whether operations of a kind may be tried. It does not block.
 func (d *Dir) may(o op) bool {
 	if d == nil {
 		return true
 	}
 	r := &d.rests[o]
-	until := r.until.Load()
-	return r.stuck.Load() == 0 && (until == 0 || time.Now().UnixNano() > until)
+	return r.stuck.Load() == 0 && int64(d.age()) >= r.until.Load()
 }
 
 // concern is whom an error concerns.
 type concern int
 
 const (
-	thisFile    concern = iota // it is gone, cut, damaged, closed, or another's
+	thisFile    concern = iota // it is gone, cut, damaged, closed, or another's; or the bound is reached
 	thisProcess                // it may open no more files, or has no memory
 	space                      // the disk takes no more; what is there can be read
 	device                     // the disk fails
@@ -76,11 +81,11 @@ const (
 func concerns(err error) concern {
 	for c, errs := range [][]error{
 		thisFile: {
-			fs.ErrNotExist, fs.ErrExist, fs.ErrClosed, fs.ErrPermission, io.EOF, io.ErrUnexpectedEOF, ErrDamaged, ErrGone, errResting, errPanic,
+			fs.ErrNotExist, fs.ErrExist, fs.ErrClosed, fs.ErrPermission, io.EOF, io.ErrUnexpectedEOF, ErrDamaged, ErrGone, ErrNoRoom, errPanic,
 			syscall.ESTALE, syscall.ENOTDIR, syscall.EISDIR, syscall.ELOOP, syscall.EBADF, syscall.EINVAL, syscall.ENOTEMPTY,
 		},
 		thisProcess: {syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.EFBIG, syscall.EINTR, syscall.EAGAIN},
-		space:       {ErrNoRoom, syscall.ENOSPC, syscall.EDQUOT, syscall.EROFS},
+		space:       {syscall.ENOSPC, syscall.EDQUOT, syscall.EROFS},
 	} {
 		for _, e := range errs {
 			if errors.Is(err, e) {
@@ -93,7 +98,6 @@ func concerns(err error) concern {
 
 // note takes note of how an operation ended.
 func (d *Dir) note(o op, err error) {
-	now := time.Now()
 	if err == nil {
 		if r := &d.rests[o]; r.until.Load() != 0 && d.may(o) {
 			r.until.Store(0)
@@ -101,121 +105,105 @@ func (d *Dir) note(o op, err error) {
 		}
 		return
 	}
+	rest, why := resting, "the disk cache can't be used for now; going on without it"
 	switch concerns(err) {
+	case thisFile, thisProcess:
+		return
 	case space:
-		if !errors.Is(err, ErrNoRoom) { // the bound is no news
-			d.rests[opWrite].until.Store(now.Add(full).UnixNano())
-			d.say("the disk cache can't be used for now to keep more; what is in it is read on", err)
-		}
+		o, rest, why = opWrite, full, "the disk cache can't be used for now to keep more; what is in it is read on"
 	case device:
 		if o == opStat {
-			d.rests[o].until.Store(now.Add(statRest).UnixNano())
-			return
+			rest, why = statRest, ""
 		}
-		d.rests[o].until.Store(now.Add(resting).UnixNano())
-		d.say("the disk cache can't be used for now; going on without it", err)
+	}
+	d.rests[o].until.Store(int64(d.age() + rest))
+	if why != "" && d.said.CompareAndSwap(false, true) {
+		d.opt.Log.Warn(why, "err", err)
 	}
 }
 
-// say says once that the disk is not well, until it is again.
-func (d *Dir) say(what string, err error) {
-	d.mu.Lock()
-	said := d.said
-	d.said = true
-	d.mu.Unlock()
-	if !said {
-		d.opt.Log.Warn(what, "err", err)
-	}
-}
-
-// well says that the disk is well, where all of it is.
+// well says that the disk is well again, if all of it is.
 func (d *Dir) well() {
 	for o := range allOps {
 		if o != opStat && d.rests[o].until.Load() != 0 {
 			return
 		}
 	}
-	d.mu.Lock()
-	said := d.said
-	d.said = false
-	d.mu.Unlock()
-	if said {
+	if d.said.CompareAndSwap(true, false) {
 		d.opt.Log.Info("the disk cache is used again")
 	}
 }
 
 // do runs f, an operation of a kind on the directory's disk, and waits for it
-// with patience; then its error is errSlow, f goes on, and what it gives in the
-// end goes to late. What f uses must be its own until it returns. Waiting for a
-// lock or for room is no operation of the disk, and is not done in f.
+// with patience. After that the error is errSlow and f goes on; late gets its
+// result. f must own what it uses until it returns. Waiting for a lock or for room
+// is no operation of the disk, and is not done in f.
 func do[T any](d *Dir, o op, f func() (T, error), late func(T)) (v T, err error) {
+	run := func() (v T, err error) {
+		err = guard(func() (err error) {
+			v, err = f()
+			return err
+		})
+		return v, err
+	}
 	if d == nil { // a file without a directory
-		return f()
+		return run()
 	}
 	if !d.may(o) {
 		return v, errResting
 	}
-	const (
-		waits = iota
-		came
-		left
-	)
 	type result struct {
 		v   T
 		err error
 	}
-	var state atomic.Int32
-	done := make(chan result, 1)
+	done, left := make(chan result), make(chan struct{})
 	go func() {
-		var r result
-		r.err = guard(func() (err error) {
-			r.v, err = f()
-			return err
-		})
-		if state.CompareAndSwap(waits, came) {
-			done <- r
-			return
-		}
-		d.rests[o].stuck.Add(-1)
-		if late != nil && r.err == nil {
-			late(r.v)
+		v, err := run()
+		select {
+		case done <- result{v, err}:
+		case <-left:
+			d.rests[o].stuck.Add(-1)
+			if late != nil && err == nil {
+				late(v)
+			}
 		}
 	}()
-	timer := time.NewTimer(d.patienceWith(o))
+	wait := d.opt.Patience
+	if o == opStat {
+		wait /= 40
+	}
+	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	select {
 	case r := <-done:
-		d.note(o, r.err)
-		return r.v, r.err
+		v, err = r.v, r.err
 	case <-timer.C:
+		d.rests[o].stuck.Add(1)
+		close(left)
+		err = errSlow
 	}
-	d.rests[o].stuck.Add(1)
-	if !state.CompareAndSwap(waits, left) { // it came all the same
-		d.rests[o].stuck.Add(-1)
-		r := <-done
-		d.note(o, r.err)
-		return r.v, r.err
-	}
-	d.note(o, errSlow)
-	return v, errSlow
+	d.note(o, err)
+	return v, err
 }
 
-// patienceWith is how long an operation is waited for. What a stat tells can be
-// done without.
-func (d *Dir) patienceWith(o op) time.Duration {
-	if o == opStat {
-		return d.opt.Patience / 40
-	}
-	return d.opt.Patience
-}
-
-// try is do for what gives nothing.
+// try is do for an operation without a result.
 func (d *Dir) try(o op, f func() error) error {
 	_, err := do(d, o, func() (struct{}, error) { return struct{}{}, f() }, nil)
 	return err
 }
 
-var errPanic = errors.New("panic")
+// tryWith is try for an f that uses memory of the caller's. released is called
+// when f has returned, however late, or was not begun.
+func (d *Dir) tryWith(o op, released func(), f func() error) error {
+	err := d.try(o, func() error {
+		defer released()
+		return f()
+	})
+	if err == errResting {
+		released()
+	}
+	return err
+}
 
 // guard runs f and turns a panic into an error: what runs on a goroutine of
 // the package's own must not take the process with it.
@@ -227,3 +215,39 @@ func guard(f func() error) (err error) {
 	}()
 	return f()
 }
+
+// control makes a system call with f's descriptor, again if a signal interrupts
+// it.
+func control(f *os.File, call func(fd int) error) error {
+	c, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	cerr := c.Control(func(fd uintptr) {
+		for err = call(int(fd)); err == syscall.EINTR; {
+			err = call(int(fd))
+		}
+	})
+	if cerr != nil {
+		return cerr
+	}
+	return err
+}
+
+func ignoreMissing(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// onDisk is the disk that a file takes, in bytes.
+func onDisk(st os.FileInfo) int64 {
+	if s, ok := st.Sys().(*syscall.Stat_t); ok {
+		return s.Blocks * 512
+	}
+	return st.Size()
+}
+
+// onDiskOf is the disk that n bytes of a file take.
+func onDiskOf(n int64) int64 { return (n + 4095) &^ 4095 }

@@ -1,9 +1,9 @@
 package disk
 
 import (
-	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -34,27 +34,18 @@ type Key struct {
 
 // Dir is a directory of contents. Its methods may be called by many at once.
 type Dir struct {
-	opt   Options
-	path  string
-	root  *os.Root // the directory, held open
-	dir   *os.File // the directory, too
-	lock  *os.File
-	rests [allOps]rest
+	opt    Options
+	path   string
+	opened time.Time
+	root   *os.Root // the directory, held open
+	lock   *os.File
+	rests  [allOps]rest
+	said   atomic.Bool // that the disk is not well
 
-	used    atomic.Int64 // bytes of contents, by all processes, as far as this one knows
-	answers atomic.Int64 // bytes of answers that came since they were last tidied up
-	writing atomic.Int64 // bytes that are counted, and not on the disk yet
-	toLook  atomic.Int64 // bytes to write until the disk's free space is looked at again
-	pinned  atomic.Int64 // bytes of pinned contents, as the last look found them
+	mu    sync.Mutex   // guards inUse; no other lock is taken under it
+	inUse map[Name]int // contents that this process has open
 
-	evicting sync.Mutex // held by who counts or evicts, beside the flock on lock; before mu
-
-	mu      sync.Mutex // guards what follows; no other lock is taken under it
-	said    bool       // that the disk is not well
-	closed  bool
-	inUse   map[Name]int // contents that this process has open
-	touched time.Time    // when that was noted last
-
+	room   room
 	keeper keeper
 }
 
@@ -63,6 +54,7 @@ const (
 	Layout = "mlflowfs-v2"
 
 	recordExt = ".rec"
+	newExt    = ".new" // of a file that has not its own name yet
 	pinsDir   = "pins"
 	lockFile  = "lock"
 	usageFile = "usage"
@@ -90,32 +82,32 @@ func Open(dir string, opt Options) (*Dir, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	if err := os.Mkdir(path, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+	isNew := true
+	if err := os.Mkdir(path, 0o700); errors.Is(err, fs.ErrExist) {
+		isNew = false
+	} else if err != nil {
 		return nil, err
 	}
 	root, err := openOwn(path)
 	if err != nil {
 		return nil, err
 	}
-	d := &Dir{opt: opt, path: path, root: root, inUse: map[Name]int{}, touched: time.Now()}
+	d := &Dir{opt: opt, path: path, opened: time.Now(), root: root, inUse: map[Name]int{}}
 	if d.lock, err = root.OpenFile(lockFile, os.O_CREATE|os.O_RDWR, 0o600); err != nil {
 		root.Close()
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	if d.dir, err = root.Open("."); err != nil {
-		return nil, errors.Join(err, d.lock.Close(), root.Close())
-	}
-	d.keeper.init()
-	d.answers.Store(tidyEvery + 1) // nobody knows what there is
-	d.readUsage()
+	d.start(isNew)
 	return d, nil
 }
 
 // openOwn opens a directory that is this user's alone.
 func openOwn(path string) (*os.Root, error) {
-	if st, err := os.Lstat(path); err != nil {
+	named, err := os.Lstat(path)
+	if err != nil {
 		return nil, err
-	} else if !st.IsDir() {
+	}
+	if !named.IsDir() {
 		return nil, fmt.Errorf("%s is no directory: choose another cache directory", path)
 	}
 	root, err := os.OpenRoot(path)
@@ -126,6 +118,8 @@ func openOwn(path string) (*os.Root, error) {
 	if err == nil {
 		s, ok := st.Sys().(*syscall.Stat_t)
 		switch {
+		case !os.SameFile(st, named):
+			err = fmt.Errorf("%s was replaced while it was opened: choose a directory that nobody else may write to", path)
 		case st.Mode().Perm() != 0o700:
 			err = fmt.Errorf("%s is open to other users (mode %o): `chmod 700` it, or choose another directory", path, st.Mode().Perm())
 		case ok && int(s.Uid) != os.Geteuid():
@@ -141,16 +135,12 @@ func openOwn(path string) (*os.Root, error) {
 
 // Close lets go of the directory, once what runs behind has ended: nothing is
 // made or removed there any more. Files that are open stay usable.
-func (d *Dir) Close() error {
-	d.mu.Lock()
-	if d.closed {
-		d.mu.Unlock()
-		return nil
-	}
-	d.closed = true
-	d.mu.Unlock()
-	d.keeper.end(d)
-	return errors.Join(d.lock.Close(), d.dir.Close(), d.root.Close())
+func (d *Dir) Close() (err error) {
+	d.keeper.end.Do(func() {
+		d.stop()
+		err = errors.Join(d.lock.Close(), d.root.Close())
+	})
+	return err
 }
 
 // Path returns where the directory was when it was opened.
@@ -159,31 +149,23 @@ func (d *Dir) Path() string { return d.path }
 // Bound returns the bytes that contents may take.
 func (d *Dir) Bound() int64 { return d.opt.Bound }
 
-// Used returns the bytes that contents take, of all processes. It waits for
-// nothing.
-func (d *Dir) Used() int64 { return max(d.used.Load(), 0) }
+// Takes tells whether the directory takes more now, as far as its disk goes.
+func (d *Dir) Takes() bool { return d.may(opWrite) && d.may(opMake) }
 
 // name is what the content of key is called.
 func (d *Dir) name(key Key) Name { return nameOfKey(d.opt.Scope, key) }
 
 func nameOfKey(scope string, key Key) Name {
-	h := sha256.New()
-	for _, s := range []string{scope, key.Location, fmt.Sprint(key.Size), key.Version} {
-		fmt.Fprintf(h, "%d:%s", len(s), s)
-	}
-	return Name(h.Sum(nil))
+	return hash(scope, key.Location, fmt.Sprint(key.Size), key.Version)
 }
 
 // use notes that this process opens (1) or closes (-1) a content.
 func (d *Dir) use(n Name, by int) {
 	d.mu.Lock()
+	defer d.mu.Unlock()
 	if d.inUse[n] += by; d.inUse[n] == 0 {
 		delete(d.inUse, n)
 	}
-	d.mu.Unlock()
-	d.keeper.mu.Lock()
-	defer d.keeper.mu.Unlock()
-	d.keeper.later(d, openEvery)
 }
 
 func (d *Dir) busy(n Name) bool {
@@ -192,9 +174,9 @@ func (d *Dir) busy(n Name) bool {
 	return d.inUse[n] > 0
 }
 
-// Has returns how many bytes of a content are there.
+// Has returns how many bytes of a content are there. That is no use of it.
 func (d *Dir) Has(key Key) int64 {
-	f, err := d.Find(key)
+	f, err := d.find(key, false)
 	if f == nil || err != nil {
 		return 0
 	}
@@ -205,17 +187,15 @@ func (d *Dir) Has(key Key) int64 {
 // Evict removes a content, pinned or not, and returns the bytes of disk that
 // it took. Who has it open reads on.
 func (d *Dir) Evict(key Key) (freed int64, err error) {
-	err = d.try(opMake, func() (err error) {
-		freed, err = d.remove(d.name(key))
-		return err
-	})
-	return freed, err
+	return do(d, opMake, func() (int64, error) { return d.remove(d.name(key)) }, nil)
 }
+
+func (n Name) pin() string { return pinsDir + "/" + n.String() }
 
 // Pin keeps a content, now or when it comes, from eviction; off takes that
 // back.
 func (d *Dir) Pin(key Key, off bool) error {
-	p := pinsDir + "/" + d.name(key).String()
+	p := d.name(key).pin()
 	return d.try(opMake, func() error {
 		if off {
 			return ignoreMissing(d.root.Remove(p))
@@ -223,28 +203,109 @@ func (d *Dir) Pin(key Key, off bool) error {
 		if err := d.root.MkdirAll(pinsDir, 0o700); err != nil {
 			return err
 		}
-		f, err := d.root.OpenFile(p, os.O_CREATE|os.O_WRONLY, 0o600)
-		if err != nil {
-			return err
-		}
-		return f.Close()
+		return d.root.WriteFile(p, nil, 0o600)
 	})
 }
 
-func ignoreMissing(err error) error {
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	return err
+// isPinned tells whether a content is pinned, or may be.
+func (d *Dir) isPinned(n Name) bool {
+	_, err := d.root.Lstat(n.pin())
+	return !errors.Is(err, fs.ErrNotExist)
 }
 
-// onDisk is the disk that a file takes, in bytes.
-func onDisk(st os.FileInfo) int64 {
-	if s, ok := st.Sys().(*syscall.Stat_t); ok {
-		return s.Blocks * 512
+// fewPins is how many pinned contents are looked at one by one for a status.
+const fewPins = 1000
+
+// Pinned returns the bytes of disk that pinned contents take; of many, as the
+// last scan found them.
+func (d *Dir) Pinned() (total int64) {
+	pins, err := do(d, opOpen, func() ([]fs.DirEntry, error) { return d.readDir(pinsDir, fewPins+1) }, nil)
+	if len(pins) > fewPins || err != nil {
+		return d.room.lastPinned()
 	}
-	return st.Size()
+	for _, e := range pins {
+		name, ok := parseName(e.Name())
+		if !ok {
+			continue
+		}
+		n, err := do(d, opOpen, func() (int64, error) { return d.sizeOf(name) }, nil)
+		if err != nil {
+			return d.room.lastPinned()
+		}
+		total += n
+	}
+	return total
 }
 
-// Takes tells whether the directory takes more now, as far as its disk goes.
-func (d *Dir) Takes() bool { return d.may(opWrite) && d.may(opMake) }
+// sizeOf is the bytes of disk that a content takes; 0 where it is not there.
+func (d *Dir) sizeOf(n Name) (int64, error) {
+	l, st, err := d.labelOf(n)
+	if l == nil {
+		return 0, ignoreMissing(err)
+	}
+	data, err := d.root.Lstat(l.data())
+	if err != nil {
+		return 0, ignoreMissing(err)
+	}
+	return onDisk(st) + onDisk(data), nil
+}
+
+// readDir reads the first n entries of a directory, or all for n of 0. What is
+// not there, or no directory, has none.
+func (d *Dir) readDir(name string, n int) ([]fs.DirEntry, error) {
+	if st, err := d.root.Lstat(name); err != nil || !st.IsDir() {
+		return nil, ignoreMissing(err)
+	}
+	f, err := d.root.Open(name)
+	if err != nil {
+		return nil, ignoreMissing(err)
+	}
+	defer f.Close()
+	entries, err := f.ReadDir(n)
+	if err == io.EOF {
+		err = nil
+	}
+	return entries, ignoreMissing(err)
+}
+
+// labelOf reads who a record is of; nil where it is damaged.
+func (d *Dir) labelOf(n Name) (*label, os.FileInfo, error) {
+	f, err := d.root.Open(n.record())
+	if err != nil {
+		return nil, nil, err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return nil, nil, err
+	}
+	l, ok, err := readLabel(f, n)
+	if !ok || err != nil {
+		return nil, st, err
+	}
+	return &l, st, nil
+}
+
+// remove unlinks a content, and returns the bytes of disk that it took. The
+// record goes first: what is left of a removal that was interrupted is an
+// orphan, and no content. Of two that remove it at once, the one that unlinked a
+// file counts it.
+func (d *Dir) remove(n Name) (freed int64, err error) {
+	l, st, err := d.labelOf(n)
+	if err != nil {
+		return 0, ignoreMissing(err)
+	}
+	if err := d.root.Remove(n.record()); err != nil {
+		return 0, ignoreMissing(err)
+	}
+	freed = onDisk(st)
+	if l != nil {
+		if st, err = d.root.Lstat(l.data()); err == nil {
+			if err = d.root.Remove(l.data()); err == nil {
+				freed += onDisk(st)
+			}
+		}
+	}
+	d.count(n, -freed)
+	return freed, ignoreMissing(err)
+}

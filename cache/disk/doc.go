@@ -9,18 +9,20 @@
 // # Layout
 //
 //	lock            flock(2): who counts and evicts
-//	usage           the bytes that all processes hold
-//	index           what was used longest ago, as the last scan saw it
+//	usage           the bytes that all processes hold (sealed)
+//	index           what was used longest ago, as the last scan saw it (sealed)
 //	pins/NAME       an empty file for each pinned content
 //	ab/REST.rec     the record of the content ab REST: see record.go
 //	ab/REST.NONCE   its bytes: a sparse file of the content's size
-//	answers/ab/REST the last answer to a question
+//	answers/ab/REST the last answer to a question (sealed)
 //
 // A name is the SHA-256 of the content's scope, location, size and version. The
 // nonce is drawn when a content's files are made, and stands in the record: so a
 // record names one file, for ever, and a content that is replaced has another.
-// A record appears by link(2), with its data file there, unless there is one. Nothing is changed or
-// cut afterwards: contents are only unlinked, and who has one open reads on.
+// A record appears by link(2), when its data file is there, unless there is one.
+// Nothing is changed or cut afterwards: contents are only unlinked, and who has
+// one open reads on. A sealed file begins with its kind and a checksum, and is
+// replaced by rename(2); one that is damaged is ignored, and made anew.
 //
 // # Operations
 //
@@ -32,8 +34,10 @@
 //
 // # Room
 //
-// Bytes are counted in memory and folded into the file usage behind. Eviction
-// runs behind, too: it takes what was used longest ago, from an index that is
+// Bytes are counted in memory, and one goroutine (keeper) folds them into the file
+// usage. It evicts, too: it takes what was used longest ago, from an index that is
 // bounded and kept between processes, and scans the directory when the index is
-// used up. Who writes waits for room; nobody else does.
+// used up. Who writes waits for room, for a second; nobody else does. Between two
+// scans the count may be too high, by what other processes wrote during a scan, or
+// too low, by what a process that was killed had not folded yet.
 package disk

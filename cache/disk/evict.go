@@ -2,9 +2,8 @@ package disk
 
 import (
 	"cmp"
-	"container/heap"
 	"encoding/binary"
-	"encoding/hex"
+	"fmt"
 	"io/fs"
 	"os"
 	"slices"
@@ -14,96 +13,80 @@ import (
 
 // candidate is a content that may be evicted.
 type candidate struct {
-	name  Name
-	last  int64 // when it was used last; nanoseconds since 1970
-	bytes int64 // of disk
+	name Name
+	last int64 // see lastUse
 }
 
 const (
-	candidateBytes = 64 // of memory
+	candidateSize  = 40                // bytes, in memory and in the file
+	candidateBytes = 3 * candidateSize // of memory, while the index is made and written
 	orphanAge      = time.Minute
+	shards         = 256
 )
 
-// remove unlinks a content, and returns the bytes of disk that it took. The
-// record goes first: what is left of a removal that was interrupted is an
-// orphan, and no content.
-func (d *Dir) remove(n Name) (freed int64, err error) {
-	l, st, err := d.labelOf(n)
-	if err != nil {
-		return 0, ignoreMissing(err)
+// isAhead tells whether a time is of a clock that was wrong: a file server's may
+// be ahead a little.
+func isAhead(t time.Time) bool { return time.Until(t) > time.Hour }
+
+// lastUse is when a content was used last, in nanoseconds since 1970. A time that
+// lies ahead counts as long ago: else what has it would stay, and all others go.
+func lastUse(record os.FileInfo) int64 {
+	if isAhead(record.ModTime()) {
+		return 0
 	}
-	freed = onDisk(st)
-	if err := ignoreMissing(d.root.Remove(n.path() + recordExt)); err != nil {
-		return 0, err
-	}
-	if l != nil {
-		if st, err := d.root.Lstat(l.data()); err == nil {
-			freed += onDisk(st)
-		}
-		if err := ignoreMissing(d.root.Remove(l.data())); err != nil {
-			return 0, err
-		}
-	}
-	d.took(-freed)
-	return freed, nil
+	return record.ModTime().UnixNano()
 }
 
-// labelOf reads who a record is of; nil where it is damaged.
-func (d *Dir) labelOf(n Name) (*label, os.FileInfo, error) {
-	f, err := d.root.Open(n.path() + recordExt)
-	if err != nil {
-		return nil, nil, err
-	}
-	defer f.Close()
-	st, err := f.Stat()
-	if err != nil {
-		return nil, nil, err
-	}
-	b := make([]byte, headSize)
-	got, _ := f.ReadAt(b, 0)
-	l, ok := readLabel(b[:got], n)
-	if !ok {
-		return nil, st, nil
-	}
-	return &l, st, nil
-}
+// isOrphan tells whether a file that belongs to nothing is too old for one that
+// is being made.
+func isOrphan(st os.FileInfo) bool { return time.Since(st.ModTime()) > orphanAge }
 
 // evict removes what was used longest ago until no more than target bytes are
 // left. What is pinned stays, and what this process has open. The lock is held.
 func (d *Dir) evict(target int64) error {
 	k := &d.keeper
-	if k.index == nil && !k.scanned {
+	if !k.loaded {
+		k.loaded = true
 		k.index = d.readIndex()
 	}
-	pinned, err := d.pins()
-	if err != nil {
-		return err
-	}
-	for scans := 0; d.Used() > target; {
+	for scanned := false; d.Used() > target && !k.isEnded(); {
 		if len(k.index) == 0 {
-			if scans++; scans > 1 || k.isEnded() {
+			if scanned {
 				return nil
 			}
+			scanned = true
 			if err := d.scan(); err != nil {
 				return err
 			}
-			if len(k.index) == 0 {
-				return nil
-			}
+			continue
 		}
 		c := k.index[0]
 		k.index = k.index[1:]
-		if pinned[c.name] || d.busy(c.name) {
+		if d.busy(c.name) || d.isPinned(c.name) {
 			continue
 		}
-		err := d.try(opMake, func() error {
-			st, err := d.root.Lstat(c.name.path() + recordExt)
-			if err != nil || st.ModTime().UnixNano() != c.last { // gone, or used since
-				return ignoreMissing(err)
-			}
+		st, err := d.root.Lstat(c.name.record())
+		if err == nil && lastUse(st) == c.last { // else it was used since
 			_, err = d.remove(c.name)
+		}
+		if ignoreMissing(err) != nil {
 			return err
-		})
+		}
+	}
+	return nil
+}
+
+// eachShard calls f with what lies in each directory AB below prefix, of those in
+// which the files of a name that begins with the byte AB are.
+func (d *Dir) eachShard(prefix string, f func(shard int, entries []fs.DirEntry) error) error {
+	for i := range shards {
+		if d.keeper.isEnded() {
+			return os.ErrClosed
+		}
+		entries, err := d.readDir(fmt.Sprintf("%s%02x", prefix, i), 0)
+		if err == nil && len(entries) > 0 {
+			err = f(i, entries)
+		}
 		if err != nil {
 			return err
 		}
@@ -111,236 +94,154 @@ func (d *Dir) evict(target int64) error {
 	return nil
 }
 
-// pins are the contents that are pinned.
-func (d *Dir) pins() (map[Name]bool, error) {
-	names, err := do(d, opOpen, func() ([]fs.DirEntry, error) { return d.readDir(pinsDir) }, nil)
-	pinned := make(map[Name]bool, len(names))
-	for _, e := range names {
-		if n, ok := nameOf(e.Name()); ok {
-			pinned[n] = true
-		}
-	}
-	return pinned, err
-}
-
-func nameOf(s string) (n Name, ok bool) {
-	if len(s) != 2*len(n) || strings.ToLower(s) != s {
-		return n, false
-	}
-	_, err := hex.Decode(n[:], []byte(s))
-	return n, err == nil
-}
-
-// readDir reads a directory; one that is not there is empty.
-func (d *Dir) readDir(name string) ([]fs.DirEntry, error) {
-	f, err := d.root.Open(name)
-	if err != nil {
-		return nil, ignoreMissing(err)
-	}
-	defer f.Close()
-	entries, err := f.ReadDir(-1)
-	return entries, ignoreMissing(err)
+// scan is a look at the whole directory.
+type scan struct {
+	d            *Dir
+	pins         bool        // there are some
+	oldest       []candidate // those used longest ago; the room in it, and up to half of it, is for more
+	used, pinned int64
 }
 
 // scan counts what is there, removes what belongs to no content, and makes the
-// index anew. The lock is held.
+// index anew. Nobody waits for it. The lock is held.
 func (d *Dir) scan() error {
-	k := &d.keeper
-	k.mu.Lock()
-	k.own = d.writing.Load() // the rest is on the disk by now
-	k.mu.Unlock()
-	pinned, err := d.pins()
+	r := &d.room
+	pins, err := d.readDir(pinsDir, 1)
 	if err != nil {
 		return err
 	}
-	// Nobody waits for a scan, and a large one takes as long as it does.
-	shards, err := d.readDir(".")
+	s := scan{d: d, pins: len(pins) > 0, oldest: make([]candidate, 0, 2*max(d.opt.Memory/candidateBytes, 1))}
+	r.mu.Lock()
+	r.unseen = 0
+	r.mu.Unlock()
+	err = d.eachShard("", func(shard int, entries []fs.DirEntry) error {
+		r.mu.Lock()
+		r.scanned = shard + 1
+		r.mu.Unlock()
+		return s.shard(shard, entries)
+	})
+	r.mu.Lock()
+	r.scanned = 0
+	if err == nil { // what differs from the count so far is counted as this process's
+		r.own = counts{s.used + r.unseen - r.all.used, s.pinned - r.all.pinned, tidyEvery + 1 - r.all.answers}
+	}
+	r.mu.Unlock()
 	if err != nil {
 		return err
 	}
-	s := scan{d: d, most: int(d.opt.Memory / candidateBytes), pinned: pinned}
-	for _, e := range shards {
-		if b, err := hex.DecodeString(e.Name()); err != nil || len(b) != 1 || !e.IsDir() {
-			continue // the lock, the count, and what somebody has put there
-		}
-		if k.isEnded() {
-			return os.ErrClosed
-		}
-		if err := s.shard(e.Name()); err != nil {
-			return err
-		}
-	}
-	slices.SortFunc(s.oldest, func(a, b candidate) int { return cmp.Compare(a.last, b.last) })
-	k.index, k.scanned = s.oldest, true
-	k.mu.Lock()
-	k.scans++
-	d.used.Store(s.total + k.own)
-	k.mu.Unlock()
-	d.pinned.Store(s.pinnedBytes)
-	d.tidyAnswers()
-	if err := d.writeUsage(); err != nil {
-		return err
-	}
-	return d.writeIndex(k.index)
+	s.cut()
+	d.keeper.index, d.keeper.loaded = slices.Clone(s.oldest), true
+	return d.writeIndex(d.keeper.index)
 }
 
-// scan is what a look at the whole directory finds.
-type scan struct {
-	d                  *Dir
-	most               int
-	pinned             map[Name]bool
-	oldest             newestFirst
-	total, pinnedBytes int64
-}
-
-// newestFirst is a heap of candidates, of which the newest goes first.
-type newestFirst []candidate
-
-func (h newestFirst) Len() int           { return len(h) }
-func (h newestFirst) Less(i, j int) bool { return h[i].last > h[j].last }
-func (h newestFirst) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
-func (h *newestFirst) Push(x any)        { *h = append(*h, x.(candidate)) }
-func (h *newestFirst) Pop() any {
-	last := len(*h) - 1
-	x := (*h)[last]
-	*h = (*h)[:last]
-	return x
+// found is the files of one name.
+type found struct {
+	record os.FileInfo // nil: there is none
+	data   []string    // paths of those with a nonce
 }
 
 // shard looks at one of the directories in which contents lie.
-func (s *scan) shard(dir string) error {
-	entries, err := s.d.readDir(dir)
-	if err != nil {
-		return err
-	}
-	type content struct {
-		record os.FileInfo
-		files  []string // that have its name and a nonce
-	}
-	found := map[Name]*content{}
+func (s *scan) shard(shard int, entries []fs.DirEntry) error {
+	dir := fmt.Sprintf("%02x", shard)
+	all := map[Name]*found{}
 	for _, e := range entries {
 		base, ext, _ := strings.Cut(e.Name(), ".")
-		n, ok := nameOf(dir + base)
+		n, ok := parseName(dir + base)
 		if !ok || ext == "" || !e.Type().IsRegular() {
-			continue // what somebody has put there
+			continue // somebody else has put it there
 		}
-		c := found[n]
+		c := all[n]
 		if c == nil {
-			c = &content{}
-			found[n] = c
+			c = &found{}
+			all[n] = c
 		}
 		if "."+ext != recordExt {
-			c.files = append(c.files, dir+"/"+e.Name())
-		} else if c.record, err = e.Info(); err != nil && ignoreMissing(err) != nil {
+			c.data = append(c.data, dir+"/"+e.Name())
+			continue
+		}
+		st, err := e.Info()
+		if ignoreMissing(err) != nil {
 			return err
 		}
+		c.record = st
 	}
-	for n, c := range found {
-		var data string
-		if c.record != nil && len(c.files) == 1 { // as it should be
-			data = c.files[0]
-		} else if c.record != nil {
-			if l, _, err := s.d.labelOf(n); err == nil && l != nil {
-				data = l.data()
-			}
+	for n, c := range all {
+		if err := s.content(n, c); err != nil {
+			return err
 		}
-		bytes := int64(0)
-		for _, f := range c.files {
-			st, err := s.d.root.Lstat(f)
-			if err != nil {
-				continue
-			}
-			if f != data && time.Since(st.ModTime()) > orphanAge {
-				s.d.root.Remove(f)
-				continue
-			}
-			bytes += onDisk(st)
-		}
-		if c.record == nil {
-			s.total += bytes
-			continue
-		}
-		bytes += onDisk(c.record)
-		s.total += bytes
-		if s.pinned[n] {
-			s.pinnedBytes += bytes
-			continue
-		}
-		s.take(candidate{name: n, last: c.record.ModTime().UnixNano(), bytes: bytes})
 	}
 	return nil
 }
 
-// take keeps c if it is one of the oldest.
-func (s *scan) take(c candidate) {
-	if len(s.oldest) < s.most {
-		heap.Push(&s.oldest, c)
-	} else if len(s.oldest) > 0 && c.last < s.oldest[0].last {
-		s.oldest[0] = c
-		heap.Fix(&s.oldest, 0)
+// content counts one content, and removes files that are not of it.
+func (s *scan) content(n Name, c *found) error {
+	data := "" // the file that the record names
+	switch {
+	case c.record == nil:
+	case len(c.data) == 1: // as it should be
+		data = c.data[0]
+	default:
+		if l, _, err := s.d.labelOf(n); err == nil && l != nil {
+			data = l.data()
+		}
 	}
+	bytes := int64(0)
+	for _, f := range c.data {
+		st, err := s.d.root.Lstat(f)
+		switch {
+		case ignoreMissing(err) != nil:
+			return err
+		case err != nil:
+		case f != data && isOrphan(st):
+			s.d.root.Remove(f)
+		default:
+			bytes += onDisk(st)
+		}
+	}
+	if c.record == nil {
+		s.used += bytes
+		return nil
+	}
+	bytes += onDisk(c.record)
+	s.used += bytes
+	if s.pins && s.d.isPinned(n) {
+		s.pinned += bytes
+		return nil
+	}
+	if len(s.oldest) == cap(s.oldest) {
+		s.cut()
+	}
+	s.oldest = append(s.oldest, candidate{n, lastUse(c.record)})
+	return nil
 }
 
-// The file index: the candidates of the last scan, the oldest first.
-const indexMagic = "mlflowfs index 1\n"
+// cut leaves the candidates that there is room for.
+func (s *scan) cut() {
+	slices.SortFunc(s.oldest, func(a, b candidate) int { return cmp.Compare(a.last, b.last) })
+	s.oldest = s.oldest[:min(len(s.oldest), cap(s.oldest)/2)]
+}
+
+// The file index: the candidates of the last scan, of any process.
+const indexKind = "index 2"
 
 func (d *Dir) writeIndex(index []candidate) error {
-	b := make([]byte, 0, len(indexMagic)+len(index)*48+4)
-	b = append(b, indexMagic...)
+	b := make([]byte, 0, len(index)*candidateSize)
 	for _, c := range index {
 		b = append(b, c.name[:]...)
 		b = binary.BigEndian.AppendUint64(b, uint64(c.last))
-		b = binary.BigEndian.AppendUint64(b, uint64(c.bytes))
 	}
-	b = binary.BigEndian.AppendUint32(b, Sum(b))
-	return d.try(opMake, func() error {
-		fresh := indexFile + newExt
-		if err := d.root.WriteFile(fresh, b, 0o600); err != nil {
-			return err
-		}
-		return d.root.Rename(fresh, indexFile)
-	})
+	return d.writeSealed(indexFile, indexFile+newExt, indexKind, b)
 }
 
-// readIndex gives the index of the last scan, of any process; one that is
-// damaged is empty.
+// readIndex gives the index of the last scan; one that is damaged, or larger than
+// there is memory for, is empty.
 func (d *Dir) readIndex() (index []candidate) {
-	b, err := do(d, opOpen, func() ([]byte, error) { return d.root.ReadFile(indexFile) }, nil)
-	end := len(b) - 4
-	if err != nil || end < len(indexMagic) || string(b[:len(indexMagic)]) != indexMagic || Sum(b[:end]) != binary.BigEndian.Uint32(b[end:]) {
+	b, _, err := d.readSealed(indexFile, indexKind, d.opt.Memory/candidateBytes*candidateSize)
+	if err != nil {
 		return nil
 	}
-	for b = b[len(indexMagic):end]; len(b) >= 48 && len(index) < int(d.opt.Memory/candidateBytes); b = b[48:] {
-		index = append(index, candidate{name: Name(b[:32]), last: int64(binary.BigEndian.Uint64(b[32:])), bytes: int64(binary.BigEndian.Uint64(b[40:]))})
+	for ; len(b) >= candidateSize; b = b[candidateSize:] {
+		index = append(index, candidate{Name(b[:32]), int64(binary.BigEndian.Uint64(b[32:]))})
 	}
 	return index
-}
-
-// fewPins is how many pinned contents are looked at one by one for a status.
-const fewPins = 1000
-
-// Pinned returns the bytes of disk that pinned contents take; of many, as the
-// last scan found them.
-func (d *Dir) Pinned() int64 {
-	pinned, err := d.pins()
-	if err != nil || len(pinned) > fewPins {
-		return d.pinned.Load()
-	}
-	n, err := do(d, opOpen, func() (n int64, err error) {
-		for name := range pinned {
-			l, st, err := d.labelOf(name)
-			if l == nil || err != nil {
-				continue
-			}
-			n += onDisk(st)
-			if st, err := d.root.Lstat(l.data()); err == nil {
-				n += onDisk(st)
-			}
-		}
-		return n, nil
-	}, nil)
-	if err != nil {
-		return d.pinned.Load()
-	}
-	return n
 }

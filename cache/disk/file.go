@@ -2,7 +2,6 @@ package disk
 
 import (
 	"errors"
-	"io"
 	"io/fs"
 	"math/rand/v2"
 	"os"
@@ -26,72 +25,80 @@ type File struct {
 	writer writer
 }
 
+func newFile(d *Dir, l label) *File {
+	f := &File{d: d, label: l}
+	f.writer.drained.L = &f.mu
+	return f
+}
+
 // Find opens what there is of a content; nil where there is nothing. An
 // unfinished one whose origin gives no validator is nothing: nothing can tell
 // that what is missing would be of the same content.
-func (d *Dir) Find(key Key) (*File, error) {
-	f, err := do(d, opOpen, func() (*File, error) { return d.open(key) }, closeLate)
+func (d *Dir) Find(key Key) (*File, error) { return d.find(key, true) }
+
+// find is Find. used says that it counts as a use of the content.
+func (d *Dir) find(key Key, used bool) (*File, error) {
+	f, err := do(d, opOpen, func() (*File, error) { return d.open(key) }, func(f *File) {
+		if f != nil {
+			f.Close()
+		}
+	})
 	if f == nil || err != nil {
 		return nil, err
 	}
 	// What answers no stat is read all the same: each block has its checksum.
-	st, err := f.stat()
-	if err == nil && st.Size() > key.Size {
+	err = d.try(opStat, func() error {
+		st, err := f.data.Stat()
+		if err == nil && st.Size() > f.size {
+			return ErrDamaged
+		}
+		if err == nil && used {
+			err = f.touch()
+		}
+		return err
+	})
+	if err == ErrDamaged {
 		f.Close()
 		return nil, nil
-	}
-	if err == nil {
-		f.touch()
 	}
 	return f, nil
 }
 
-func closeLate(f *File) {
-	if f != nil {
-		f.closeFiles()
-	}
-}
-
 func (d *Dir) open(key Key) (*File, error) {
-	n := d.name(key)
-	record, err := d.openAt(n.path() + recordExt)
-	if err != nil {
-		return nil, ignoreMissing(err)
-	}
-	f := &File{d: d, record: record}
-	ok, err := f.load(n, key)
-	if err != nil || !ok {
+	f := newFile(d, label{name: d.name(key)})
+	found, err := f.load(key)
+	if err != nil || !found {
 		f.closeFiles()
 		return nil, ignoreMissing(err)
 	}
-	d.use(n, 1)
+	d.use(f.name, 1)
 	return f, nil
 }
 
 // load reads the record, and opens the file that it names; false where it is no
 // record of the content.
-func (f *File) load(n Name, key Key) (ok bool, err error) {
-	head := make([]byte, headSize)
-	if got, err := f.record.ReadAt(head, 0); err != nil && err != io.EOF {
-		return false, err
-	} else if f.label, ok = readLabel(head[:got], n); !ok || f.size != key.Size {
-		return false, nil
-	}
-	if f.data, err = f.d.openAt(f.label.data()); err != nil {
+func (f *File) load(key Key) (ok bool, err error) {
+	if f.record, err = f.d.openAt(f.name.record()); err != nil {
 		return false, err
 	}
-	if err := eachMark(f.record, 0, BlocksOf(f.size), f.noted); err != nil {
+	l, ok, err := readLabel(f.record, f.name)
+	if err != nil || !ok || l.size != key.Size {
 		return false, err
 	}
-	return f.validator != "" || key.Version != "" || f.blocks.have == BlocksOf(f.size), nil
+	f.label = l
+	if f.data, err = f.d.openAt(l.data()); err != nil {
+		return false, err
+	}
+	f.blocks, err = l.readMarks(f.record, 0, BlocksOf(l.size))
+	return err == nil && (l.validator != "" || key.Version != "" || f.blocks.readable == BlocksOf(l.size)), err
 }
 
-// noted takes what the record says of block i.
-func (f *File) noted(i int64, mark []byte) {
-	if sum, ok := f.marked(i, mark); ok && !f.blocks.has(i) && !f.blocks.isBad(i) {
-		f.blocks.add(i, sum)
-	}
-}
+// openAt opens a file of the directory for reading and writing.
+func (d *Dir) openAt(name string) (*os.File, error) { return d.root.OpenFile(name, os.O_RDWR, 0) }
+
+// maxSize is that of the largest content that is kept, in bytes: its record has
+// 64 MiB.
+const maxSize = 1 << 40
 
 // Create makes the files of a content, in the place of what there is, unless
 // that has the same validator, as another process may just have made it: then
@@ -112,11 +119,11 @@ func (d *Dir) Create(key Key, validator string) (*File, error) {
 			old.Remove()
 			old.Close()
 		case try > 0: // what has the name is no content
-			if err := d.try(opMake, func() error { _, err := d.remove(d.name(key)); return err }); err != nil {
+			if _, err := d.Evict(key); err != nil {
 				return nil, err
 			}
 		}
-		f, err := do(d, opMake, func() (*File, error) { return d.create(key, validator) }, closeLate)
+		f, err := do(d, opMake, func() (*File, error) { return d.create(key, validator) }, (*File).Close)
 		if !errors.Is(err, fs.ErrExist) {
 			return f, err
 		}
@@ -124,19 +131,15 @@ func (d *Dir) Create(key Key, validator string) (*File, error) {
 	return nil, ErrGone
 }
 
-// maxSize is that of the largest content that is kept, in bytes: its record has
-// 64 MiB.
-const maxSize = 1 << 40
-
 func (d *Dir) create(key Key, validator string) (*File, error) {
-	f := &File{d: d, label: label{d.name(key), rand.Uint64(), key.Size, validator}}
+	f := newFile(d, label{d.name(key), rand.Uint64(), key.Size, validator})
 	if err := f.make(); err != nil {
 		f.closeFiles()
 		d.root.Remove(f.label.data())
 		return nil, err
 	}
 	d.use(f.name, 1)
-	d.took(onDiskOf(headSize + markSize*BlocksOf(key.Size)))
+	d.count(f.name, onDiskOf(headSize+markSize*BlocksOf(key.Size)))
 	return f, nil
 }
 
@@ -144,35 +147,30 @@ func (d *Dir) create(key Key, validator string) (*File, error) {
 // that leads to it alone: one that is there by then is another process's, and
 // [fs.ErrExist].
 func (f *File) make() (err error) {
-	root := f.d.root
-	if err := root.MkdirAll(path.Dir(f.name.path()), 0o700); err != nil {
+	root, fresh := f.d.root, f.label.data()+newExt
+	if err := root.MkdirAll(path.Dir(fresh), 0o700); err != nil {
 		return err
 	}
 	if f.data, err = root.OpenFile(f.label.data(), os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600); err != nil {
 		return err
 	}
-	fresh := f.label.data() + newExt
 	if f.record, err = root.OpenFile(fresh, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600); err != nil {
 		return err
 	}
+	defer root.Remove(fresh)
 	if _, err = f.record.WriteAt(f.head(), 0); err == nil {
 		// It has its whole length: some filesystems, FUSE and NFS among them, ask
 		// for attributes when a read goes beyond the end.
 		err = f.record.Truncate(headSize + markSize*BlocksOf(f.size))
 	}
 	if err != nil {
-		root.Remove(fresh)
 		return err
 	}
-	err = root.Link(fresh, f.label.record())
-	if err == nil || errors.Is(err, fs.ErrExist) {
-		return errors.Join(err, root.Remove(fresh))
+	if err = root.Link(fresh, f.name.record()); err == nil || errors.Is(err, fs.ErrExist) {
+		return err
 	}
-	return root.Rename(fresh, f.label.record()) // a filesystem without links
+	return root.Rename(fresh, f.name.record()) // a filesystem without links
 }
-
-// newExt ends the name of a record that has not its own yet.
-const newExt = ".new"
 
 // Temp makes a file of no directory, for a content that no Dir keeps: an
 // unlinked one in dir, which is gone with the process.
@@ -185,7 +183,9 @@ func Temp(dir string, size int64) (*File, error) {
 		data.Close()
 		return nil, err
 	}
-	return &File{label: label{size: size}, data: data}, nil
+	f := newFile(nil, label{size: size})
+	f.data = data
+	return f, nil
 }
 
 // Kept tells whether the file is one of a Dir, and not of Temp.
@@ -214,8 +214,8 @@ func (f *File) Remove() error {
 	})
 }
 
-// CarryOver takes over what old, the same file before it was closed, knew to be
-// good, if nobody has written to it since.
+// CarryOver takes over which blocks old, the same file before it was closed, had
+// verified, if nobody has written to it since.
 func (f *File) CarryOver(old *File) {
 	if old == nil || old.nonce != f.nonce || !f.Kept() {
 		return
@@ -228,7 +228,7 @@ func (f *File) CarryOver(old *File) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.blocks.carryOver(&old.blocks)
+	f.blocks.carryOver(&old.blocks) // which is closed, and doesn't change
 }
 
 // The time of the last use is noted at an open, if that is news, and for as long
@@ -239,30 +239,26 @@ const (
 )
 
 // touch notes that the content is used now, where that is news.
-func (f *File) touch() {
-	f.d.try(opStat, func() error {
-		st, err := f.record.Stat()
-		if err == nil && time.Since(st.ModTime()) > touchEvery {
-			err = setTime(f.record, time.Now())
-		}
-		return err
-	})
+func (f *File) touch() error {
+	st, err := f.record.Stat()
+	if err == nil && (time.Since(st.ModTime()) > touchEvery || isAhead(st.ModTime())) {
+		err = f.d.touch(f.name)
+	}
+	return err
 }
+
+func (d *Dir) touch(n Name) error { return d.root.Chtimes(n.record(), time.Time{}, time.Now()) }
 
 // touchOpen notes that what this process has open is used now.
 func (d *Dir) touchOpen() {
-	now := time.Now()
 	d.mu.Lock()
-	var open []Name
-	if now.Sub(d.touched) > openEvery {
-		d.touched = now
-		for n := range d.inUse {
-			open = append(open, n)
-		}
+	open := make([]Name, 0, len(d.inUse))
+	for n := range d.inUse {
+		open = append(open, n)
 	}
 	d.mu.Unlock()
 	for _, n := range open {
-		d.root.Chtimes(n.path()+recordExt, time.Time{}, now) // what is gone needs no time
+		d.touch(n) // what is gone needs no time
 	}
 }
 
@@ -270,19 +266,15 @@ func (d *Dir) touchOpen() {
 // its blocks stays known, for [File.CarryOver].
 func (f *File) Close() {
 	f.mu.Lock()
-	if f.closed {
-		f.mu.Unlock()
-		return
-	}
+	first, busy := !f.closed, f.writer.running
 	f.closed = true
-	busy := f.writer.running
 	f.mu.Unlock()
-	if !busy { // else the writer does it
-		f.close()
+	if first && !busy { // else the writer does it
+		f.letGo()
 	}
 }
 
-func (f *File) close() {
+func (f *File) letGo() {
 	if f.Kept() {
 		if st, err := f.stat(); err == nil {
 			f.mu.Lock()
@@ -291,18 +283,12 @@ func (f *File) close() {
 		}
 		f.d.use(f.name, -1)
 	}
-	f.d.try(opMake, func() error {
-		f.closeFiles()
-		return nil
-	})
+	go f.closeFiles() // a close may wait for the disk, and is not left out while that rests
 }
 
 func (f *File) closeFiles() {
-	for _, x := range []*os.File{f.data, f.record} {
-		if x != nil {
-			x.Close()
-		}
-	}
+	f.data.Close()
+	f.record.Close()
 }
 
 // Current tells whether the content's name still leads to f, which is open. A

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"syscall"
 )
 
 // Has tells whether block i is there and can be read now, and whether it was
@@ -12,17 +13,21 @@ func (f *File) Has(i int64) (there, good bool) {
 	if !f.d.may(opRead) {
 		return false, false
 	}
+	s := f.stateOf(i)
+	return s.readable(), s == verified
+}
+
+func (f *File) stateOf(i int64) state {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.blocks.has(i), f.blocks.isGood(i)
+	s, _ := f.blocks.get(i)
+	return s
 }
 
 // GoodTo is the block behind the last of those from i on, and before end, that
 // are there and verified.
 func (f *File) GoodTo(i, end int64) int64 {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for i < end && f.blocks.isGood(i) {
+	for i < end && f.stateOf(i) == verified {
 		i++
 	}
 	return i
@@ -43,15 +48,16 @@ func (f *File) Unverified(i, end int64) int64 {
 func (f *File) Complete() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.blocks.have == BlocksOf(f.size)
+	return f.blocks.readable == BlocksOf(f.size)
 }
 
 // Bytes is how much of the content is there.
 func (f *File) Bytes() int64 {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	n := f.blocks.have * BlockSize
-	if last := BlocksOf(f.size) - 1; f.blocks.has(last) {
+	n := f.blocks.readable * BlockSize
+	last := BlocksOf(f.size) - 1
+	if s, _ := f.blocks.get(last); s.readable() {
 		n -= BlockSize - BlockLen(f.size, last)
 	}
 	return n
@@ -71,7 +77,7 @@ func (f *File) ReadNow(p []byte, off int64) int { return readNow(f.data, p, off)
 // ReadAt reads from verified blocks. released is called once p is used no more,
 // which may be after ReadAt has returned. A failure takes the block at off out.
 func (f *File) ReadAt(p []byte, off int64, released func()) error {
-	err := f.reading(released, func() error {
+	err := f.d.tryWith(opRead, released, func() error {
 		_, err := f.data.ReadAt(p, off)
 		return err
 	})
@@ -82,49 +88,35 @@ func (f *File) ReadAt(p []byte, off int64, released func()) error {
 // Verify reads block i whole into p, and holds it against its checksum.
 func (f *File) Verify(i int64, p []byte, released func()) error {
 	f.mu.Lock()
-	sum := f.blocks.sum(i)
+	_, sum := f.blocks.get(i)
 	f.mu.Unlock()
-	err := f.reading(released, func() error {
+	err := f.d.tryWith(opRead, released, func() error {
 		_, err := f.data.ReadAt(p, i*BlockSize)
 		if err == nil && Sum(p) != sum {
 			err = ErrDamaged
 		}
 		return err
 	})
-	if f.failed(i, err); err != nil {
-		return err
-	}
+	f.failed(i, err)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.blocks.sum(i) == sum {
-		f.blocks.verified(i)
-	}
-	return nil
-}
-
-// reading does read; released is called when it has returned, or is not begun.
-func (f *File) reading(released func(), read func() error) error {
-	err := f.d.try(opRead, func() error {
-		defer released()
-		return read()
-	})
-	if err == errResting {
-		released()
+	if s, now := f.blocks.get(i); err == nil && s.readable() && now == sum {
+		f.blocks.set(i, verified, sum)
 	}
 	return err
 }
 
-// failed takes a block out that is not what was written: it is a miss from now
-// on, and is written anew. What concerns the process or the device says nothing
-// of the block.
+// failed takes a block out that is not what was written, or can't be read: it is
+// a miss from now on, and is written anew. A disk that hangs, and what concerns
+// the process, says nothing of the block.
 func (f *File) failed(i int64, err error) {
-	if err == nil || err == errResting || concerns(err) != thisFile {
+	if err == nil || err == errResting || (concerns(err) != thisFile && !errors.Is(err, syscall.EIO)) {
 		return
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if !f.closed {
-		f.blocks.forget(i)
+	if s, sum := f.blocks.get(i); !f.closed && s.readable() {
+		f.blocks.set(i, damaged, sum)
 	}
 }
 
@@ -136,37 +128,26 @@ func (f *File) Refresh(i, n int64) {
 	if !f.Kept() {
 		return
 	}
-	type mark struct {
-		i   int64
-		sum uint32
-	}
-	found, _ := do(f.d, opRead, func() (found []mark, err error) {
-		err = eachMark(f.record, i, n, func(i int64, b []byte) {
-			if sum, ok := f.marked(i, b); ok {
-				found = append(found, mark{i, sum})
-			}
-		})
-		return found, err
-	}, nil)
+	found, _ := do(f.d, opRead, func() (blocks, error) { return f.readMarks(f.record, i, n) }, nil)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for _, m := range found {
-		if !f.blocks.has(m.i) && !f.blocks.isBad(m.i) {
-			f.blocks.add(m.i, m.sum)
-		}
-	}
+	f.blocks.merge(&found)
 }
 
-// WillNeed has the system read part of the file from the disk, and does not
-// wait for it.
-func (f *File) WillNeed(off, n int64) { willNeed(f.data, off, n) }
+// WillNeed has the system read part of the file from the disk, behind the caller.
+func (f *File) WillNeed(off, n int64) {
+	go f.d.try(opRead, func() error { // it waits for a disk that hangs
+		willNeed(f.data, off, n)
+		return nil
+	})
+}
 
 // Backing gives the file that holds the whole content, every block of which was
 // written by this process or verified; nil while there is none. It stays as it
 // is, and open until Close.
 func (f *File) Backing() *os.File {
 	f.mu.Lock()
-	whole := f.Kept() && !f.closed && f.blocks.good == BlocksOf(f.size)
+	whole := f.Kept() && !f.closed && f.blocks.verified == BlocksOf(f.size)
 	f.mu.Unlock()
 	if !whole || !f.d.may(opRead) {
 		return nil

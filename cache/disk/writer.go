@@ -3,7 +3,9 @@ package disk
 import (
 	"cmp"
 	"io/fs"
+	"os"
 	"slices"
+	"sync"
 )
 
 // Run is blocks that follow each other, to be written.
@@ -26,21 +28,15 @@ func (r *Run) bytes() (n int64) { // of memory
 	return n
 }
 
-// fail ends a run of which nothing is written.
-func (r *Run) fail(err error) {
-	r.Released()
-	r.Written(err)
-}
-
 // writer is what one goroutine at a time, of those of a File, writes: two that
 // write to one file wait for each other in the kernel, and small pieces cost a
 // system call each. It ends when there is nothing to write. Guarded by File.mu.
 type writer struct {
 	running bool
 	queue   []Run
-	queued  int64         // bytes in queue
-	drained chan struct{} // closed when queue was taken
-	failed  error         // what could not be written first
+	queued  int64     // bytes in queue
+	drained sync.Cond // queue was taken
+	failed  error     // of the first write that failed
 }
 
 const (
@@ -55,32 +51,29 @@ const (
 // written already.
 func (f *File) Write(r Run) {
 	f.mu.Lock()
-	for f.writer.queued >= maxQueued && f.d.may(opWrite) {
-		drained := f.writer.drained
-		f.mu.Unlock()
-		<-drained
-		f.mu.Lock()
-	}
-	if f.closed || !f.d.may(opWrite) {
-		err := errResting
-		if f.closed {
-			err = fs.ErrClosed
-		}
-		f.mu.Unlock()
-		r.fail(err)
-		return
-	}
 	w := &f.writer
-	w.queue = append(w.queue, r)
-	w.queued += r.bytes()
-	if w.drained == nil {
-		w.drained = make(chan struct{})
+	for w.queued >= maxQueued && f.d.may(opWrite) {
+		w.drained.Wait()
 	}
-	if !w.running {
-		w.running = true
-		go f.write()
+	var err error
+	switch {
+	case f.closed:
+		err = fs.ErrClosed
+	case !f.d.may(opWrite):
+		err = errResting
+	default:
+		w.queue = append(w.queue, r)
+		w.queued += r.bytes()
+		if !w.running {
+			w.running = true
+			go f.write()
+		}
 	}
 	f.mu.Unlock()
+	if err != nil {
+		r.Released()
+		r.Written(err)
+	}
 }
 
 // Failed is the first error of a write.
@@ -97,20 +90,16 @@ func (f *File) write() {
 		w := &f.writer
 		runs := w.queue
 		w.queue, w.queued = nil, 0
-		if w.drained != nil {
-			close(w.drained)
-			w.drained = nil
-		}
+		w.drained.Broadcast()
+		w.running = len(runs) > 0
+		last := !w.running && f.closed
+		f.mu.Unlock()
 		if len(runs) == 0 {
-			w.running = false
-			last := f.closed
-			f.mu.Unlock()
 			if last {
-				f.close()
+				f.letGo()
 			}
 			return
 		}
-		f.mu.Unlock()
 		slices.SortStableFunc(runs, func(a, b Run) int { return cmp.Compare(a.First, b.First) })
 		for len(runs) > 0 {
 			n, bytes := 1, runs[0].bytes()
@@ -126,25 +115,24 @@ func (f *File) write() {
 
 // writeOne writes adjacent runs: the bytes in one call, and then the marks.
 func (f *File) writeOne(runs []Run, bytes int64) {
-	release := func() {
+	released := func() {
 		for _, r := range runs {
 			r.Released()
 		}
 	}
 	room := onDiskOf(bytes)
 	err := f.d.reserve(room, runs[0].Force)
-	if err == nil {
-		err = f.d.try(opWrite, func() error {
-			defer release()
-			return f.put(runs)
+	if err != nil {
+		released()
+	} else {
+		took := int64(0)
+		err = f.d.tryWith(opWrite, func() {
+			f.d.wrote(f.name, room, took)
+			released()
+		}, func() (err error) {
+			took, err = f.put(runs)
+			return err
 		})
-		f.d.written(room)
-		if err != nil {
-			f.d.took(-room)
-		}
-	}
-	if err == errResting || err == ErrNoRoom {
-		release()
 	}
 	f.mu.Lock()
 	if err != nil && f.writer.failed == nil {
@@ -153,8 +141,7 @@ func (f *File) writeOne(runs []Run, bytes int64) {
 	for _, r := range runs {
 		for k, sum := range r.Sums {
 			if err == nil {
-				f.blocks.add(r.First+int64(k), sum)
-				f.blocks.verified(r.First + int64(k))
+				f.blocks.set(r.First+int64(k), verified, sum)
 			}
 		}
 	}
@@ -164,9 +151,10 @@ func (f *File) writeOne(runs []Run, bytes int64) {
 	}
 }
 
-func (f *File) put(runs []Run) error {
+// put returns how much more of the disk the file takes.
+func (f *File) put(runs []Run) (took int64, err error) {
 	if f.record != nil && f.gone() {
-		return ErrGone
+		return 0, ErrGone
 	}
 	var data [][]byte
 	var marks []byte
@@ -176,9 +164,27 @@ func (f *File) put(runs []Run) error {
 			marks = append(marks, f.mark(r.First+int64(k), sum)...)
 		}
 	}
-	if err := writeAll(f.data, data, runs[0].First*BlockSize); err != nil || f.record == nil {
-		return err
+	n, err := writeAll(f.data, data, runs[0].First*BlockSize)
+	if err == nil && f.record != nil {
+		_, err = f.record.WriteAt(marks, headSize+markSize*runs[0].First)
 	}
-	_, err := f.record.WriteAt(marks, headSize+markSize*runs[0].First)
-	return err
+	return onDiskOf(n), err
+}
+
+// writeAll writes pieces that follow each other: in one call, or, what that
+// leaves, one by one.
+func writeAll(f *os.File, pieces [][]byte, off int64) (written int64, err error) {
+	left := writev(f, pieces, off) // of what it wrote
+	for _, p := range pieces {
+		n := min(left, len(p))
+		left -= n
+		if n < len(p) {
+			more, err := f.WriteAt(p[n:], off+written+int64(n))
+			if err != nil {
+				return written + int64(n+more), err
+			}
+		}
+		written += int64(len(p))
+	}
+	return written, nil
 }
