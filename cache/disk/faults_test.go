@@ -147,7 +147,11 @@ func TestCountDoesNotDrift(t *testing.T) {
 		for w := range 3 {
 			writers.Go(func() {
 				for i := range 60 {
-					keep(t, d, fmt.Sprint(p, w, i), size)
+					f := create(t, d, fmt.Sprint(p, w, i), size, "v")
+					if err := write(f, 0, BlocksOf(size)); err != nil && err != ErrGone { // evicted already
+						t.Error(err)
+					}
+					f.Close()
 				}
 			})
 		}
@@ -232,10 +236,10 @@ func TestOneProcessCountsExactly(t *testing.T) {
 // once is taken off the count more than once.
 func TestRemovedOnceCountsOnce(t *testing.T) {
 	t.Parallel()
-	const n, size = 30, 64 << 10
+	const n, size = 60, 64 << 10
 	dir := t.TempDir()
 	var dirs []*Dir
-	for range 4 {
+	for range 8 {
 		dirs = append(dirs, open(t, dir, 1<<30))
 	}
 	for i := range n {
@@ -244,9 +248,14 @@ func TestRemovedOnceCountsOnce(t *testing.T) {
 	}
 	for i := range n {
 		var wg sync.WaitGroup
+		begin := make(chan struct{})
 		for _, d := range dirs {
-			wg.Go(func() { d.Evict(keyOf(fmt.Sprint(i), size)) })
+			wg.Go(func() {
+				<-begin
+				d.Evict(keyOf(fmt.Sprint(i), size))
+			})
 		}
+		close(begin)
 		wg.Wait()
 	}
 	for range 2 {
