@@ -2,11 +2,10 @@ package disk
 
 import (
 	"fmt"
-	"io/fs"
 	"math/rand/v2"
+	"os"
 	"path"
 	"slices"
-	"strings"
 	"time"
 )
 
@@ -58,7 +57,9 @@ func (d *Dir) KeepAnswer(n Name, body []byte) error {
 			err = d.writeSealed(p, fmt.Sprintf("%s.%016x%s", p, rand.Uint64(), newExt), n.answerKind(), body)
 		}
 		if err == nil {
-			d.countAnswer(onDiskOf(int64(len(body))))
+			d.room.mu.Lock()
+			d.count(counts{answers: onDiskOf(int64(len(body)))})
+			d.room.mu.Unlock()
 		}
 		return err
 	})
@@ -74,18 +75,14 @@ func (d *Dir) tidyAnswers() error {
 	}
 	var files []file
 	var total int64
-	err := d.eachShard(answersDir+"/", func(shard int, entries []fs.DirEntry) error {
-		for _, e := range entries {
-			base, ext, _ := strings.Cut(e.Name(), ".")
-			n, ok := parseName(fmt.Sprintf("%02x", shard) + base)
-			st, err := e.Info()
-			switch {
-			case !ok || err != nil:
-			case ext == "":
+	err := d.walk(answersDir+"/", func(n Name, found []os.FileInfo) error {
+		for _, st := range found {
+			switch p := path.Join(path.Dir(n.answer()), st.Name()); {
+			case p == n.answer():
 				files = append(files, file{n, onDisk(st), st.ModTime()})
 				total += onDisk(st)
 			case isOrphan(st):
-				d.root.Remove(n.answer() + "." + ext)
+				d.root.Remove(p)
 			}
 		}
 		return nil

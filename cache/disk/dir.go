@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -66,26 +67,16 @@ const (
 // to nobody else. It is held open: others who may write to a directory above can
 // take it away, and can't put another in its place.
 func Open(dir string, opt Options) (*Dir, error) {
-	if opt.Log == nil {
-		opt.Log = slog.New(slog.DiscardHandler)
-	}
-	if opt.Memory <= 0 {
-		opt.Memory = 4 << 20
-	}
-	if opt.Patience <= 0 {
-		opt.Patience = patience
-	}
+	opt.Log = cmp.Or(opt.Log, slog.New(slog.DiscardHandler))
+	opt.Memory = cmp.Or(opt.Memory, 4<<20)
+	opt.Patience = cmp.Or(opt.Patience, patience)
 	path, err := filepath.Abs(filepath.Join(dir, Layout))
 	if err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, err
-	}
-	isNew := true
-	if err := os.Mkdir(path, 0o700); errors.Is(err, fs.ErrExist) {
-		isNew = false
-	} else if err != nil {
+	_, err = os.Lstat(path)
+	isNew := errors.Is(err, fs.ErrNotExist)
+	if err := os.MkdirAll(path, 0o700); err != nil {
 		return nil, err
 	}
 	root, err := openOwn(path)
@@ -107,9 +98,6 @@ func openOwn(path string) (*os.Root, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !named.IsDir() {
-		return nil, fmt.Errorf("%s is no directory: choose another cache directory", path)
-	}
 	root, err := os.OpenRoot(path)
 	if err != nil {
 		return nil, err
@@ -119,7 +107,7 @@ func openOwn(path string) (*os.Root, error) {
 		s, ok := st.Sys().(*syscall.Stat_t)
 		switch {
 		case !os.SameFile(st, named):
-			err = fmt.Errorf("%s was replaced while it was opened: choose a directory that nobody else may write to", path)
+			err = fmt.Errorf("%s is a link, or was just replaced: choose another cache directory", path)
 		case st.Mode().Perm() != 0o700:
 			err = fmt.Errorf("%s is open to other users (mode %o): `chmod 700` it, or choose another directory", path, st.Mode().Perm())
 		case ok && int(s.Uid) != os.Geteuid():
@@ -136,7 +124,7 @@ func openOwn(path string) (*os.Root, error) {
 // Close lets go of the directory, once what runs behind has ended: nothing is
 // made or removed there any more. Files that are open stay usable.
 func (d *Dir) Close() (err error) {
-	d.keeper.end.Do(func() {
+	d.keeper.close.Do(func() {
 		d.stop()
 		err = errors.Join(d.lock.Close(), d.root.Close())
 	})
@@ -219,40 +207,27 @@ const fewPins = 1000
 // Pinned returns the bytes of disk that pinned contents take; of many, as the
 // last scan found them.
 func (d *Dir) Pinned() (total int64) {
-	pins, err := do(d, opOpen, func() ([]fs.DirEntry, error) { return d.readDir(pinsDir, fewPins+1) }, nil)
-	if len(pins) > fewPins || err != nil {
-		return d.room.lastPinned()
+	pins, err := do(d, opOpen, func() ([]os.FileInfo, error) { return d.readDir(pinsDir, fewPins+1) }, nil)
+	for _, p := range pins[:min(len(pins), fewPins)] {
+		n, _ := parseName(p.Name()) // what is no name is none of a content
+		size := int64(0)
+		if err == nil {
+			size, err = do(d, opOpen, func() (int64, error) {
+				_, size, err := d.look(n)
+				return size, ignoreMissing(err)
+			}, nil)
+		}
+		total += size
 	}
-	for _, e := range pins {
-		name, ok := parseName(e.Name())
-		if !ok {
-			continue
-		}
-		n, err := do(d, opOpen, func() (int64, error) { return d.sizeOf(name) }, nil)
-		if err != nil {
-			return d.room.lastPinned()
-		}
-		total += n
+	if err != nil || len(pins) > fewPins {
+		return d.room.lastPinned()
 	}
 	return total
 }
 
-// sizeOf is the bytes of disk that a content takes; 0 where it is not there.
-func (d *Dir) sizeOf(n Name) (int64, error) {
-	l, st, err := d.labelOf(n)
-	if l == nil {
-		return 0, ignoreMissing(err)
-	}
-	data, err := d.root.Lstat(l.data())
-	if err != nil {
-		return 0, ignoreMissing(err)
-	}
-	return onDisk(st) + onDisk(data), nil
-}
-
-// readDir reads the first n entries of a directory, or all for n of 0. What is
-// not there, or no directory, has none.
-func (d *Dir) readDir(name string, n int) ([]fs.DirEntry, error) {
+// readDir looks at n entries of a directory, or at all for -1. What is not there,
+// or no directory, has none.
+func (d *Dir) readDir(name string, n int) ([]os.FileInfo, error) {
 	if st, err := d.root.Lstat(name); err != nil || !st.IsDir() {
 		return nil, ignoreMissing(err)
 	}
@@ -261,51 +236,50 @@ func (d *Dir) readDir(name string, n int) ([]fs.DirEntry, error) {
 		return nil, ignoreMissing(err)
 	}
 	defer f.Close()
-	entries, err := f.ReadDir(n)
+	found, err := f.Readdir(n)
 	if err == io.EOF {
 		err = nil
 	}
-	return entries, ignoreMissing(err)
+	return found, ignoreMissing(err)
 }
 
-// labelOf reads who a record is of; nil where it is damaged.
-func (d *Dir) labelOf(n Name) (*label, os.FileInfo, error) {
+// look reads who a record is of, which is nil where it is damaged, and the bytes
+// of disk that the content takes.
+func (d *Dir) look(n Name) (l *label, size int64, err error) {
 	f, err := d.root.Open(n.record())
 	if err != nil {
-		return nil, nil, err
+		return nil, 0, err
 	}
 	defer f.Close()
 	st, err := f.Stat()
 	if err != nil {
-		return nil, nil, err
+		return nil, 0, err
 	}
-	l, ok, err := readLabel(f, n)
-	if !ok || err != nil {
-		return nil, st, err
+	if l, err = readLabel(f, n); l == nil {
+		return nil, onDisk(st), err
 	}
-	return &l, st, nil
+	data, err := d.root.Lstat(l.data())
+	if err != nil {
+		return l, onDisk(st), ignoreMissing(err)
+	}
+	return l, onDisk(st) + onDisk(data), nil
 }
 
 // remove unlinks a content, and returns the bytes of disk that it took. The
 // record goes first: what is left of a removal that was interrupted is an
-// orphan, and no content. Of two that remove it at once, the one that unlinked a
-// file counts it.
+// orphan, and no content. Of two that remove it at once, the one that unlinked
+// the record counts it.
 func (d *Dir) remove(n Name) (freed int64, err error) {
-	l, st, err := d.labelOf(n)
+	l, size, err := d.look(n)
+	if err == nil {
+		err = d.root.Remove(n.record())
+	}
 	if err != nil {
 		return 0, ignoreMissing(err)
 	}
-	if err := d.root.Remove(n.record()); err != nil {
-		return 0, ignoreMissing(err)
-	}
-	freed = onDisk(st)
+	d.wrote(n, 0, -size)
 	if l != nil {
-		if st, err = d.root.Lstat(l.data()); err == nil {
-			if err = d.root.Remove(l.data()); err == nil {
-				freed += onDisk(st)
-			}
-		}
+		err = ignoreMissing(d.root.Remove(l.data()))
 	}
-	d.count(n, -freed)
-	return freed, ignoreMissing(err)
+	return size, err
 }

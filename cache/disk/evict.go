@@ -1,11 +1,12 @@
 package disk
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/binary"
 	"fmt"
-	"io/fs"
 	"os"
+	"path"
 	"slices"
 	"strings"
 	"time"
@@ -13,15 +14,16 @@ import (
 
 // candidate is a content that may be evicted.
 type candidate struct {
-	name Name
-	last int64 // see lastUse
+	Name Name
+	Last int64 // see lastUse
 }
 
 const (
-	candidateSize  = 40                // bytes, in memory and in the file
+	candidateSize  = 40                // bytes, in memory and in the file index
 	candidateBytes = 3 * candidateSize // of memory, while the index is made and written
 	orphanAge      = time.Minute
 	shards         = 256
+	indexKind      = "index 2"
 )
 
 // isAhead tells whether a time is of a clock that was wrong: a file server's may
@@ -49,7 +51,7 @@ func (d *Dir) evict(target int64) error {
 		k.loaded = true
 		k.index = d.readIndex()
 	}
-	for scanned := false; d.Used() > target && !k.isEnded(); {
+	for scanned := false; d.Used() > target && d.keeper.ctx.Err() == nil; {
 		if len(k.index) == 0 {
 			if scanned {
 				return nil
@@ -62,12 +64,12 @@ func (d *Dir) evict(target int64) error {
 		}
 		c := k.index[0]
 		k.index = k.index[1:]
-		if d.busy(c.name) || d.isPinned(c.name) {
+		if d.busy(c.Name) || d.isPinned(c.Name) {
 			continue
 		}
-		st, err := d.root.Lstat(c.name.record())
-		if err == nil && lastUse(st) == c.last { // else it was used since
-			_, err = d.remove(c.name)
+		st, err := d.root.Lstat(c.Name.record())
+		if err == nil && lastUse(st) == c.Last { // else it was used since
+			_, err = d.remove(c.Name)
 		}
 		if ignoreMissing(err) != nil {
 			return err
@@ -76,19 +78,33 @@ func (d *Dir) evict(target int64) error {
 	return nil
 }
 
-// eachShard calls f with what lies in each directory AB below prefix, of those in
-// which the files of a name that begins with the byte AB are.
-func (d *Dir) eachShard(prefix string, f func(shard int, entries []fs.DirEntry) error) error {
+// walk calls f with each name that has files below prefix, and with these. What
+// has no such name is somebody else's.
+func (d *Dir) walk(prefix string, f func(n Name, files []os.FileInfo) error) error {
+	d.room.walking(0)
 	for i := range shards {
-		if d.keeper.isEnded() {
-			return os.ErrClosed
+		if err := d.keeper.ctx.Err(); err != nil {
+			return err
 		}
-		entries, err := d.readDir(fmt.Sprintf("%s%02x", prefix, i), 0)
-		if err == nil && len(entries) > 0 {
-			err = f(i, entries)
-		}
+		d.room.walking(i + 1)
+		shard := fmt.Sprintf("%02x", i)
+		files, err := d.readDir(prefix+shard, -1)
 		if err != nil {
 			return err
+		}
+		slices.SortFunc(files, func(a, b os.FileInfo) int { return cmp.Compare(a.Name(), b.Name()) })
+		for len(files) > 0 {
+			base, _, _ := strings.Cut(files[0].Name(), ".")
+			n := 1
+			for n < len(files) && strings.HasPrefix(files[n].Name(), base+".") {
+				n++
+			}
+			if name, ok := parseName(shard + base); ok {
+				if err := f(name, files[:n]); err != nil {
+					return err
+				}
+			}
+			files = files[n:]
 		}
 	}
 	return nil
@@ -98,150 +114,90 @@ func (d *Dir) eachShard(prefix string, f func(shard int, entries []fs.DirEntry) 
 type scan struct {
 	d            *Dir
 	pins         bool        // there are some
-	oldest       []candidate // those used longest ago; the room in it, and up to half of it, is for more
+	oldest       []candidate // those used longest ago; half of its room is for more
 	used, pinned int64
 }
 
 // scan counts what is there, removes what belongs to no content, and makes the
 // index anew. Nobody waits for it. The lock is held.
 func (d *Dir) scan() error {
-	r := &d.room
 	pins, err := d.readDir(pinsDir, 1)
 	if err != nil {
 		return err
 	}
 	s := scan{d: d, pins: len(pins) > 0, oldest: make([]candidate, 0, 2*max(d.opt.Memory/candidateBytes, 1))}
-	r.mu.Lock()
-	r.unseen = 0
-	r.mu.Unlock()
-	err = d.eachShard("", func(shard int, entries []fs.DirEntry) error {
-		r.mu.Lock()
-		r.scanned = shard + 1
-		r.mu.Unlock()
-		return s.shard(shard, entries)
-	})
-	r.mu.Lock()
-	r.scanned = 0
-	if err == nil { // what differs from the count so far is counted as this process's
-		r.own = counts{s.used + r.unseen - r.all.used, s.pinned - r.all.pinned, tidyEvery + 1 - r.all.answers}
+	if err := d.walk("", s.content); err != nil {
+		return err
 	}
-	r.mu.Unlock()
+	d.room.found(counts{used: s.used, pinned: s.pinned, answers: tidyEvery + 1})
+	s.cut()
+	d.keeper.index, d.keeper.loaded = slices.Clone(s.oldest), true
+	b, err := binary.Append(nil, binary.BigEndian, d.keeper.index)
 	if err != nil {
 		return err
 	}
-	s.cut()
-	d.keeper.index, d.keeper.loaded = slices.Clone(s.oldest), true
-	return d.writeIndex(d.keeper.index)
+	return d.writeSealed(indexFile, indexFile+newExt, indexKind, b)
 }
 
-// found is the files of one name.
-type found struct {
-	record os.FileInfo // nil: there is none
-	data   []string    // paths of those with a nonce
-}
-
-// shard looks at one of the directories in which contents lie.
-func (s *scan) shard(shard int, entries []fs.DirEntry) error {
-	dir := fmt.Sprintf("%02x", shard)
-	all := map[Name]*found{}
-	for _, e := range entries {
-		base, ext, _ := strings.Cut(e.Name(), ".")
-		n, ok := parseName(dir + base)
-		if !ok || ext == "" || !e.Type().IsRegular() {
-			continue // somebody else has put it there
-		}
-		c := all[n]
-		if c == nil {
-			c = &found{}
-			all[n] = c
-		}
-		if "."+ext != recordExt {
-			c.data = append(c.data, dir+"/"+e.Name())
-			continue
-		}
-		st, err := e.Info()
-		if ignoreMissing(err) != nil {
-			return err
-		}
-		c.record = st
-	}
-	for n, c := range all {
-		if err := s.content(n, c); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// content counts one content, and removes files that are not of it.
-func (s *scan) content(n Name, c *found) error {
-	data := "" // the file that the record names
-	switch {
-	case c.record == nil:
-	case len(c.data) == 1: // as it should be
-		data = c.data[0]
-	default:
-		if l, _, err := s.d.labelOf(n); err == nil && l != nil {
-			data = l.data()
-		}
-	}
-	bytes := int64(0)
-	for _, f := range c.data {
-		st, err := s.d.root.Lstat(f)
-		switch {
-		case ignoreMissing(err) != nil:
-			return err
-		case err != nil:
-		case f != data && isOrphan(st):
-			s.d.root.Remove(f)
-		default:
-			bytes += onDisk(st)
-		}
-	}
-	if c.record == nil {
-		s.used += bytes
+// readIndex gives the index of the last scan, of any process; one that is damaged,
+// or larger than there is memory for, is empty.
+func (d *Dir) readIndex() []candidate {
+	b, _, err := d.readSealed(indexFile, indexKind, d.opt.Memory/candidateBytes*candidateSize)
+	index := make([]candidate, len(b)/candidateSize)
+	if err != nil || binary.Read(bytes.NewReader(b), binary.BigEndian, index) != nil {
 		return nil
 	}
-	bytes += onDisk(c.record)
-	s.used += bytes
+	return index
+}
+
+// content counts a content, and removes files that are not of it.
+func (s *scan) content(n Name, files []os.FileInfo) error {
+	var record os.FileInfo
+	var data []os.FileInfo
+	dir := path.Dir(n.path())
+	for _, st := range files {
+		switch path.Join(dir, st.Name()) {
+		case n.record():
+			record = st
+		case n.path(): // somebody else has put it there
+		default:
+			data = append(data, st)
+		}
+	}
+	own := "" // the file that the record names
+	if record != nil && len(data) == 1 {
+		own = path.Join(dir, data[0].Name()) // as it should be
+	} else if record != nil {
+		if l, _, err := s.d.look(n); err == nil && l != nil {
+			own = l.data()
+		}
+	}
+	taken := int64(0)
+	for _, st := range data {
+		if p := path.Join(dir, st.Name()); p != own && isOrphan(st) {
+			s.d.root.Remove(p)
+			continue
+		}
+		taken += onDisk(st)
+	}
+	s.used += taken
+	if record == nil {
+		return nil
+	}
+	s.used += onDisk(record)
 	if s.pins && s.d.isPinned(n) {
-		s.pinned += bytes
+		s.pinned += taken + onDisk(record)
 		return nil
 	}
 	if len(s.oldest) == cap(s.oldest) {
 		s.cut()
 	}
-	s.oldest = append(s.oldest, candidate{n, lastUse(c.record)})
+	s.oldest = append(s.oldest, candidate{n, lastUse(record)})
 	return nil
 }
 
 // cut leaves the candidates that there is room for.
 func (s *scan) cut() {
-	slices.SortFunc(s.oldest, func(a, b candidate) int { return cmp.Compare(a.last, b.last) })
+	slices.SortFunc(s.oldest, func(a, b candidate) int { return cmp.Compare(a.Last, b.Last) })
 	s.oldest = s.oldest[:min(len(s.oldest), cap(s.oldest)/2)]
-}
-
-// The file index: the candidates of the last scan, of any process.
-const indexKind = "index 2"
-
-func (d *Dir) writeIndex(index []candidate) error {
-	b := make([]byte, 0, len(index)*candidateSize)
-	for _, c := range index {
-		b = append(b, c.name[:]...)
-		b = binary.BigEndian.AppendUint64(b, uint64(c.last))
-	}
-	return d.writeSealed(indexFile, indexFile+newExt, indexKind, b)
-}
-
-// readIndex gives the index of the last scan; one that is damaged, or larger than
-// there is memory for, is empty.
-func (d *Dir) readIndex() (index []candidate) {
-	b, _, err := d.readSealed(indexFile, indexKind, d.opt.Memory/candidateBytes*candidateSize)
-	if err != nil {
-		return nil
-	}
-	for ; len(b) >= candidateSize; b = b[candidateSize:] {
-		index = append(index, candidate{Name(b[:32]), int64(binary.BigEndian.Uint64(b[32:]))})
-	}
-	return index
 }

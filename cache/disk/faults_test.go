@@ -268,6 +268,24 @@ func TestRemovedOnceCountsOnce(t *testing.T) {
 	}
 }
 
+// TestRemovalMayCountFirst fails when what one process wrote, and another one removed
+// and counted before, stays counted.
+func TestRemovalMayCountFirst(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	a, b := open(t, dir, 1<<30), open(t, dir, 1<<30)
+	f := keep(t, a, "x", 4*mib)
+	if freed, err := b.Evict(f.key()); err != nil || freed < 4*mib {
+		t.Errorf("%d bytes are freed: %v", freed, err)
+	}
+	for _, d := range []*Dir{b, a, b} {
+		<-d.kick()
+	}
+	if a.Used() != 0 || b.Used() != 0 {
+		t.Errorf("%d and %d bytes are counted, and nothing is there", a.Used(), b.Used())
+	}
+}
+
 // TestOpenContentStaysInUse fails when a content that is open for hours, and only
 // read, looks to other processes as if it were not used: they would evict it.
 func TestOpenContentStaysInUse(t *testing.T) {
@@ -461,8 +479,8 @@ func TestIndexKeepsToItsMemory(t *testing.T) {
 		t.Fatalf("it holds %d, and %d on disk", len(d.keeper.index), len(index))
 	}
 	for k, c := range index {
-		if want := time.Duration(60-k) * time.Hour; (time.Since(time.Unix(0, c.last)) - want).Abs() > time.Minute {
-			t.Errorf("number %d was used %v ago, want %v", k, time.Since(time.Unix(0, c.last)), want)
+		if want := time.Duration(60-k) * time.Hour; (time.Since(time.Unix(0, c.Last)) - want).Abs() > time.Minute {
+			t.Errorf("number %d was used %v ago, want %v", k, time.Since(time.Unix(0, c.Last)), want)
 		}
 	}
 }

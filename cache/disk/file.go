@@ -78,23 +78,20 @@ func (d *Dir) open(key Key) (*File, error) {
 // load reads the record, and opens the file that it names; false where it is no
 // record of the content.
 func (f *File) load(key Key) (ok bool, err error) {
-	if f.record, err = f.d.openAt(f.name.record()); err != nil {
+	if f.record, err = f.d.root.OpenFile(f.name.record(), os.O_RDWR, 0); err != nil {
 		return false, err
 	}
-	l, ok, err := readLabel(f.record, f.name)
-	if err != nil || !ok || l.size != key.Size {
+	l, err := readLabel(f.record, f.name)
+	if err != nil || l == nil || l.size != key.Size {
 		return false, err
 	}
-	f.label = l
-	if f.data, err = f.d.openAt(l.data()); err != nil {
+	f.label = *l
+	if f.data, err = f.d.root.OpenFile(l.data(), os.O_RDWR, 0); err != nil {
 		return false, err
 	}
 	f.blocks, err = l.readMarks(f.record, 0, BlocksOf(l.size))
 	return err == nil && (l.validator != "" || key.Version != "" || f.blocks.readable == BlocksOf(l.size)), err
 }
-
-// openAt opens a file of the directory for reading and writing.
-func (d *Dir) openAt(name string) (*os.File, error) { return d.root.OpenFile(name, os.O_RDWR, 0) }
 
 // maxSize is that of the largest content that is kept, in bytes: its record has
 // 64 MiB.
@@ -139,7 +136,7 @@ func (d *Dir) create(key Key, validator string) (*File, error) {
 		return nil, err
 	}
 	d.use(f.name, 1)
-	d.count(f.name, onDiskOf(headSize+markSize*BlocksOf(key.Size)))
+	d.wrote(f.name, 0, onDiskOf(headSize+markSize*BlocksOf(key.Size)))
 	return f, nil
 }
 
@@ -206,7 +203,7 @@ func (f *File) Remove() error {
 		return nil
 	}
 	return f.d.try(opMake, func() error {
-		l, _, err := f.d.labelOf(f.name)
+		l, _, err := f.d.look(f.name)
 		if err == nil && l != nil && l.nonce == f.nonce {
 			_, err = f.d.remove(f.name)
 		}

@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"context"
 	"errors"
 	"os"
 	"sync"
@@ -16,10 +17,11 @@ const lockPoll = 20 * time.Millisecond
 // alone waits for the lock, and its system calls have no patience: one that hangs
 // keeps the lock, so that it changes nothing under another process's hands.
 type keeper struct {
+	ctx   context.Context // ends with Dir.Close
+	end   context.CancelFunc
+	close sync.Once
 	wake  chan struct{} // holds one
-	ended chan struct{} // closed by Dir.Close
 	gone  chan struct{} // closed when the goroutine has ended
-	end   sync.Once
 
 	mu    sync.Mutex    // guards round; no other lock is taken under it
 	round chan struct{} // closed at the end of the round that begins next
@@ -33,14 +35,12 @@ type keeper struct {
 // is missing later is made by a scan.
 func (d *Dir) start(isNew bool) {
 	k := &d.keeper
-	k.wake, k.ended, k.gone, k.round = make(chan struct{}, 1), make(chan struct{}), make(chan struct{}), make(chan struct{})
+	k.ctx, k.end = context.WithCancel(context.Background())
+	k.wake, k.gone, k.round = make(chan struct{}, 1), make(chan struct{}), make(chan struct{})
 	if isNew {
 		d.exclusive(d.keep)
 	} else {
-		d.try(opOpen, func() error {
-			_, err := d.readUsage()
-			return err
-		})
+		do(d, opOpen, d.readUsage, nil)
 	}
 	go d.rounds()
 }
@@ -48,28 +48,16 @@ func (d *Dir) start(isNew bool) {
 // stop has a last round count, and ends the keeper, unless the disk hangs.
 func (d *Dir) stop() {
 	wait := func(c <-chan struct{}) {
-		timer := time.NewTimer(d.opt.Patience)
-		defer timer.Stop()
 		select {
 		case <-c:
-		case <-timer.C:
+		case <-time.After(d.opt.Patience):
 		}
 	}
-	d.room.mu.Lock()
-	counted := d.room.own != (counts{})
-	d.room.mu.Unlock()
-	if counted {
+	if d.room.hasCounted() {
 		wait(d.kick())
 	}
-	close(d.keeper.ended)
+	d.keeper.end()
 	wait(d.keeper.gone)
-}
-
-func (k *keeper) wakeUp() {
-	select {
-	case k.wake <- struct{}{}:
-	default: // it is awake
-	}
 }
 
 // kick has a round begin, and returns what is closed at its end.
@@ -77,17 +65,11 @@ func (d *Dir) kick() <-chan struct{} {
 	k := &d.keeper
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.wakeUp()
-	return k.round
-}
-
-func (k *keeper) isEnded() bool {
 	select {
-	case <-k.ended:
-		return true
-	default:
-		return false
+	case k.wake <- struct{}{}:
+	default: // it is awake
 	}
+	return k.round
 }
 
 func (d *Dir) rounds() {
@@ -95,11 +77,11 @@ func (d *Dir) rounds() {
 	defer close(k.gone)
 	open := time.NewTicker(openEvery)
 	defer open.Stop()
-	for !k.isEnded() {
+	for d.keeper.ctx.Err() == nil {
 		select {
-		case <-k.ended:
+		case <-d.keeper.ctx.Done():
 		case <-open.C:
-			guard(func() error { d.touchOpen(); return nil })
+			d.touchOpen()
 		case <-k.wake:
 			k.mu.Lock()
 			round := k.round
@@ -126,8 +108,8 @@ func (d *Dir) exclusive(f func() error) error {
 			return err
 		}
 		select {
-		case <-d.keeper.ended:
-			return os.ErrClosed
+		case <-d.keeper.ctx.Done():
+			return d.keeper.ctx.Err()
 		case <-time.After(lockPoll):
 		}
 	}
@@ -141,10 +123,6 @@ func flock(f *os.File, how int) error {
 
 // keep is one round. The lock is held.
 func (d *Dir) keep() error {
-	r := &d.room
-	r.mu.Lock()
-	r.due = false
-	r.mu.Unlock()
 	known, err := d.readUsage()
 	if err == nil && !known {
 		err = d.scan()
@@ -153,25 +131,18 @@ func (d *Dir) keep() error {
 		d.note(opMake, err)
 		return err
 	}
-	if target, evict := d.toEvict(); evict {
+	target, evict, tidy := d.toDo()
+	if evict {
 		began := time.Now()
 		err = d.evict(target)
 		if d.Used() > target { // a long look for nothing is not repeated at once
-			r.inVain(max(vainFor, 4*time.Since(began)))
+			d.room.inVain(max(vainFor, 4*time.Since(began)))
 		}
 	}
-	r.mu.Lock()
-	tidy := r.all.answers+r.own.answers > tidyEvery
-	r.mu.Unlock()
 	if tidy {
 		err = errors.Join(err, d.tidyAnswers())
 	}
 	folded := d.fold(known)
 	d.note(opMake, folded)
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.own != (counts{}) {
-		d.foldLater(false)
-	}
 	return errors.Join(err, folded)
 }

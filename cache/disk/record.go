@@ -78,22 +78,23 @@ func (l *label) head() []byte {
 	return b
 }
 
-// readLabel reads the head of a record; false says that it is damaged, or of
-// another content than n.
-func readLabel(record *os.File, n Name) (l label, ok bool, err error) {
+// readLabel reads the head of a record; nil where it is damaged, or of another
+// content than n.
+func readLabel(record *os.File, n Name) (*label, error) {
 	b := make([]byte, headSize)
-	if _, err := record.ReadAt(b, 0); err == io.EOF {
-		return l, false, nil
-	} else if err != nil {
-		return l, false, err
+	if _, err := record.ReadAt(b, 0); err != nil {
+		if err == io.EOF {
+			err = nil
+		}
+		return nil, err
 	}
 	fields := b[len(recordMagic)+len(n):]
-	length := binary.BigEndian.Uint16(fields[20:])
-	if length > maxValidator {
-		return l, false, nil
+	length := min(binary.BigEndian.Uint16(fields[20:]), maxValidator)
+	l := &label{n, binary.BigEndian.Uint64(fields), int64(binary.BigEndian.Uint64(fields[8:])), string(fields[22 : 22+length])}
+	if string(b) != string(l.head()) {
+		return nil, nil
 	}
-	l = label{n, binary.BigEndian.Uint64(fields), int64(binary.BigEndian.Uint64(fields[8:])), string(fields[22 : 22+length])}
-	return l, string(b) == string(l.head()), nil
+	return l, nil
 }
 
 // mark is what the record says of block i: that its bytes have the checksum sum.

@@ -8,11 +8,10 @@ import (
 )
 
 const (
-	freePart  = 20       // one in so many bytes of the disk stays free
-	freeEvery = 16 << 20 // bytes between two looks at that, at most
-	freeParts = 200      // and at most so small a part of the disk
-	slack     = 20       // one in so many bytes of the bound is freed at once
-	foldAfter = time.Second
+	freePart  = 20          // one in so many bytes of the disk stays free
+	freeParts = 200         // so small a part of the disk is written between two looks at that, at most
+	slack     = 20          // one in so many bytes of the bound is freed at once
+	foldAfter = time.Second // at the latest
 	foldEvery = 16 << 20    // bytes that this process counts alone, at most
 	roomWait  = time.Second // for an eviction that makes room
 	vainFor   = time.Second // an eviction that freed too little is not tried again at once
@@ -25,23 +24,28 @@ type counts struct {
 	answers int64 // bytes of answers that came since they were tidied
 }
 
+func (c counts) plus(sign int64, o counts) counts {
+	return counts{c.used + sign*o.used, c.pinned + sign*o.pinned, c.answers + sign*o.answers}
+}
+
 // room is what the contents take. What all processes have is the sum of all and
 // own: a round folds own into the file, and changes the sum only by what other
 // processes have folded.
 type room struct {
-	mu      sync.Mutex // guards what follows; no other lock is taken under it
+	mu      sync.Mutex // guards what follows; no other lock but keeper.mu is taken under it
 	all     counts     // as the file usage says
 	own     counts     // what this process has counted since
 	writing int64      // bytes that are reserved and not on the disk yet
 	need    int64      // bytes that somebody waits for
 	vain    time.Time  // until then there is no eviction
-	toLook  int64      // bytes to write until the disk's free space is looked at again
+	every   int64      // bytes of own that begin a round
+	short   bool       // the disk has less free than it is to keep, as of the last round
 	due     bool       // a round begins within foldAfter
 
-	// While a scan runs: how many shards it has begun, and what was counted in
+	// While a walk runs: how many shards it has begun, and what was counted in
 	// these meanwhile, which it may not have seen.
-	scanned int
-	unseen  int64
+	walked int
+	unseen int64
 }
 
 // used is the bytes that all processes hold. r.mu is held.
@@ -51,6 +55,37 @@ func (r *room) lastPinned() int64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.all.pinned + r.own.pinned
+}
+
+func (r *room) hasCounted() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.own != (counts{})
+}
+
+// inVain says that there will be no room for a while.
+func (r *room) inVain(d time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.vain = time.Now().Add(d)
+}
+
+// walking notes that a walk has begun so many shards.
+func (r *room) walking(shards int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.walked = shards; shards == 0 {
+		r.unseen = 0
+	}
+}
+
+// found takes what a scan has found: what differs from the count so far is counted
+// as this process's.
+func (r *room) found(c counts) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	c.used += r.unseen
+	r.own = c.plus(-1, r.all)
 }
 
 // Used returns the bytes that contents take, of all processes. It waits for
@@ -64,9 +99,6 @@ func (d *Dir) Used() int64 {
 // highWater is how many bytes begin an eviction.
 func (d *Dir) highWater() int64 { return d.opt.Bound - d.opt.Bound/(2*slack) }
 
-// count notes that the content n takes so many bytes more, or fewer.
-func (d *Dir) count(n Name, bytes int64) { d.wrote(n, 0, bytes) }
-
 // wrote notes that of room bytes that were reserved for the content n, took are
 // on the disk, and the others will never be.
 func (d *Dir) wrote(n Name, room, took int64) {
@@ -75,33 +107,25 @@ func (d *Dir) wrote(n Name, room, took int64) {
 	}
 	r := &d.room
 	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.writing -= room
-	r.own.used += took
-	if int(n[0]) < r.scanned {
+	if int(n[0]) < r.walked {
 		r.unseen += took
 	}
-	d.foldLater(max(r.own.used, -r.own.used) > foldEvery || (took > 0 && r.used() > d.highWater()))
-	r.mu.Unlock()
+	d.count(counts{used: took})
 }
 
-// countAnswer notes that an answer was kept.
-func (d *Dir) countAnswer(bytes int64) {
+// count adds to what this process has counted, and has a round begin: now, or
+// before long. d.room.mu is held.
+func (d *Dir) count(c counts) {
 	r := &d.room
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.own.answers += bytes
-	d.foldLater(r.all.answers+r.own.answers > tidyEvery)
-}
-
-// foldLater has a round begin: now, or before long. d.room.mu is held.
-func (d *Dir) foldLater(now bool) {
-	r := &d.room
+	r.own = r.own.plus(1, c)
 	switch {
-	case now:
-		d.keeper.wakeUp()
+	case max(r.own.used, -r.own.used) > r.every, c.used > 0 && r.used() > d.highWater(), r.all.answers+r.own.answers > tidyEvery:
+		d.kick()
 	case !r.due:
 		r.due = true
-		time.AfterFunc(foldAfter, d.keeper.wakeUp)
+		time.AfterFunc(foldAfter, func() { d.kick() })
 	}
 }
 
@@ -112,33 +136,29 @@ func (d *Dir) reserve(n int64, force bool) error {
 	if d == nil {
 		return nil
 	}
-	if n > d.opt.Bound && !force {
-		return ErrNoRoom
-	}
 	r := &d.room
 	timer := time.NewTimer(roomWait)
 	defer timer.Stop()
 	for {
-		short := d.short(n)
 		r.mu.Lock()
 		fits := force || r.used()+n <= d.opt.Bound
-		vain := time.Now().Before(r.vain)
+		takes, vain := fits && !r.short, time.Now().Before(r.vain)
 		switch {
-		case fits && !short:
+		case takes:
 			r.writing += n
-		case !fits:
+		case !fits && n <= d.opt.Bound:
 			r.need = max(r.need, n)
 		}
 		r.mu.Unlock()
-		if fits && !short {
+		if takes {
 			return nil
 		}
-		if vain {
+		if vain || (!fits && n > d.opt.Bound) {
 			return ErrNoRoom
 		}
 		select {
 		case <-d.kick():
-		case <-d.keeper.ended:
+		case <-d.keeper.ctx.Done():
 			return ErrNoRoom
 		case <-timer.C: // for the next one it is vain
 			r.inVain(vainFor)
@@ -147,54 +167,27 @@ func (d *Dir) reserve(n int64, force bool) error {
 	}
 }
 
-// inVain says that there will be no room for a while.
-func (r *room) inVain(d time.Duration) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.vain = time.Now().Add(d)
-}
-
-// short tells, before n bytes are written, whether the disk has less free than it
-// is to keep.
-func (d *Dir) short(n int64) bool {
-	r := &d.room
-	r.mu.Lock()
-	r.toLook -= n
-	look := r.toLook <= 0
-	r.mu.Unlock()
-	if !look {
-		return false
-	}
-	st, err := do(d, opStat, func() (st syscall.Statfs_t, err error) {
-		return st, control(d.lock, func(fd int) error { return syscall.Fstatfs(fd, &st) })
-	}, nil)
-	short := err == nil && uint64(st.Bavail) < uint64(st.Blocks)/freePart
-	next := int64(freeEvery)
-	switch {
-	case short:
-		next = 0 // the next one looks again
-	case err == nil:
-		next = min(next, int64(st.Blocks)*int64(st.Bsize)/freeParts)
-	}
-	r.mu.Lock()
-	r.toLook = next
-	r.mu.Unlock()
-	return short
-}
-
-// toEvict tells whether there is to be an eviction, and how many bytes it leaves.
-func (d *Dir) toEvict() (target int64, evict bool) {
-	short := d.short(freeEvery)
+// toDo looks how much the disk has free, and tells whether there is to be an
+// eviction, and how many bytes it leaves, and whether answers are to be tidied.
+func (d *Dir) toDo() (target int64, evict, tidy bool) {
+	var st syscall.Statfs_t
+	err := control(d.lock, func(fd int) error { return syscall.Fstatfs(fd, &st) })
 	r := &d.room
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.due, r.short, r.every = false, false, foldEvery
+	if err == nil {
+		r.short = uint64(st.Bavail) < uint64(st.Blocks)/freePart
+		r.every = min(foldEvery, int64(st.Blocks)*int64(st.Bsize)/freeParts)
+	}
 	used, need := r.used(), r.need
 	r.need = 0
 	target = d.opt.Bound - max(d.opt.Bound/slack, need)
-	if short {
-		target = min(target, used-freeEvery)
+	if r.short {
+		target = min(target, used-foldEvery)
 	}
-	return target, (used > d.highWater() || need > 0 || short) && !time.Now().Before(r.vain)
+	evict = (used > d.highWater() || need > 0 || r.short) && !time.Now().Before(r.vain)
+	return target, evict, r.all.answers+r.own.answers > tidyEvery
 }
 
 // The file usage: the counts, each in 8 bytes.
@@ -222,7 +215,7 @@ func (d *Dir) fold(known bool) error {
 	r := &d.room
 	r.mu.Lock()
 	own := r.own
-	sum := counts{max(r.all.used+own.used, 0), r.all.pinned + own.pinned, r.all.answers + own.answers}
+	sum := r.all.plus(1, own)
 	r.mu.Unlock()
 	if known && own == (counts{}) {
 		return nil
@@ -232,12 +225,13 @@ func (d *Dir) fold(known bool) error {
 		b = binary.BigEndian.AppendUint64(b, uint64(n))
 	}
 	err := d.writeSealed(usageFile, usageFile+newExt, usageKind, b)
-	if err != nil {
-		return err
-	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.all = sum
-	r.own = counts{r.own.used - own.used, r.own.pinned - own.pinned, r.own.answers - own.answers}
-	return nil
+	if err == nil {
+		r.all, r.own = sum, r.own.plus(-1, own)
+	}
+	if r.own != (counts{}) {
+		d.count(counts{})
+	}
+	return err
 }
