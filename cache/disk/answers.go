@@ -58,7 +58,7 @@ func (d *Dir) KeepAnswer(n Name, body []byte) error {
 		}
 		if err == nil {
 			d.room.mu.Lock()
-			d.count(counts{answers: onDiskOf(int64(len(body)))})
+			d.count(counts{Answers: onDiskOf(int64(len(body)))})
 			d.room.mu.Unlock()
 		}
 		return err
@@ -98,6 +98,6 @@ func (d *Dir) tidyAnswers() error {
 	r := &d.room
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.own.answers = -r.all.answers
+	r.own.Answers = -r.all.Answers
 	return err
 }

@@ -38,7 +38,7 @@ func open(t *testing.T, dir string, bound int64) *Dir {
 }
 
 var noise = sync.OnceValue(func() []byte {
-	b := make([]byte, 16*mib)
+	b := make([]byte, 20*mib)
 	rand.NewChaCha8([32]byte{2}).Read(b)
 	return b
 })

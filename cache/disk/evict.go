@@ -129,7 +129,7 @@ func (d *Dir) scan() error {
 	if err := d.walk("", s.content); err != nil {
 		return err
 	}
-	d.room.found(counts{used: s.used, pinned: s.pinned, answers: tidyEvery + 1})
+	d.room.found(counts{s.used, s.pinned, tidyEvery + 1})
 	s.cut()
 	d.keeper.index, d.keeper.loaded = slices.Clone(s.oldest), true
 	b, err := binary.Append(nil, binary.BigEndian, d.keeper.index)

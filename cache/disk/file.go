@@ -77,8 +77,9 @@ func (d *Dir) open(key Key) (*File, error) {
 
 // load reads the record, and opens the file that it names; false where it is no
 // record of the content.
-func (f *File) load(key Key) (ok bool, err error) {
-	if f.record, err = f.d.root.OpenFile(f.name.record(), os.O_RDWR, 0); err != nil {
+func (f *File) load(key Key) (found bool, err error) {
+	root := f.d.root
+	if f.record, err = root.OpenFile(f.name.record(), os.O_RDWR, 0); err != nil {
 		return false, err
 	}
 	l, err := readLabel(f.record, f.name)
@@ -86,11 +87,13 @@ func (f *File) load(key Key) (ok bool, err error) {
 		return false, err
 	}
 	f.label = *l
-	if f.data, err = f.d.root.OpenFile(l.data(), os.O_RDWR, 0); err != nil {
+	if f.data, err = root.OpenFile(l.data(), os.O_RDWR, 0); err != nil {
 		return false, err
 	}
-	f.blocks, err = l.readMarks(f.record, 0, BlocksOf(l.size))
-	return err == nil && (l.validator != "" || key.Version != "" || f.blocks.readable == BlocksOf(l.size)), err
+	if f.blocks, err = l.readMarks(f.record, 0, BlocksOf(l.size)); err != nil {
+		return false, err
+	}
+	return l.validator != "" || key.Version != "" || f.blocks.readable == BlocksOf(l.size), nil
 }
 
 // maxSize is that of the largest content that is kept, in bytes: its record has

@@ -88,6 +88,7 @@ func (d *Dir) rounds() {
 			k.round = make(chan struct{})
 			k.mu.Unlock()
 			guard(func() error { return d.exclusive(d.keep) })
+			d.roundEnds()
 			close(round)
 		}
 	}

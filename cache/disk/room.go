@@ -17,15 +17,15 @@ const (
 	vainFor   = time.Second // an eviction that freed too little is not tried again at once
 )
 
-// counts is what is counted for all processes, in the file usage.
+// counts is what is counted for all processes, and stands in the file usage.
 type counts struct {
-	used    int64 // bytes of disk that contents take
-	pinned  int64 // of these, pinned ones, as the last scan found them
-	answers int64 // bytes of answers that came since they were tidied
+	Used    int64 // bytes of disk that contents take
+	Pinned  int64 // of these, pinned ones, as the last scan found them
+	Answers int64 // bytes of answers that came since they were tidied
 }
 
 func (c counts) plus(sign int64, o counts) counts {
-	return counts{c.used + sign*o.used, c.pinned + sign*o.pinned, c.answers + sign*o.answers}
+	return counts{c.Used + sign*o.Used, c.Pinned + sign*o.Pinned, c.Answers + sign*o.Answers}
 }
 
 // room is what the contents take. What all processes have is the sum of all and
@@ -49,12 +49,12 @@ type room struct {
 }
 
 // used is the bytes that all processes hold. r.mu is held.
-func (r *room) used() int64 { return max(r.all.used+r.own.used+r.writing, 0) }
+func (r *room) used() int64 { return max(r.all.Used+r.own.Used+r.writing, 0) }
 
 func (r *room) lastPinned() int64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.all.pinned + r.own.pinned
+	return r.all.Pinned + r.own.Pinned
 }
 
 func (r *room) hasCounted() bool {
@@ -84,7 +84,7 @@ func (r *room) walking(shards int) {
 func (r *room) found(c counts) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	c.used += r.unseen
+	c.Used += r.unseen
 	r.own = c.plus(-1, r.all)
 }
 
@@ -112,7 +112,7 @@ func (d *Dir) wrote(n Name, room, took int64) {
 	if int(n[0]) < r.walked {
 		r.unseen += took
 	}
-	d.count(counts{used: took})
+	d.count(counts{Used: took})
 }
 
 // count adds to what this process has counted, and has a round begin: now, or
@@ -121,11 +121,29 @@ func (d *Dir) count(c counts) {
 	r := &d.room
 	r.own = r.own.plus(1, c)
 	switch {
-	case max(r.own.used, -r.own.used) > r.every, c.used > 0 && r.used() > d.highWater(), r.all.answers+r.own.answers > tidyEvery:
+	case max(r.own.Used, -r.own.Used) > r.every, c.Used > 0 && r.used() > d.highWater(), r.all.Answers+r.own.Answers > tidyEvery:
 		d.kick()
-	case !r.due:
+	default:
+		d.kickLater()
+	}
+}
+
+// kickLater has a round begin before long. d.room.mu is held.
+func (d *Dir) kickLater() {
+	if r := &d.room; !r.due {
 		r.due = true
 		time.AfterFunc(foldAfter, func() { d.kick() })
+	}
+}
+
+// roundEnds has another round begin, not at once, for what was counted meanwhile or
+// could not be folded.
+func (d *Dir) roundEnds() {
+	d.room.mu.Lock()
+	defer d.room.mu.Unlock()
+	d.room.due = false
+	if d.room.own != (counts{}) {
+		d.kickLater()
 	}
 }
 
@@ -175,7 +193,7 @@ func (d *Dir) toDo() (target int64, evict, tidy bool) {
 	r := &d.room
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.due, r.short, r.every = false, false, foldEvery
+	r.short, r.every = false, foldEvery
 	if err == nil {
 		r.short = uint64(st.Bavail) < uint64(st.Blocks)/freePart
 		r.every = min(foldEvery, int64(st.Blocks)*int64(st.Bsize)/freeParts)
@@ -187,13 +205,12 @@ func (d *Dir) toDo() (target int64, evict, tidy bool) {
 		target = min(target, used-foldEvery)
 	}
 	evict = (used > d.highWater() || need > 0 || r.short) && !time.Now().Before(r.vain)
-	return target, evict, r.all.answers+r.own.answers > tidyEvery
+	return target, evict, r.all.Answers+r.own.Answers > tidyEvery
 }
 
-// The file usage: the counts, each in 8 bytes.
 const (
 	usageKind = "usage 2"
-	usageSize = 24
+	usageSize = 24 // of counts
 )
 
 // readUsage takes up what all processes hold; false where the file says nothing.
@@ -202,11 +219,10 @@ func (d *Dir) readUsage() (known bool, err error) {
 	if err != nil || len(b) != usageSize {
 		return false, err
 	}
-	at := func(i int) int64 { return int64(binary.BigEndian.Uint64(b[8*i:])) }
 	d.room.mu.Lock()
 	defer d.room.mu.Unlock()
-	d.room.all = counts{at(0), at(1), at(2)}
-	return true, nil
+	_, err = binary.Decode(b, binary.BigEndian, &d.room.all)
+	return err == nil, err
 }
 
 // fold adds what this process has counted to what all have. known says that the
@@ -220,18 +236,14 @@ func (d *Dir) fold(known bool) error {
 	if known && own == (counts{}) {
 		return nil
 	}
-	b := make([]byte, 0, usageSize)
-	for _, n := range []int64{sum.used, sum.pinned, sum.answers} {
-		b = binary.BigEndian.AppendUint64(b, uint64(n))
+	b, err := binary.Append(nil, binary.BigEndian, sum)
+	if err == nil {
+		err = d.writeSealed(usageFile, usageFile+newExt, usageKind, b)
 	}
-	err := d.writeSealed(usageFile, usageFile+newExt, usageKind, b)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if err == nil {
 		r.all, r.own = sum, r.own.plus(-1, own)
-	}
-	if r.own != (counts{}) {
-		d.count(counts{})
 	}
 	return err
 }
