@@ -372,6 +372,27 @@ func TestTooLargeAWriteEvictsNothing(t *testing.T) {
 	}
 }
 
+// TestRoomIsGivenWhenThere fails when who waits for room waits for the end of an
+// eviction that has made enough of it: one of many small contents is long.
+func TestRoomIsGivenWhenThere(t *testing.T) {
+	t.Parallel()
+	d := open(t, t.TempDir(), 8*mib)
+	old := keep(t, d, "old", 7*mib)
+	f := create(t, d, "new", 4*mib, "v")
+	err := d.exclusive(func() error { // as an eviction that has not ended
+		done := make(chan error)
+		go func() { done <- write(f, 0, 32) }()
+		time.Sleep(50 * time.Millisecond)
+		if _, err := d.Evict(keyOf("old", old.size)); err != nil {
+			return err
+		}
+		return <-done
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
 // TestVainLookIsNotRepeated fails when a directory in which nothing can be evicted
 // is scanned again for each write.
 func TestVainLookIsNotRepeated(t *testing.T) {

@@ -14,6 +14,7 @@ const (
 	foldAfter = time.Second // at the latest
 	foldEvery = 16 << 20    // bytes that this process counts alone, at most
 	roomWait  = time.Second // for an eviction that makes room
+	roomPoll  = 20 * time.Millisecond
 	vainFor   = time.Second // an eviction that freed too little is not tried again at once
 )
 
@@ -176,6 +177,7 @@ func (d *Dir) reserve(n int64, force bool) error {
 		}
 		select {
 		case <-d.kick():
+		case <-time.After(roomPoll): // a long eviction may have made room by now
 		case <-d.keeper.ctx.Done():
 			return ErrNoRoom
 		case <-timer.C: // for the next one it is vain
