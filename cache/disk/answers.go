@@ -31,17 +31,7 @@ func (n Name) answerKind() string { return "answer 3 " + n.String() }
 // Answer gives the last answer that was kept, and when that was; nil where there
 // is none.
 func (d *Dir) Answer(n Name) (body []byte, at time.Time) {
-	type answer struct {
-		body []byte
-		at   time.Time
-	}
-	a, err := do(d, opOpen, func() (a answer, err error) {
-		a.body, a.at, err = d.readSealed(n.answer(), n.answerKind(), MaxAnswer)
-		return a, err
-	}, nil)
-	if err != nil || a.body == nil {
-		return nil, time.Time{}
-	}
+	a, _ := do(d, opOpen, func() (sealed, error) { return d.readSealed(n.answer(), n.answerKind(), MaxAnswer) }, nil)
 	return a.body, a.at
 }
 

@@ -139,15 +139,8 @@ func (d *Dir) well() {
 // result. f must own what it uses until it returns. Waiting for a lock or for room
 // is no operation of the disk, and is not done in f.
 func do[T any](d *Dir, o op, f func() (T, error), late func(T)) (v T, err error) {
-	run := func() (v T, err error) {
-		err = guard(func() (err error) {
-			v, err = f()
-			return err
-		})
-		return v, err
-	}
 	if d == nil { // a file without a directory
-		return run()
+		return guard(f)
 	}
 	if !d.may(o) {
 		return v, errResting
@@ -158,7 +151,7 @@ func do[T any](d *Dir, o op, f func() (T, error), late func(T)) (v T, err error)
 	}
 	done, left := make(chan result), make(chan struct{})
 	go func() {
-		v, err := run()
+		v, err := guard(f)
 		select {
 		case done <- result{v, err}:
 		case <-left:
@@ -186,9 +179,11 @@ func do[T any](d *Dir, o op, f func() (T, error), late func(T)) (v T, err error)
 	return v, err
 }
 
+type none = struct{}
+
 // try is do for an operation without a result.
 func (d *Dir) try(o op, f func() error) error {
-	_, err := do(d, o, func() (struct{}, error) { return struct{}{}, f() }, nil)
+	_, err := do(d, o, func() (none, error) { return none{}, f() }, nil)
 	return err
 }
 
@@ -207,7 +202,7 @@ func (d *Dir) tryWith(o op, released func(), f func() error) error {
 
 // guard runs f and turns a panic into an error: what runs on a goroutine of
 // the package's own must not take the process with it.
-func guard(f func() error) (err error) {
+func guard[T any](f func() (T, error)) (v T, err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			err = fmt.Errorf("%w: %v\n%s", errPanic, r, debug.Stack())

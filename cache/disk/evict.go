@@ -1,7 +1,6 @@
 package disk
 
 import (
-	"bytes"
 	"cmp"
 	"encoding/binary"
 	"fmt"
@@ -142,9 +141,12 @@ func (d *Dir) scan() error {
 // readIndex gives the index of the last scan, of any process; one that is damaged,
 // or larger than there is memory for, is empty.
 func (d *Dir) readIndex() []candidate {
-	b, _, err := d.readSealed(indexFile, indexKind, d.opt.Memory/candidateBytes*candidateSize)
-	index := make([]candidate, len(b)/candidateSize)
-	if err != nil || binary.Read(bytes.NewReader(b), binary.BigEndian, index) != nil {
+	s, err := d.readSealed(indexFile, indexKind, d.opt.Memory/candidateBytes*candidateSize)
+	index := make([]candidate, len(s.body)/candidateSize)
+	if err == nil {
+		_, err = binary.Decode(s.body, binary.BigEndian, index)
+	}
+	if err != nil {
 		return nil
 	}
 	return index

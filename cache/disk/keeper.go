@@ -87,7 +87,7 @@ func (d *Dir) rounds() {
 			round := k.round
 			k.round = make(chan struct{})
 			k.mu.Unlock()
-			guard(func() error { return d.exclusive(d.keep) })
+			guard(func() (none, error) { return none{}, d.exclusive(d.keep) })
 			d.roundEnds()
 			close(round)
 		}

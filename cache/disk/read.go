@@ -44,20 +44,20 @@ func (f *File) Unverified(i, end int64) int64 {
 	return f.blocks.unverified(i, min(end, BlocksOf(f.size)))
 }
 
-// Complete tells whether every block is there.
-func (f *File) Complete() bool {
+func (f *File) tally() tally {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.blocks.readable == BlocksOf(f.size)
+	return f.blocks.tally
 }
+
+// Complete tells whether every block is there.
+func (f *File) Complete() bool { return f.tally().readable == BlocksOf(f.size) }
 
 // Bytes is how much of the content is there.
 func (f *File) Bytes() int64 {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	n := f.blocks.readable * BlockSize
+	n := f.tally().readable * BlockSize
 	last := BlocksOf(f.size) - 1
-	if s, _ := f.blocks.get(last); s.readable() {
+	if f.stateOf(last).readable() {
 		n -= BlockSize - BlockLen(f.size, last)
 	}
 	return n

@@ -217,13 +217,13 @@ const (
 
 // readUsage takes up what all processes hold; false where the file says nothing.
 func (d *Dir) readUsage() (known bool, err error) {
-	b, _, err := d.readSealed(usageFile, usageKind, usageSize)
-	if err != nil || len(b) != usageSize {
+	s, err := d.readSealed(usageFile, usageKind, usageSize)
+	if err != nil || len(s.body) != usageSize {
 		return false, err
 	}
 	d.room.mu.Lock()
 	defer d.room.mu.Unlock()
-	_, err = binary.Decode(b, binary.BigEndian, &d.room.all)
+	_, err = binary.Decode(s.body, binary.BigEndian, &d.room.all)
 	return err == nil, err
 }
 

@@ -38,25 +38,31 @@ func (d *Dir) writeSealed(name, fresh, kind string, body []byte) error {
 	return err
 }
 
-// readSealed reads a sealed file, and when it was written. The body is nil if
-// there is none, or if it is damaged, of another kind, or larger than most.
-func (d *Dir) readSealed(name, kind string, most int64) (body []byte, at time.Time, err error) {
+// sealed is what a sealed file holds, and when it was written.
+type sealed struct {
+	body []byte
+	at   time.Time
+}
+
+// readSealed reads a sealed file. The body is nil if there is none, or if it is
+// damaged, of another kind, or larger than most.
+func (d *Dir) readSealed(name, kind string, most int64) (s sealed, err error) {
 	f, err := d.root.Open(name)
 	if err != nil {
-		return nil, at, ignoreMissing(err)
+		return s, ignoreMissing(err)
 	}
 	defer f.Close()
 	st, err := f.Stat()
 	head := len(sealHead(kind, nil))
 	if err != nil || st.Size() < int64(head) || st.Size() > most+int64(head) {
-		return nil, at, err
+		return s, err
 	}
 	b := make([]byte, st.Size())
 	if _, err := io.ReadFull(f, b); err != nil {
-		return nil, at, err
+		return s, err
 	}
-	if body = b[head:]; !bytes.Equal(b[:head], sealHead(kind, body)) {
-		return nil, at, nil
+	if bytes.Equal(b[:head], sealHead(kind, b[head:])) {
+		s = sealed{b[head:], st.ModTime()}
 	}
-	return body, st.ModTime(), nil
+	return s, nil
 }
