@@ -101,6 +101,8 @@ func (d *Dir) note(o op, err error) {
 	if err == nil {
 		if r := &d.rests[o]; r.until.Load() != 0 && d.may(o) {
 			r.until.Store(0)
+		}
+		if d.said.Load() {
 			d.well()
 		}
 		return
@@ -122,10 +124,12 @@ func (d *Dir) note(o op, err error) {
 	}
 }
 
-// well says that the disk is well again, if all of it is.
+// well says that the disk is well again, if all of it is: a kind of operation that
+// failed has succeeded since, or was not wanted for long.
 func (d *Dir) well() {
 	for o := range allOps {
-		if o != opStat && d.rests[o].until.Load() != 0 {
+		until := time.Duration(d.rests[o].until.Load())
+		if o != opStat && until != 0 && (!d.may(o) || d.age() < until+resting) {
 			return
 		}
 	}

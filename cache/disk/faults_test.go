@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -370,6 +372,28 @@ func TestTooLargeAWriteEvictsNothing(t *testing.T) {
 			t.Errorf("content %d is gone", i)
 		}
 	}
+}
+
+// TestWellAgainIsSaid fails when it is not said that a disk is used again, because
+// what failed was not wanted since; or when it is said while that still may fail.
+func TestWellAgainIsSaid(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		d, err := Open(t.TempDir(), Options{Bound: mib, Log: slog.New(slog.NewTextHandler(&log, nil))})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer d.Close()
+		d.try(opRead, func() error { return syscall.EIO })
+		for _, said := range []bool{false, false, false, true} { // after 6 s, 12 s, 18 s, and 24 s
+			time.Sleep(6 * time.Second)
+			d.try(opMake, func() error { return nil })
+			if strings.Contains(log.String(), "used again") != said {
+				t.Errorf("it is said: %v\n%s", !said, &log)
+			}
+		}
+	})
 }
 
 // TestRoomIsGivenWhenThere fails when who waits for room waits for the end of an
