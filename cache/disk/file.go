@@ -18,7 +18,7 @@ type File struct {
 	label
 	data, record *os.File // record is nil where d is
 
-	mu     sync.Mutex // guards what follows; no other lock is taken under it
+	mu     sync.Mutex // guards what follows; no other lock is taken under it, but by CarryOver
 	blocks blocks
 	closed bool
 	left   time.Time // when the file was last written to, as of Close
@@ -220,15 +220,14 @@ func (f *File) CarryOver(old *File) {
 	if old == nil || old.nonce != f.nonce || !f.Kept() {
 		return
 	}
-	old.mu.Lock()
-	left := old.left
-	old.mu.Unlock()
-	if st, err := f.stat(); err != nil || left.IsZero() || !st.ModTime().Equal(left) {
-		return
-	}
+	st, err := f.stat()
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.blocks.carryOver(&old.blocks) // which is closed, and doesn't change
+	old.mu.Lock() // a read of it may still end; f is nobody else's yet
+	defer old.mu.Unlock()
+	if err == nil && !old.left.IsZero() && st.ModTime().Equal(old.left) {
+		f.blocks.carryOver(&old.blocks)
+	}
 }
 
 // The time of the last use is noted at an open, if that is news, and for as long
