@@ -2,7 +2,6 @@ package disk
 
 import (
 	"errors"
-	"io"
 	"io/fs"
 	"math/rand/v2"
 	"os"
@@ -59,33 +58,34 @@ func (p *Part) Takes() bool { return true }
 // another, or nothing could tell whether the rest would be of the same. The first
 // block is not among it: one answer must say that the content is still the same.
 func (p *Part) Find(key Key) (*File, error) {
-	record, err := p.root.OpenFile(p.record, os.O_RDWR, 0)
-	if err != nil {
+	f := newFile(nil, label{name: nameOfKey("", key)})
+	found, err := p.load(f, key)
+	if err != nil || !found {
+		f.closeFiles()
 		return nil, ignoreMissing(err)
 	}
-	f := &File{record: record}
-	head := make([]byte, headSize)
-	n, err := record.ReadAt(head, 0)
-	l, ok := readLabel(head[:n], nameOfKey("", key))
-	if (err != nil && err != io.EOF) || !ok || l.size != key.Size || (l.validator == "" && key.Version == "") {
-		f.closeFiles()
-		return nil, nil
-	}
-	f.label = l
-	if f.data, err = p.root.OpenFile(p.name, os.O_RDWR, 0); err == nil {
-		err = eachMark(record, 0, BlocksOf(f.size), f.noted)
-	}
-	if err != nil {
-		f.closeFiles()
-		return nil, err
-	}
-	f.blocks.forget(0)
+	f.blocks.set(0, missing, 0)
 	return f, nil
+}
+
+func (p *Part) load(f *File, key Key) (found bool, err error) {
+	if f.record, err = p.root.OpenFile(p.record, os.O_RDWR, 0); err != nil {
+		return false, err
+	}
+	l, err := readLabel(f.record, f.name)
+	if err != nil || l == nil || l.size != key.Size || (l.validator == "" && key.Version == "") {
+		return false, err
+	}
+	f.label = *l
+	if f.data, err = p.root.OpenFile(p.name, os.O_RDWR, 0); err == nil {
+		f.blocks, err = l.readMarks(f.record, 0, BlocksOf(l.size))
+	}
+	return err == nil, err
 }
 
 // Create begins the content anew.
 func (p *Part) Create(key Key, validator string) (_ *File, err error) {
-	f := &File{label: label{nameOfKey("", key), rand.Uint64(), key.Size, validator}}
+	f := newFile(nil, label{nameOfKey("", key), rand.Uint64(), key.Size, validator})
 	defer func() {
 		if err != nil {
 			f.closeFiles()
