@@ -2,6 +2,9 @@ package test
 
 import (
 	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -73,5 +76,41 @@ func TestDownloadOfAnySizeIsAnErrorAtMost(t *testing.T) {
 		for listed := range lies {
 			e.sizeEnds(t, []string{"MLFLOW_TRACKING_URI=" + e.URL}, "download", "--dst", t.TempDir(), "runs:/"+e.run+"/d"+listed)
 		}
+	}
+}
+
+// TestStreamFitsWhereTmpIsMemory fails when a file that comes as one stream, of a mount
+// without a cache on disk, is put into /tmp, which may be memory, and is small here; or
+// when it is asked for more than once.
+func TestStreamFitsWhereTmpIsMemory(t *testing.T) {
+	t.Parallel()
+	needsRoot(t, "it mounts another /tmp")
+	e := newEngineFiles(t, map[string]int{"f": 24 << 20})
+	e.Break(func(_ http.ResponseWriter, r *http.Request) bool {
+		r.Header.Del("Range")
+		return false
+	}, nil)
+	dir, err := os.MkdirTemp(work, "mnt-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := mlflowfs(t, nil, "mount", "--tracking-uri", e.URL, "--cache-dir", "none", "--memory-limit", "64MiB", dir)
+	args := append([]string{"-m", "sh", "-ec", aloneInNamespace + `; mount --bind "$0" /mnt; mount -t tmpfs -o size=8m none /tmp; mkdir -p "$0"; mount --bind /mnt "$0"; exec "$@"`, work, c.Path}, c.Args[1:]...)
+	alone := exec.Command("unshare", args...)
+	alone.Env = c.Env
+	m := launch(t, dir, alone)
+	t.Cleanup(m.stop)
+	out, err := output("sha256sum", fmt.Sprintf("/proc/%d/root%s", m.cmd.Process.Pid, m.path("runs", e.run, "f")))
+	fds, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", m.cmd.Process.Pid))
+	for _, fd := range fds {
+		if to, _ := os.Readlink(fd); strings.HasPrefix(to, "/tmp/.") {
+			t.Errorf("it is in %s", to)
+		}
+	}
+	if n, asked := e.fetched(); asked != 1 {
+		t.Errorf("%d bytes in %d answers", n, asked)
+	}
+	if want := sumOf(t, filepath.Join(e.dir, "f")); err != nil || !strings.HasPrefix(string(out), want) {
+		t.Errorf("%s, %v\n%s", out, err, tail(m.log.String()))
 	}
 }
