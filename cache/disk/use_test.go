@@ -24,7 +24,7 @@ func TestOpenContentIsInUse(t *testing.T) {
 func inUse(t *testing.T, isOpen time.Duration) {
 	const size = mib
 	dir := t.TempDir()
-	a, b := open(t, dir, 1<<30), open(t, dir, 1<<30)
+	a := open(t, dir, 1<<30)
 	used := func(location string) { // the clock of a bubble is not the system's
 		t.Helper()
 		if err := os.Chtimes(filepath.Join(dir, Layout, a.name(keyOf(location, size)).path()+recordExt), time.Time{}, time.Now()); err != nil {
@@ -40,12 +40,9 @@ func inUse(t *testing.T, isOpen time.Duration) {
 	used("cold")
 	time.Sleep(15 * time.Minute)
 	synctest.Wait()
-	if err := b.exclusive(b.scan); err != nil {
-		t.Fatal(err)
-	}
-	if err := b.exclusive(func() error { return b.evict(size * 3 / 2) }); err != nil {
-		t.Fatal(err)
-	}
+	b := open(t, dir, size*5/2)
+	keep(t, b, "new", size) // one of the two has to go
+	<-b.kick()
 	if hot, cold := b.Has(keyOf("hot", size)), b.Has(keyOf("cold", size)); hot != size || cold != 0 {
 		t.Errorf("of what is open %d bytes are left, of what nobody has used for 15 minutes %d", hot, cold)
 	}
