@@ -46,7 +46,7 @@ func (x *idleFiles) read(m *mount, name string, off, n int64) {
 	x.t.Helper()
 	f, err := os.Open(m.path("runs", x.run, name))
 	if err != nil {
-		x.t.Fatal(err)
+		x.t.Fatalf("%v\n%s", err, tail(m.log.String()))
 	}
 	defer f.Close()
 	if x.r.IntN(4) == 0 { // the kernel lets go of a part of what it has
