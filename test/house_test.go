@@ -207,3 +207,43 @@ func TestEachLongTestIsInTheSoak(t *testing.T) {
 }
 
 var asksForTime = regexp.MustCompile(`\b(soak (>|==)|soak\(\)|length\()`)
+
+// TestCacheIsInSmallPieces fails when something of the cache is too large to be read
+// at a glance: a function of more than 60 lines, a file of more than 400, or a struct
+// with more than 12 fields, which is more than one thing.
+func TestCacheIsInSmallPieces(t *testing.T) {
+	t.Parallel()
+	const mostLines, mostOfAFile, mostFields = 60, 400, 12
+	found := 0
+	err := filepath.WalkDir("../cache", func(name string, e os.DirEntry, err error) error {
+		if err != nil || e.IsDir() || !strings.HasSuffix(name, ".go") || strings.HasSuffix(name, "_test.go") {
+			return err
+		}
+		found++
+		set := token.NewFileSet()
+		f, err := parser.ParseFile(set, name, nil, parser.SkipObjectResolution)
+		if err != nil {
+			return err
+		}
+		if n := set.File(f.FileStart).LineCount() - 1; n > mostOfAFile { // the last line is empty
+			t.Errorf("%s has %d lines", name, n)
+		}
+		ast.Inspect(f, func(n ast.Node) bool {
+			switch x := n.(type) {
+			case *ast.FuncDecl:
+				if n := set.Position(x.End()).Line - set.Position(x.Pos()).Line + 1; n > mostLines {
+					t.Errorf("%s: %s has %d lines", name, x.Name.Name, n)
+				}
+			case *ast.TypeSpec:
+				if s, ok := x.Type.(*ast.StructType); ok && s.Fields.NumFields() > mostFields {
+					t.Errorf("%s: %s has %d fields", name, x.Name.Name, s.Fields.NumFields())
+				}
+			}
+			return true
+		})
+		return nil
+	})
+	if err != nil || found < 10 {
+		t.Errorf("%d files, %v", found, err)
+	}
+}
