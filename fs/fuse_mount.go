@@ -25,6 +25,7 @@ type MountOptions struct {
 	AllowOther bool // to every user of the machine, not only to this one
 	Debug      bool // log each request of the kernel
 	MaxRead    int  // bytes that the kernel asks for at a time, at most (1 MiB)
+	MaxReads   int  // reads of the kernel's that wait at once, beyond which it keeps others to itself (64)
 	NoPassing  bool // have no file of the cache read by the kernel itself
 	NoPushing  bool // give the kernel no pages before it asks
 	MaxNames   int  // names that the kernel knows, beyond which it is asked to forget what is not in use (0: none)
@@ -83,6 +84,9 @@ func Mount(point string, root *Node, opt MountOptions) (*Mounted, error) {
 	if opt.MaxRead <= 0 {
 		opt.MaxRead = 1 << 20
 	}
+	if opt.MaxReads <= 0 {
+		opt.MaxReads = 64
+	}
 	if opt.Stuck <= 0 {
 		opt.Stuck = 2 * time.Minute
 	}
@@ -94,7 +98,7 @@ func Mount(point string, root *Node, opt MountOptions) (*Mounted, error) {
 			FsName:        fsName,
 			Name:          fsName,
 			MaxWrite:      opt.MaxRead, // of a read, too
-			MaxBackground: 64,
+			MaxBackground: opt.MaxReads,
 			Debug:         opt.Debug,
 			// What is read is in memory, so that splicing saves nothing; and go-fuse's
 			// splice panics, on a goroutine of its own, where no descriptor is left.

@@ -32,6 +32,8 @@ const (
 	blocksOnDisk  = 32 << 20 // memory for blocks where the disk keeps them, too
 	goOverhead    = 8        // one in so many bytes of the memory limit is not Go's heap
 	perName       = 10 << 10 // of the memory limit, for each name that the kernel knows
+	readsPart     = 4        // one in so many bytes of the memory limit may be buffers of reads that wait
+	perRead       = 256 << 10
 	defaultOnDisk = 10 << 30
 )
 
@@ -153,6 +155,11 @@ func (c *caching) maxRead() int {
 	}
 	return 1 << 20
 }
+
+// maxReads is how many reads may wait at once, each with a buffer of what the
+// kernel reads ahead. Those of one silent origin are not to keep the others with
+// the kernel.
+func (c *caching) maxReads() int { return int(min(max(64, c.memory/readsPart/perRead), 1<<15)) }
 
 // maxNames is how many names the kernel may know.
 func (c *caching) maxNames() int { return int(c.memory / perName) }

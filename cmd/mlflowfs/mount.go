@@ -246,7 +246,7 @@ func (f *mountFlags) serve(point string, d *daemon, log *slog.Logger) error {
 	defer signal.Stop(signals)
 	dropRights(log)
 	m, err := fs.Mount(point, d.root, fs.MountOptions{
-		AllowOther: f.allowOther, Debug: f.debugFUSE, MaxRead: f.maxRead(), MaxNames: f.maxNames(), NoPassing: f.noPassthrough, NoPushing: f.noPush, Stuck: f.stuck(), Guarded: true, Log: log,
+		AllowOther: f.allowOther, Debug: f.debugFUSE, MaxRead: f.maxRead(), MaxReads: f.maxReads(), MaxNames: f.maxNames(), NoPassing: f.noPassthrough, NoPushing: f.noPush, Stuck: f.stuck(), Guarded: true, Log: log,
 		Answered: func(op string, took time.Duration) { d.meter.answered.WithLabelValues(op).Observe(took.Seconds()) },
 		Failed:   func(op, errno string) { d.meter.failed.WithLabelValues(op, errno).Inc() },
 	})
