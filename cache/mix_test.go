@@ -122,7 +122,9 @@ func mix(t *testing.T, whole, validators, kept bool) {
 			}
 		case 3: // as `warm` does, in a process of its own
 			if kept {
-				(&kernel{c: daemon()}).read(t, r, key, o, mixedBlocks)
+				c := daemon()
+				(&kernel{c: c}).read(t, r, key, o, mixedBlocks)
+				c.Wait()
 			}
 		case 4: // what is in memory goes
 			take(t, k.c, Key{"y", 8 * BlockSize, ""}, &origin{data: noise(8 * BlockSize), validator: etag})
