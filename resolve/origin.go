@@ -82,14 +82,7 @@ var _ cache.Source = Item{}
 
 // Origin names the host, or the bucket, that the requests for a file in a store go
 // to.
-func (it Item) Origin() string {
-	id := artifact.Chosen(it.Store).ID()
-	if scheme, rest, ok := strings.Cut(id, "://"); ok {
-		host, _, _ := strings.Cut(rest, "/")
-		return scheme + "://" + host
-	}
-	return id
-}
+func (it Item) Origin() string { return server(artifact.Chosen(it.Store)) }
 
 // listing is what a store says of a directory, sorted by name.
 type listing struct {
