@@ -80,7 +80,7 @@ func demo(dir string) error {
 	if err != nil {
 		return err
 	}
-	defer d.stores.close()
+	defer d.close()
 	fmt.Println(point)
 	if err := printTree(os.Stdout, d.root.Dir, ""); err != nil {
 		return err

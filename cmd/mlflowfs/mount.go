@@ -144,7 +144,7 @@ func (f *mountFlags) run(point string) error {
 	if err != nil {
 		return err
 	}
-	defer d.stores.close()
+	defer d.close()
 	return f.serve(point, d, log)
 }
 
@@ -159,6 +159,15 @@ type daemon struct {
 	stores  *stores
 	meter   *meter
 	shown   atomic.Pointer[fs.Mounted] // nil until it is
+}
+
+// close lets go of the stores and of the disk, where what was counted last is
+// written.
+func (d *daemon) close() {
+	d.stores.close()
+	if d.disk != nil {
+		d.disk.Close()
+	}
 }
 
 // mounted is what the mount knows and did.
