@@ -257,6 +257,23 @@ func TestHangRestsItsOwnKind(t *testing.T) {
 	})
 }
 
+// TestDiskWithoutStatIsReadAndWritten fails when a disk that answers no stat takes
+// no more, or when what is on it is not found.
+func TestDiskWithoutStatIsReadAndWritten(t *testing.T) {
+	t.Parallel()
+	d := open(t, t.TempDir(), 1<<30)
+	d.rests[opStat].stuck.Store(1)
+	f := create(t, d, "x", 4*mib, "v")
+	fill(t, f)
+	f.Refresh(0, BlocksOf(f.size))
+	if err := holds(find(t, d, f.key())); err != nil || d.Has(f.key()) != f.size {
+		t.Errorf("%d bytes are there, %v", d.Has(f.key()), err)
+	}
+	if st, err := f.record.Stat(); err != nil || st.Size() != headSize+markSize*BlocksOf(f.size) {
+		t.Errorf("reads of the marks pass the record's end: %v, %v", st.Size(), err)
+	}
+}
+
 // TestLockIsNobodysWait fails when a lock that another process holds keeps anybody
 // waiting that reads or writes, or counts as a fault of the disk.
 func TestLockIsNobodysWait(t *testing.T) {

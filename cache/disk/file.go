@@ -293,19 +293,19 @@ func (f *File) closeFiles() {
 // Current tells whether the content's name still leads to f, which is open. A
 // file of no directory has no name to lose.
 func (f *File) Current() bool {
-	if !f.Kept() {
-		return true
-	}
-	gone, err := do(f.d, opStat, func() (bool, error) { return f.gone(), nil }, nil)
+	gone, err := f.gone()
 	return err == nil && !gone
 }
 
 // gone tells whether the content's name leads to f no more.
-func (f *File) gone() bool {
-	st, err := f.record.Stat()
+func (f *File) gone() (bool, error) {
+	if f.record == nil {
+		return false, nil
+	}
+	st, err := do(f.d, opStat, f.record.Stat, nil)
 	if err != nil {
-		return false // the write tells
+		return false, err
 	}
 	s, ok := st.Sys().(*syscall.Stat_t)
-	return ok && s.Nlink == 0
+	return ok && s.Nlink == 0, nil
 }

@@ -120,6 +120,16 @@ func (f *File) failed(i int64, err error) {
 	}
 }
 
+// Forget takes block i for one that is not there, until it is written anew: it
+// can't be read.
+func (f *File) Forget(i int64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.closed {
+		f.blocks.set(i, damaged, 0)
+	}
+}
+
 // IsDamage tells whether err says that what is on disk is not what was written.
 func IsDamage(err error) bool { return errors.Is(err, ErrDamaged) || errors.Is(err, io.EOF) }
 

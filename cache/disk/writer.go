@@ -121,7 +121,10 @@ func (f *File) writeOne(runs []Run, bytes int64) {
 		}
 	}
 	room := onDiskOf(bytes)
-	err := f.d.reserve(room, runs[0].Force)
+	err := f.here()
+	if err == nil {
+		err = f.d.reserve(room, runs[0].Force)
+	}
 	if err != nil {
 		released()
 	} else {
@@ -151,11 +154,17 @@ func (f *File) writeOne(runs []Run, bytes int64) {
 	}
 }
 
+// here is ErrGone where what is written would count for nobody. A disk that answers
+// no stat is written to all the same.
+func (f *File) here() error {
+	if gone, err := f.gone(); err == nil && gone {
+		return ErrGone
+	}
+	return nil
+}
+
 // put returns how much more of the disk the file takes.
 func (f *File) put(runs []Run) (took int64, err error) {
-	if f.record != nil && f.gone() {
-		return 0, ErrGone
-	}
 	var data [][]byte
 	var marks []byte
 	for _, r := range runs {
