@@ -37,9 +37,8 @@ type place struct {
 }
 
 // look finds block i, and has it fetched where it is nowhere. Blocks up to
-// last are wanted, too. urgent says that a program waits for it, and disk that
-// it may be read from there.
-func (ct *content) look(i, last int64, urgent, disk bool) (p place, err error) {
+// last are wanted, too. urgent says that a program waits for it.
+func (ct *content) look(i, last int64, urgent bool) (p place, err error) {
 	ct.c.mu.Lock()
 	defer ct.c.mu.Unlock()
 	if ct.life.err != nil {
@@ -55,7 +54,7 @@ func (ct *content) look(i, last int64, urgent, disk bool) (p place, err error) {
 		b.refs++
 		return place{b: b}, nil
 	}
-	if there, good := ct.onDisk(i); there && disk {
+	if there, good := ct.onDisk(i); there {
 		p := place{file: ct.store.file, good: good, to: i + 1}
 		if good {
 			p.to = p.file.GoodTo(i+1, last+1)
@@ -73,8 +72,8 @@ func (ct *content) look(i, last int64, urgent, disk bool) (p place, err error) {
 	return p, err
 }
 
-// diskTries is how often a block is looked for on the disk that can't be read
-// there, and is said to be.
+// diskTries is how often a block is read from the disk, whose error says nothing of
+// the block, until it is taken for one that is not there.
 const diskTries = 3
 
 // read puts bytes of block i, and of those behind it up to last where they lie
@@ -82,7 +81,7 @@ const diskTries = 3
 func (ct *content) read(ctx context.Context, p []byte, off, last int64, urgent bool) (int, error) {
 	i := off / BlockSize
 	for try := 0; ; try++ {
-		at, err := ct.look(i, last, urgent, try < diskTries)
+		at, err := ct.look(i, last, urgent)
 		if err != nil {
 			return 0, err
 		}
@@ -97,15 +96,18 @@ func (ct *content) read(ctx context.Context, p []byte, off, last int64, urgent b
 		case at.file != nil && !at.good:
 			at.b, err = ct.verify(at.file, i)
 		case at.file != nil:
-			n, err := ct.readDisk(at.file, p[:min(int64(len(p)), at.to*BlockSize-off)], off)
+			var n int
+			n, err = ct.readDisk(at.file, p[:min(int64(len(p)), at.to*BlockSize-off)], off)
 			if err == nil {
 				return n, nil
 			}
 			ct.lost(err)
-			continue
 		}
-		if err != nil {
-			continue // it is looked for anew, and not in that place
+		if err != nil { // it is looked for anew, and in the end not in that place
+			if at.file != nil && try >= diskTries {
+				at.file.Forget(i)
+			}
+			continue
 		}
 		n := copy(p, at.b.data[off-i*BlockSize:])
 		ct.c.releaseUnlocked(at.b)

@@ -140,6 +140,9 @@ func (b *endingBody) Close() error {
 
 // run brings the content into the part.
 func (x *download) run(key Key) (err error) {
+	if key.Size > MaxSize {
+		return fmt.Errorf("its size is given as %d bytes, which no store can have: look at the artifact there", key.Size)
+	}
 	if key.Size == 0 {
 		f, err := x.part.Create(disk.Key(key), "")
 		if err == nil {
@@ -151,11 +154,12 @@ func (x *download) run(key Key) (err error) {
 	c.mu.Lock()
 	ct := c.newContent(key, x, true)
 	ct.home = x.part
+	ct.ahead.unit = maxUnit
 	ct.opened()
 	c.mu.Unlock()
 	ct.attach()
 	x.resumed = ct.store.file != nil
-	f := &File{ct: ct, Whole: true, reader: prefetcher{next: -1}}
+	f := &File{ct: ct, Whole: true, Later: true, reader: prefetcher{next: -1}}
 	err = x.follow(f)
 	c.mu.Lock()
 	if err != nil {

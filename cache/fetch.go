@@ -114,6 +114,9 @@ func (ct *content) wait(ctx context.Context, p *pendingBlock) (*block, error) {
 // complete ends the wait for block i, if anybody waits, and keeps the block.
 // c.mu is held.
 func (ct *content) complete(i int64, b *block, err error) {
+	if err != nil && ct.life.err != nil {
+		err = ct.life.err // which ended what was to bring it
+	}
 	p := ct.fetch.pending[i]
 	if p != nil {
 		delete(ct.fetch.pending, i)
@@ -200,9 +203,6 @@ func (f *fetch) run() {
 	fe.running--
 	if f.ahead {
 		fe.ahead--
-	}
-	if ct.life.err != nil {
-		err = ct.life.err // which ended this fetch, too
 	}
 	for _, p := range f.mine {
 		if fe.pending[p.index] == p { // the block may have left and be on its way anew

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"time"
 )
@@ -118,13 +119,15 @@ func WithRequest(ctx context.Context, number uint64) context.Context {
 // waits says in the log what a read waits for.
 func (ct *content) waits(ctx context.Context, p *pendingBlock) {
 	number, ok := ctx.Value(requestKey{}).(uint64)
-	if !ok {
+	if !ok || !ct.c.opt.Log.Enabled(ctx, slog.LevelDebug) {
 		return
 	}
 	fetch := int64(wholeBody)
+	ct.c.mu.Lock()
 	if p.fetch != nil {
 		fetch = p.fetch.id
 	}
+	ct.c.mu.Unlock()
 	ct.c.opt.Log.Debug("a read waits", "request", number, "block", p.index, "fetch", fetch)
 }
 

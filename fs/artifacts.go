@@ -148,12 +148,8 @@ type artifactFile struct {
 
 var _ File = artifactFile{}
 
-// maxFile is the size of the largest file that is believed in, in bytes: twenty
-// times that of the largest object of a store.
-const maxFile = 1 << 50
-
 func (f artifactFile) Open(context.Context) (Handle, error) {
-	if f.it.Size > maxFile {
+	if f.it.Size > cache.MaxSize {
 		return nil, fmt.Errorf("%d bytes: %w", f.it.Size, errTooLarge)
 	}
 	if o, ok := artifact.Chosen(f.it.Store).(artifact.Opener); ok {
