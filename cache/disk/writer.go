@@ -40,11 +40,13 @@ type writer struct {
 }
 
 const (
-	// RunBlocks is how many blocks are worth a write.
-	RunBlocks = 16
+	// RunBlocks is how many blocks are worth a write, and are written by one system
+	// call. They have less than 2 MiB, from which on a filesystem looks for memory in
+	// pieces as large: these are dear where memory is in use, or was given back to a
+	// machine's host, and cost up to twice the rest.
+	RunBlocks = 15
 
 	maxQueued = 16 << 20 // bytes that wait to be written to one file
-	maxWrite  = 8 << 20  // bytes of one write
 )
 
 // Write has a run written, behind the caller, who waits only where much is to be
@@ -103,7 +105,7 @@ func (f *File) write() {
 		slices.SortStableFunc(runs, func(a, b Run) int { return cmp.Compare(a.First, b.First) })
 		for len(runs) > 0 {
 			n, bytes := 1, runs[0].bytes()
-			for n < len(runs) && runs[n].First == runs[n-1].end() && runs[n].Force == runs[0].Force && bytes+runs[n].bytes() <= maxWrite {
+			for n < len(runs) && runs[n].First == runs[n-1].end() && runs[n].Force == runs[0].Force && bytes+runs[n].bytes() <= RunBlocks*BlockSize {
 				bytes += runs[n].bytes()
 				n++
 			}
