@@ -158,6 +158,9 @@ func (x *download) run(key Key) (err error) {
 	ct.opened()
 	c.mu.Unlock()
 	ct.attach()
+	c.mu.Lock()
+	ct.fill(0)
+	c.mu.Unlock()
 	x.resumed = ct.store.file != nil
 	f := &File{ct: ct, Whole: true, Later: true, reader: prefetcher{next: -1}}
 	err = x.follow(f)

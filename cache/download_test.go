@@ -221,8 +221,8 @@ func TestInterruptedDownloadIsResumed(t *testing.T) {
 				d, dir, came := downloader(t)
 				errGone := errors.New("gone")
 				s := newStore(data)
-				s.fail = func(int64) error {
-					if s.sent.Load() > large {
+				s.fail = func(off int64) error {
+					if off >= large {
 						return errGone
 					}
 					return nil

@@ -147,11 +147,15 @@ func (ct *content) demand(first, last int64, urgent bool) {
 	switch {
 	case ct.key.Size <= wholeFetch:
 		first, last = 0, ct.lastBlock()
-	case urgent && ct.ahead.whole.filling: // all of it is to come: this part now
-		for last < ct.lastBlock() && last-first+1 < aroundMiss && ct.missing(last+1) {
+	case ct.ahead.whole.filling: // all of it is to come: this part now
+		around := int64(aroundMiss)
+		if !urgent {
+			around = ct.ahead.unit
+		}
+		for last < ct.lastBlock() && last-first+1 < around && ct.missing(last+1) {
 			last++
 		}
-		for first > 0 && last-first+1 < aroundMiss && ct.missing(first-1) {
+		for first > 0 && last-first+1 < around && ct.missing(first-1) {
 			first--
 		}
 	}
