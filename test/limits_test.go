@@ -149,6 +149,7 @@ func TestSilentOriginSlowsNoOther(t *testing.T) {
 	silent, healthy := proxyTo(t, s.uri), proxyTo(t, s.uri)
 	dirOf := func(o *count.Origin, name string) string {
 		t.Helper()
+		name += o.Addr() // another one each time
 		run := finished(t, s.uri, newRun(t, s.uri, newExperiment(t, s.uri, name, "mlflow-artifacts://"+o.Addr()+"/"+name)))
 		dir := filepath.Join(s.server.artifacts(), name, run, "artifacts", "many")
 		if err := errors.Join(os.MkdirAll(dir, 0o755), os.WriteFile(filepath.Join(dir, "00000"), nil, 0o644)); err != nil {
