@@ -19,11 +19,11 @@ import (
 )
 
 // TestColdReadTakesFewWrites fails when what is fetched is written to the cache in
-// small pieces: 1500 system calls for a GiB are enough. (128 MiB here, a GiB in a
+// small pieces: 1500 system calls for a GiB are enough. (256 MiB here, a GiB in a
 // soak.)
 func TestColdReadTakesFewWrites(t *testing.T) {
 	t.Parallel()
-	size, most := int64(128<<20), 190
+	size, most := int64(256<<20), 375
 	if soak > 0 {
 		size, most = 1<<30, 1500
 	}
