@@ -19,14 +19,10 @@ import (
 )
 
 // TestColdReadTakesFewWrites fails when what is fetched is written to the cache in
-// small pieces: 1500 system calls for a GiB are enough. (256 MiB here, a GiB in a
-// soak.)
+// small pieces: 1500 system calls for a GiB are enough.
 func TestColdReadTakesFewWrites(t *testing.T) {
 	t.Parallel()
-	size, most := int64(256<<20), 375
-	if soak > 0 {
-		size, most = 1<<30, 1500
-	}
+	const size, most = 1 << 30, 1500
 	e := newEngineFiles(t, map[string]int{"many/00000": 1})
 	p := &pretended{dir: "many", files: 1, size: size}
 	e.Break(p.answer, nil)
