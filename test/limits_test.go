@@ -141,13 +141,13 @@ print(len(done))
 // answer keep a reader of another one waiting, or fail one after the other.
 func TestSilentOriginSlowsNoOther(t *testing.T) {
 	const readers, patience, far, each = 500, time.Second, 150 * time.Millisecond, 3
-	s := shared.get(t, "server 2.22") // where a location may name a host
-	silent, healthy := proxyTo(t, s.uri), proxyTo(t, s.uri)
+	s := startServer(t, "mlflow2", nil) // where a location may name a host; of its own, as nobody could read the silent one's
+	silent, healthy := proxyTo(t, s.url()), proxyTo(t, s.url())
 	dirOf := func(o *count.Origin, name string) string {
 		t.Helper()
 		name += o.Addr() // another one each time
-		run := finished(t, s.uri, newRun(t, s.uri, newExperiment(t, s.uri, name, "mlflow-artifacts://"+o.Addr()+"/"+name)))
-		dir := filepath.Join(s.server.artifacts(), name, run, "artifacts", "many")
+		run := finished(t, s.url(), newRun(t, s.url(), newExperiment(t, s.url(), name, "mlflow-artifacts://"+o.Addr()+"/"+name)))
+		dir := filepath.Join(s.artifacts(), name, run, "artifacts", "many")
 		if err := errors.Join(os.MkdirAll(dir, 0o755), os.WriteFile(filepath.Join(dir, "00000"), nil, 0o644)); err != nil {
 			t.Fatal(err)
 		}
@@ -164,7 +164,7 @@ func TestSilentOriginSlowsNoOther(t *testing.T) {
 		return p.answer(w, r)
 	}, nil)
 	healthy.Break((&pretended{dir: "many", files: readers, size: 1 << 20, before: func(*http.Request) { time.Sleep(far) }}).answer, nil)
-	m := mountAt(t, s.uri, nil, "--timeout", patience.String(), "--fill-limit", "0")
+	m := mountAt(t, s.url(), nil, "--timeout", patience.String(), "--fill-limit", "0")
 	quiet, loud := m.path(dirOf(silent, "silent")), m.path(dirOf(healthy, "healthy"))
 	fresh := 0
 	first := func() time.Duration {
