@@ -152,6 +152,23 @@ func TestEachPromiseHasATest(t *testing.T) {
 	}
 }
 
+// TestEachMutantCanBePlanted fails when the code that a fault of test/mutants is
+// planted in is no more: nobody would see whether a test finds it.
+func TestEachMutantCanBePlanted(t *testing.T) {
+	t.Parallel()
+	const check = `
+from list import MUTANTS
+for m in MUTANTS:
+    if open("../../" + m["file"]).read().count(m["old"]) != 1:
+        print(m["name"], "can't be planted in", m["file"])
+`
+	c := exec.Command("python3", "-B", "-c", check)
+	c.Dir = "mutants"
+	if out, err := c.CombinedOutput(); err != nil || len(out) > 0 {
+		t.Errorf("%s%v", out, err)
+	}
+}
+
 // TestNothingIsSkipped fails when a test can end without having tested anything.
 func TestNothingIsSkipped(t *testing.T) {
 	t.Parallel()

@@ -8,96 +8,97 @@ MUTANTS = [
     # cache/
     dict(
         name="sum-not-compared",
-        file="cache/entry.go",
-        old="if crc32.Checksum(p, castagnoli) != sum {",
-        new="if len(p) == 0 {",
+        file="cache/disk/read.go",
+        old="if err == nil && Sum(p) != sum {",
+        new="if err == nil && len(p) == 0 {",
         breaks="a bit that turned on the cache's disk is read as a byte of the file",
-        tests="./cache:TestFileDamagedWhileClosedIsAMiss",
+        tests="./cache:TestFileThatWasWrittenToIsVerifiedAgain",
     ),
     dict(
         name="mark-before-bytes",
-        file="cache/entry.go",
-        old="""	if _, err := to.data.WriteAt(data, i*BlockSize); err != nil {
-		return err
+        file="cache/disk/writer.go",
+        old="""	n, err := writeAll(f.data, data, runs[0].First*BlockSize)
+	if err == nil && f.record != nil {
+		_, err = f.record.WriteAt(marks, headSize+markSize*runs[0].First)
 	}
-	if to.record == nil {
-		return nil
-	}
-	var b [8]byte
-	binary.BigEndian.PutUint32(b[:], sum)
-	binary.BigEndian.PutUint32(b[4:], e.check(i, sum))
-	_, err := to.record.WriteAt(b[:], headSize+8*i)
-	return err
 """,
-        new="""	if to.record != nil {
-		var b [8]byte
-		binary.BigEndian.PutUint32(b[:], sum)
-		binary.BigEndian.PutUint32(b[4:], e.check(i, sum))
-		if _, err := to.record.WriteAt(b[:], headSize+8*i); err != nil {
-			return err
+        new="""	if f.record != nil {
+		if _, err := f.record.WriteAt(marks, headSize+markSize*runs[0].First); err != nil {
+			return 0, err
 		}
 	}
-	_, err := to.data.WriteAt(data, i*BlockSize)
-	return err
+	n, err := writeAll(f.data, data, runs[0].First*BlockSize)
 """,
         breaks="after a crash, or a write that failed, the log says that the cache is damaged, which it is not",
         tests="./test:TestMarkFollowsItsBytes",
     ),
     dict(
         name="overwritten-file-trusted",
-        file="cache/entry.go",
-        old="		id.mtime = st.ModTime()\n",
-        new="",
+        file="cache/disk/file.go",
+        old="if err == nil && !old.left.IsZero() && st.ModTime().Equal(old.left) {",
+        new="if err == nil && !old.left.IsZero() {",
         breaks="a cache file that was damaged while nobody had it open is read without a check by the daemon that wrote it",
-        tests="./cache:TestFileDamagedWhileClosedIsAMiss",
+        tests="./cache:TestFileThatWasWrittenToIsVerifiedAgain",
     ),
     dict(
         name="unverified-file-passed",
-        file="cache/entry.go",
-        old="return e.n == blocksOf(e.size) && e.good.count() == e.n",
-        new="return e.n == blocksOf(e.size)",
+        file="cache/disk/read.go",
+        old="!f.closed && f.blocks.verified == BlocksOf(f.size)",
+        new="!f.closed && f.blocks.readable == BlocksOf(f.size)",
         breaks="the kernel reads a file of the cache by itself (passthrough) whose checksums nobody has compared",
         tests="./cache:TestBackingIsGivenWhenVerified",
     ),
     dict(
-        name="pinned-evicted",
-        file="cache/disk.go",
-        old='k.name == "" || pinned[k.name] || d.busy(k.name)',
-        new='k.name == "" || pinned[k.path] || d.busy(k.name)',
-        breaks="a pinned file leaves the cache when it is full, and is fetched again",
-        tests="./cache:TestDiskKeepsItsBound",
-    ),
-    dict(
-        name="room-counted-twice",
-        file="cache/entry.go",
-        old="if !d.reserve(headSize+8*blocksOf(key.Size), false) {",
-        new="if !d.reserve(key.Size, false) {",
-        breaks="files leave the cache, or are not taken, when it is half empty: a file's size is counted, and then its blocks",
-        tests="./cache:TestRoomIsCountedOnce",
+        name="replaced-file-met",
+        file="cache/store.go",
+        old="	return f.Validator() == ct.validator || (f.Validator() == \"\" && ct.key.Version != \"\")\n",
+        new="	return true\n",
+        breaks="a file that another mount has seen replaced is read as the old version and then as the new one",
+        tests="./cache:TestReplacedContentsDoNotMix",
     ),
     dict(
         name="disk-never-used-again",
-        file="cache/health.go",
-        old="(until == 0 || time.Now().UnixNano() > until)",
-        new="until == 0",
+        file="cache/disk/calls.go",
+        old="return r.stuck.Load() == 0 && int64(d.age()) >= r.until.Load()",
+        new="return r.stuck.Load() == 0 && r.until.Load() == 0",
         breaks="after one error of the disk the daemon caches nothing on it any more",
-        tests="./test:TestBadDiskFailsNoRead",
+        tests="./cache/disk:TestEachKindOfErrorRestsItsOwn",
+    ),
+    dict(
+        name="permit-kept-through-a-backoff",
+        file="cache/stream.go",
+        old="""		err := s.pourOne()
+		s.close()
+""",
+        new="""		err := s.pourOne()
+		s.body.Close()
+""",
+        breaks="an origin whose answers break off keeps the requests that it has no use for",
+        tests="./cache:TestStreamsKeepToTheLimit",
     ),
     dict(
         name="interrupted-reader-ends-the-wait-of-all",
-        file="cache/content.go",
-        old="		fl.waiting--\n",
-        new="		ct.land(fl.index, nil, context.Cause(ctx))\n",
+        file="cache/fetch.go",
+        old="		p.waiting--\n",
+        new="		ct.complete(p.index, nil, context.Cause(ctx))\n",
         breaks="a program that is killed while it waits for a block makes the others that wait for it fail, too",
         tests="./cache:TestOthersWaitOnWhenOneIsInterrupted",
     ),
     dict(
         name="complete-download-not-asked-for",
-        file="cache/download.go",
-        old="			kept[0] = false // one answer must say that it is this content still\n",
+        file="cache/disk/part.go",
+        old="	f.blocks.set(0, missing, 0)\n",
         new="",
-        breaks="a download that was interrupted when all pieces were there ends with the old file, though the file was replaced",
-        tests="./cache:TestFinishedPiecesAreAskedAfter",
+        breaks="a download that was interrupted when all of it was there ends with the old file, though the file was replaced",
+        tests="./cache:TestCompleteDownloadIsAskedFor",
+    ),
+    dict(
+        name="dead-content-lingers",
+        file="cache/lifecycle.go",
+        old="		ct.dropBlocks()\n",
+        new="",
+        breaks="blocks of a file that was replaced stay in memory and count for nobody",
+        tests="./cache:TestLifeHasFourStates",
     ),
     # fs/
     dict(
@@ -175,7 +176,7 @@ MUTANTS = [
     ),
     dict(
         name="first-page-only",
-        file="resolve/resolver.go",
+        file="resolve/index.go",
         old='if p.Next == "" || p.Next == token {',
         new='if p.Next == "" || p.Next != token {',
         breaks="an experiment shows its newest 200 runs only",
