@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -69,6 +70,7 @@ type lives struct {
 	r       *rand.Rand
 	dir     string
 	caches  []*Cache
+	mu      sync.Mutex // guards version and whole
 	version int
 	whole   bool
 	gated   gated
@@ -80,6 +82,8 @@ type lives struct {
 const livesSize = 24*mib + 5 // a stream of it has a file
 
 func (w *lives) ReadRange(_ context.Context, off, n int64, validator string) (*Body, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	b := &Body{Whole: w.whole, Total: livesSize, Validator: fmt.Sprint("v", w.version)}
 	if validator != "" && validator != b.Validator {
 		return nil, ErrChanged
@@ -99,14 +103,26 @@ func (zeros) ReadAt(p []byte, _ int64) (int, error) { clear(p); return len(p), n
 // gated is a source whose bodies wait at a gate, when that is closed.
 type gated struct {
 	Source
+	mu sync.Mutex // guards ch
 	ch chan struct{}
 }
 
 func (g *gated) gate() chan struct{} {
+	g.mu.Lock()
+	defer g.mu.Unlock()
 	if g.ch == nil {
 		g.ch = make(chan struct{})
 	}
 	return g.ch
+}
+
+// open lets through what waits at the gate, and closes it for what comes then.
+func (g *gated) open() {
+	ch := g.gate()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	close(ch)
+	g.ch = nil
 }
 
 func (g *gated) ReadRange(ctx context.Context, off, n int64, validator string) (*Body, error) {
@@ -160,16 +176,19 @@ func (w *lives) step(t *testing.T) {
 			w.handles = w.handles[:n-1]
 		}
 	case 8: // what was asked for comes
-		close(w.gated.gate())
-		w.gated.ch = nil
+		w.gated.open()
 	case 9:
 		time.Sleep(time.Duration(w.r.IntN(90)) * time.Second) // of the bubble's clock
 	case 10:
 		switch w.r.IntN(4) {
 		case 0:
+			w.mu.Lock()
 			w.version++
+			w.mu.Unlock()
 		case 1:
+			w.mu.Lock()
 			w.whole = !w.whole
+			w.mu.Unlock()
 		default:
 			c.opt.Disk.Evict(disk.Key(key))
 		}
