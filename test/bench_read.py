@@ -2,14 +2,15 @@
 one origin, in one run. As root: it makes a network namespace and drops the
 page cache.
 
-usage: bench_read.py MLFLOWFS LINK [--quick] [--only ROW;…] [--where near,far,capped] [--who NAME,…] [--rounds N] [--json FILE]
+usage: bench_read.py MLFLOWFS LINK [--quick] [--only ROW;…] [--where near,far,capped] [--who NAME,…] [--rounds N] [--before MLFLOWFS] [--json FILE]
 
 The origin is an S3 store (versitygw) with its data in memory, in a network
 namespace of its own, so that what it sends is read off its interface. It is
 asked next door ("near"), through a proxy that makes it 20 ms away ("far"), and
 through one that lets 200 MB a second through besides ("capped").
 
---quick measures less, in less than five minutes.
+--quick measures less, in less than five minutes. --before measures another build
+of mlflowfs, such as that of the commit before, in turns with this one.
 
 Who is measured: mlflowfs; rclone mount with its full cache, and the same with
 server modification times ("rclone+"); s3fs with its cache; MLflow's client
@@ -106,6 +107,9 @@ def wait_for(address):
 
 # --------------------------------------------------------------- who is measured
 
+OURS = ("mlflowfs", "before")
+
+
 class Mount:
     """A mount by one program, with an empty cache."""
 
@@ -116,9 +120,9 @@ class Mount:
         self.cache = cache or tempfile.mkdtemp(dir=bench.disk)
         url = "http://" + bench.origin.at[where]
         env = dict(os.environ, MLFLOW_S3_ENDPOINT_URL=url)
-        if who == "mlflowfs":
+        if who in OURS:
             self.root = f"{self.dir}/runs/{bench.run}"
-            args = [bench.binary, "mount", "--tracking-uri", bench.tracking, "--cache-dir", self.cache, *flags, self.dir]
+            args = [bench.binary if who == "mlflowfs" else bench.args.before, "mount", "--tracking-uri", bench.tracking, "--cache-dir", self.cache, *flags, self.dir]
         elif who.startswith("rclone"):
             self.root = self.dir + "/own/" + bench.run + "/artifacts"
             args = [BIN + "/rclone", "mount", "R:bkt", self.dir, "--vfs-cache-mode", "full", "--read-only", "--cache-dir", self.cache]
@@ -242,7 +246,7 @@ def eight(path):
 # --------------------------------------------------------------------- the rows
 
 class Bench:
-    MOUNTS = ("mlflowfs", "rclone", "rclone+", "s3fs")
+    MOUNTS = ("mlflowfs", "before", "rclone", "rclone+", "s3fs")
 
     def __init__(self, args):
         self.args = args
@@ -317,7 +321,8 @@ class Bench:
         return not self.args.only or any(row.startswith(o) or o.startswith(row) for o in self.args.only.split(";"))
 
     def mounts(self):
-        return [m for m in self.MOUNTS if not self.args.who or m in self.args.who.split(",")]
+        all = [m for m in self.MOUNTS if m != "before" or self.args.before]
+        return [m for m in all if not self.args.who or m in self.args.who.split(",")]
 
     @contextlib.contextmanager
     def cold(self, where, who, **kw):
@@ -405,7 +410,7 @@ class Bench:
         for row, piece, seconds, flags in (("random 4 KiB, cold", 4096, 3, ("--fill-limit", "0")), ("random 128 KiB, cold", 128 << 10, 2, ("--fill-limit", "0")), ("random 4 KiB, cold, 10 s", 4096, 10, ())):
             if not self.wanted(row) or (seconds == 10 and where == "near"):
                 continue
-            with self.cold(where, who, flags=flags if who == "mlflowfs" else ()) as m:
+            with self.cold(where, who, flags=flags if who in OURS else ()) as m:
                 os.stat(m.path("big.bin"))
                 sent = self.origin.sent()
                 rate, read = at_random(m.path("big.bin"), piece, 8, seconds, seed)
@@ -501,8 +506,15 @@ class Bench:
                 best = (max if more else min)(peers, key=peers.get)
                 print(f"{where:7} {row:34} {ours / peers[best] if more else peers[best] / ours:8.2f}   {best}")
 
+        if self.args.before:
+            print("\nthe build before over this one (above 1: this one is ahead)")
+            for (where, row), by in self.rows.items():
+                if "before" in by and (ours := median(where, row)):
+                    old = statistics.median(by["before"])
+                    print(f"{where:7} {row:34} {ours / old if self.unit[row] == '/s' else old / ours:8.2f}" if old else f"{where:7} {row:34}        -")
+
     def table(self):
-        names = ["mlflowfs", "rclone", "rclone+", "s3fs", "mlflow", "raw GET", "raw x8", "local disk", "no passthrough"]
+        names = ["mlflowfs", "before", "rclone", "rclone+", "s3fs", "mlflow", "raw GET", "raw x8", "local disk", "no passthrough"]
         print(f"{'':7} {'':34} {'unit':6}" + "".join(f"{n:>24}" for n in names))
         for (where, row), by in self.rows.items():
             cells = "".join(f"{cell(by[n]) if n in by else '-':>24}" for n in names)
@@ -531,6 +543,7 @@ def main():
     p.add_argument("--where", default=WHERE)
     p.add_argument("--who", default="")
     p.add_argument("--rounds", type=int, default=0)
+    p.add_argument("--before", default="")
     p.add_argument("--json", default="")
     args = p.parse_args()
     if args.quick:

@@ -581,15 +581,16 @@ func TestAnswersAreBounded(t *testing.T) {
 // by one: a write costs a system call, and the file's lock.
 func TestWritesAreGathered(t *testing.T) {
 	t.Parallel()
+	const blocks = maxQueued/BlockSize - 1 // of more, the caller waits
 	d := open(t, t.TempDir(), 1<<30)
-	f := create(t, d, "x", 8*mib, "v")
+	f := create(t, d, "x", blocks*BlockSize, "v")
 	var mu sync.Mutex
 	var ends []time.Time
 	var wg sync.WaitGroup
 	f.mu.Lock() // the writer waits
 	f.writer.running = true
 	f.mu.Unlock()
-	for i := int64(63); i >= 0; i-- {
+	for i := int64(blocks - 1); i >= 0; i-- {
 		wg.Add(1)
 		b := noise()[i*BlockSize : (i+1)*BlockSize]
 		f.Write(Run{First: i, Data: [][]byte{b}, Sums: []uint32{Sum(b)}, Released: func() {}, Written: func(err error) {

@@ -46,7 +46,7 @@ const (
 	// machine's host, and cost up to twice the rest.
 	RunBlocks = 15
 
-	maxQueued = 16 << 20 // bytes that wait to be written to one file
+	maxQueued = 4 << 20 // bytes that wait to be written to one file
 )
 
 // Write has a run written, behind the caller, who waits only where much is to be
