@@ -152,8 +152,9 @@ func TestDiskIsShared(t *testing.T) {
 		}
 	}
 	wg.Wait()
-	for _, c := range caches {
+	for _, c := range caches { // none of them evicts behind what is read now
 		c.Wait()
+		c.opt.Disk.Close()
 	}
 	last := memoryCache(t, Options{Disk: diskAt(t, dir, bound), Memory: mib, Requests: 1})
 	take(t, last, keyOf(0), originOf(0))
