@@ -30,6 +30,7 @@ func TestImportsRunOneWay(t *testing.T) {
 		"cache/limit":      {},
 		"test":             {},
 		"test/link":        {},
+		"test/cold":        {},
 		"test/count":       {},
 		"test/fault":       {"test/count"},
 		"test/run":         {},
