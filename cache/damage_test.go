@@ -275,6 +275,13 @@ func TestFileDamagedWhileClosedIsAMiss(t *testing.T) {
 	if err := os.Chtimes(path, later, later); err != nil {
 		t.Fatal(err)
 	}
+	wantOneDamaged(t, c, key, o)
+}
+
+// wantOneDamaged opens a content that has one damaged block on the disk: nobody
+// has it yet as a file, and that block alone is fetched.
+func wantOneDamaged(t *testing.T, c *Cache, key Key, o *origin) {
+	t.Helper()
 	f := c.Open(key, o, true)
 	if f.Backing() != nil {
 		t.Error("nobody has verified it")

@@ -9,13 +9,13 @@ import (
 	"math/rand/v2"
 	"reflect"
 	"runtime"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 	"unsafe"
 
 	"github.com/mlflowfs/mlflowfs/cache/disk"
+	"github.com/mlflowfs/mlflowfs/test/count"
 )
 
 // TestDiskThatIsWellAgainInMidReadIsRead fails when a read ends the process, or is
@@ -64,7 +64,7 @@ func TestPushAtTheLastCloseIsNoFault(t *testing.T) {
 	o := &origin{data: noise(8 * mib), validator: etag}
 	key := Key{"x", 8 * mib, ""}
 	take(t, nextProcess(t, dir, 1<<30), key, o)
-	var log lockedBuffer
+	var log count.Log
 	for round := range 400 {
 		d, err := disk.Open(dir, disk.Options{Bound: 1 << 30, Log: slog.New(slog.NewTextHandler(&log, nil)), Patience: time.Minute})
 		if err != nil {
@@ -103,24 +103,6 @@ func TestPushAtTheLastCloseIsNoFault(t *testing.T) {
 		c.Wait()
 		d.Close()
 	}
-}
-
-// lockedBuffer is a log that is read while others write it.
-type lockedBuffer struct {
-	mu sync.Mutex // guards b
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }
 
 // TestAnySizeIsAnErrorAtMost fails when a size that a server lists, and that no

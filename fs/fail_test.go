@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/mlflowfs/mlflowfs/cache"
+	"github.com/mlflowfs/mlflowfs/test/count"
 )
 
 // TestLogSaysWhatToDo fails when the line of an error does not say which artifact
@@ -23,7 +24,7 @@ func TestLogSaysWhatToDo(t *testing.T) {
 	} {
 		t.Run(want, func(t *testing.T) {
 			t.Parallel()
-			var out lockedBuffer
+			var out count.Log
 			failing := &eager{fails: fmt.Errorf("GET artifact: 418 teapot: %w", cause)}
 			point, m := mounted(t, &Node{Dir: failing}, MountOptions{Log: slog.New(slog.NewTextHandler(&out, nil))})
 			if _, err := os.ReadFile(filepath.Join(point, "f")); err == nil {

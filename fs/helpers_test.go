@@ -1,10 +1,8 @@
 package fs
 
 import (
-	"bytes"
 	"log/slog"
 	"os"
-	"sync"
 	"testing"
 	"time"
 )
@@ -45,22 +43,4 @@ func unmount(t *testing.T, m *Mounted) {
 		t.Error(err)
 	}
 	m.Wait()
-}
-
-// lockedBuffer is a log that is read while others write it.
-type lockedBuffer struct {
-	mu sync.Mutex // guards b
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }

@@ -13,6 +13,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/mlflowfs/mlflowfs/test/count"
 )
 
 // TestShortMemoryIsReadFromMeminfo fails when a machine short of memory is not
@@ -205,7 +207,7 @@ func (wrong) Fresh([]byte) (int, int64) { panic("a bug") }
 // pushing of other files.
 func TestPushSurvivesAPanic(t *testing.T) {
 	t.Parallel()
-	var out lockedBuffer
+	var out count.Log
 	k := newKernel(slog.New(slog.NewTextHandler(&out, nil)), false, false)
 	opened := func(h Handle) *inode {
 		i := &inode{a: &adapter{kernel: k}, read: "eager"}

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/mlflowfs/mlflowfs/test/count"
 )
 
 // hung is a directory with one file, whose reads wait until let is closed.
@@ -35,7 +37,7 @@ const stuckLine = "is not answered"
 func TestStuckRequestIsReportedOnce(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		log := &lockedBuffer{}
+		log := &count.Log{}
 		w := newWatchdog(slog.New(slog.NewTextHandler(log, nil)), time.Minute)
 		go w.watch()
 		defer close(w.stop)
@@ -72,7 +74,7 @@ func TestStuckRequestIsReportedOnce(t *testing.T) {
 // in the daemon a read hangs, or when the read does not end well after that.
 func TestStuckRequestIsReportedWithItsStack(t *testing.T) {
 	t.Parallel()
-	h, log := hung{make(chan struct{})}, &lockedBuffer{}
+	h, log := hung{make(chan struct{})}, &count.Log{}
 	point, _ := mounted(t, &Node{Dir: h}, MountOptions{Log: slog.New(slog.NewTextHandler(log, nil)), Stuck: 50 * time.Millisecond})
 	release := sync.OnceFunc(func() { close(h.let) })
 	defer release()

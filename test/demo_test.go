@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/mlflowfs/mlflowfs/test/count"
 )
 
 // TestDemoShowsARealStore fails when the demo makes a store that the real MLflow
@@ -20,7 +21,7 @@ func TestDemoShowsARealStore(t *testing.T) {
 	dir := t.TempDir()
 	for round := range 2 { // the second time it finds its store
 		c := mlflowfs(t, nil, "demo", dir)
-		out := &logBuffer{}
+		out := &count.Log{}
 		c.Stdout = out
 		m := launch(t, filepath.Join(dir, "mnt"), c)
 		for _, want := range []string{"experiments", "churn@champion -> churn/2", "Production -> 1", "roc.png", "classes.json", "registered_model_meta", "ls -l ", "cat "} {

@@ -150,8 +150,7 @@ func TestLogNobodyReadsHangsNoRead(t *testing.T) {
 	const size = 100_000
 	e := newEngineFiles(t, map[string]int{"a": size})
 	m := mountAt(t, e.URL, nil, "--log-level", "debug", "--no-passthrough")
-	m.log.mu.Lock() // who reads it, waits
-	defer m.log.mu.Unlock()
+	defer m.log.Stop()() // who reads it, waits
 	// Two lines for each read fill a pipe ten times over.
 	out, err := output("timeout", "30", "python3", "-c", `
 import os, sys

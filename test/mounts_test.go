@@ -66,29 +66,11 @@ type mount struct {
 	t   *testing.T
 	dir string
 	cmd *exec.Cmd
-	log *logBuffer
+	log *count.Log
 
 	ended  chan struct{} // closed when the daemon has exited
 	err    error         // of its exit
 	killed bool
-}
-
-// logBuffer is what a daemon has written so far.
-type logBuffer struct {
-	mu sync.Mutex // guards b
-	b  bytes.Buffer
-}
-
-func (l *logBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }
 
 // fast makes a mount give up early where a test waits for that.
@@ -136,7 +118,7 @@ func mountWith(t *testing.T, build func() (string, error), uri string, env []str
 // the mount is ready.
 func launch(t *testing.T, dir string, cmd *exec.Cmd) *mount {
 	t.Helper()
-	m := &mount{t: t, dir: dir, cmd: cmd, log: &logBuffer{}, ended: make(chan struct{})}
+	m := &mount{t: t, dir: dir, cmd: cmd, log: &count.Log{}, ended: make(chan struct{})}
 	cmd.Stderr = m.log
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)

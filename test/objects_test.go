@@ -34,7 +34,7 @@ type objectStores struct {
 	once  sync.Once
 	err   error
 	procs []*exec.Cmd
-	log   *logBuffer
+	log   *count.Log
 
 	dir            string
 	s3, s3tls      string // host:port
@@ -44,7 +44,7 @@ type objectStores struct {
 	accountAddress string
 }
 
-var objects = &objectStores{log: &logBuffer{}}
+var objects = &objectStores{log: &count.Log{}}
 
 const (
 	bucket      = "bkt"

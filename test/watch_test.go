@@ -9,6 +9,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/mlflowfs/mlflowfs/test/count"
 )
 
 // TestWatchTellsEachMoveOnce fails when a move of an alias is not told, or told
@@ -21,7 +23,7 @@ func TestWatchTellsEachMoveOnce(t *testing.T) {
 	to("1")
 	dir := t.TempDir()
 	c := mlflowfs(t, fast, "watch", "--tracking-uri", p.URL, "--every", "200ms", "--exec", `echo "$MLFLOWFS_OLD_VERSION to $MLFLOWFS_VERSION of $MLFLOWFS_URI" >> `+filepath.Join(dir, "moves")+`; test $MLFLOWFS_VERSION != 3`, "models:/"+model+"@champion")
-	out, errs := &logBuffer{}, &logBuffer{}
+	out, errs := &count.Log{}, &count.Log{}
 	c.Stdout, c.Stderr = out, errs
 	if err := c.Start(); err != nil {
 		t.Fatal(err)

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/mlflowfs/mlflowfs/test/count"
 )
 
 // TestCreateCountsWhatItMakes fails when a content that could not be made, or that
@@ -56,8 +58,8 @@ func TestCreateCountsWhatItMakes(t *testing.T) {
 func TestClosedFileIsNobodysFault(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	var log lockedLog
-	d, err := Open(dir, Options{Bound: 1 << 30, Log: log.logger(), Patience: time.Minute})
+	var log count.Log
+	d, err := Open(dir, Options{Bound: 1 << 30, Log: slog.New(slog.NewTextHandler(&log, nil)), Patience: time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,24 +115,4 @@ func TestPanicIsNoFaultOfTheDisk(t *testing.T) {
 			t.Errorf("operations of kind %d rest", o)
 		}
 	}
-}
-
-// lockedLog is a log that is read while others write it.
-type lockedLog struct {
-	mu sync.Mutex // guards b
-	b  strings.Builder
-}
-
-func (l *lockedLog) logger() *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }
-
-func (l *lockedLog) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedLog) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }

@@ -6,29 +6,12 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/mlflowfs/mlflowfs/test/count"
 )
-
-// lockedBuffer is a log that is read while others write it.
-type lockedBuffer struct {
-	mu sync.Mutex // guards b
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
 
 // TestLogIsBounded fails when many names or failures of one kind, or one of them
 // again and again, fill the log; when they keep another kind out of it; when it is
@@ -37,7 +20,7 @@ func (l *lockedBuffer) String() string {
 func TestLogIsBounded(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		var out lockedBuffer
+		var out count.Log
 		log := slog.New(newLogLimiter(slog.NewTextHandler(&out, nil)))
 		for i := range 100_000 {
 			log.Warn("a name is left out", "name", fmt.Sprint("a/", i))
@@ -98,12 +81,12 @@ func TestDebugLogIsWhole(t *testing.T) {
 // stopped is a terminal that takes no more until it goes on.
 type stopped struct {
 	goOn chan struct{}
-	lockedBuffer
+	count.Log
 }
 
 func (s *stopped) Write(p []byte) (int, error) {
 	<-s.goOn
-	return s.lockedBuffer.Write(p)
+	return s.Log.Write(p)
 }
 
 // TestLogNobodyReadsKeepsNobodyWaiting fails when a line of the log waits for longer
@@ -113,7 +96,7 @@ func TestLogNobodyReadsKeepsNobodyWaiting(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		out := &stopped{goOn: make(chan struct{})}
-		w := newLogWriter(out, func(lost int64) { fmt.Fprintf(&out.lockedBuffer, "%d were lost\n", lost) })
+		w := newLogWriter(out, func(lost int64) { fmt.Fprintf(&out.Log, "%d were lost\n", lost) })
 		begin := time.Now()
 		for i := range 2 * logWaits {
 			fmt.Fprintln(w, "line", i)
