@@ -127,11 +127,8 @@ func (ct *content) closed() {
 		}
 		ct.move()
 	}
-	unused := l.unused()
 	ct.c.mu.Unlock()
-	if unused {
-		ct.settle()
-	}
+	ct.settle()
 }
 
 // abandon ends what goes on for a content that nobody has opened again before
@@ -145,11 +142,8 @@ func (ct *content) abandon() {
 		l.killed = l.killed || ct.fetch.stream
 		ct.move()
 	}
-	unused := l.unused()
 	ct.c.mu.Unlock()
-	if unused {
-		ct.settle()
-	}
+	ct.settle()
 }
 
 // begin notes that something begins for the content, until end. c.mu is held.
@@ -162,21 +156,24 @@ func (ct *content) end() {
 	c := ct.c
 	c.mu.Lock()
 	ct.life.work--
-	unused := ct.life.unused()
 	c.mu.Unlock()
-	if unused {
-		ct.settle()
-	}
+	ct.settle()
 	c.mu.Lock()
 	c.working--
 	c.ended.Broadcast()
 	c.mu.Unlock()
 }
 
-// settle closes the content's file when nothing needs it. It may wait for the
-// disk.
+// settle closes the content's file when nothing needs it, and is called when
+// something may have needed it last. It may wait for the disk then.
 func (ct *content) settle() {
 	s := &ct.store
+	ct.c.mu.Lock()
+	unused := ct.life.unused()
+	ct.c.mu.Unlock()
+	if !unused {
+		return
+	}
 	s.opening.Lock()
 	defer s.opening.Unlock()
 	ct.c.mu.Lock()

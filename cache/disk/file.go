@@ -16,7 +16,7 @@ import (
 type File struct {
 	d *Dir // nil: of no directory
 	label
-	data, record *os.File // record is nil where d is
+	data, record *os.File // record is nil where nobody takes the file up
 
 	mu     sync.Mutex // guards what follows; no other lock is taken under it, but by CarryOver
 	blocks blocks
@@ -66,7 +66,8 @@ func (d *Dir) find(key Key, used bool) (*File, error) {
 
 func (d *Dir) open(key Key) (*File, error) {
 	f := newFile(d, label{name: d.name(key)})
-	found, err := f.load(key)
+	found, err := f.load(d.root, f.name.record(), (*label).data, key.Size)
+	found = found && (f.validator != "" || key.Version != "" || f.Complete())
 	if err != nil || !found {
 		f.closeFiles()
 		return nil, ignoreMissing(err)
@@ -75,25 +76,22 @@ func (d *Dir) open(key Key) (*File, error) {
 	return f, nil
 }
 
-// load reads the record, and opens the file that it names; false where it is no
-// record of the content.
-func (f *File) load(key Key) (found bool, err error) {
-	root := f.d.root
-	if f.record, err = root.OpenFile(f.name.record(), os.O_RDWR, 0); err != nil {
+// load reads a record, and opens the file that it is of, which has the name that
+// data gives; false where it is no record of the content.
+func (f *File) load(root *os.Root, record string, data func(*label) string, size int64) (found bool, err error) {
+	if f.record, err = root.OpenFile(record, os.O_RDWR, 0); err != nil {
 		return false, err
 	}
 	l, err := readLabel(f.record, f.name)
-	if err != nil || l == nil || l.size != key.Size {
+	if err != nil || l == nil || l.size != size {
 		return false, err
 	}
 	f.label = *l
-	if f.data, err = root.OpenFile(l.data(), os.O_RDWR, 0); err != nil {
+	if f.data, err = root.OpenFile(data(l), os.O_RDWR, 0); err != nil {
 		return false, err
 	}
-	if f.blocks, err = l.readMarks(f.record, 0, BlocksOf(l.size)); err != nil {
-		return false, err
-	}
-	return l.validator != "" || key.Version != "" || f.blocks.readable == BlocksOf(l.size), nil
+	f.blocks, err = l.readMarks(f.record, 0, BlocksOf(size))
+	return err == nil, err
 }
 
 // maxSize is that of the largest content that is kept, in bytes: its record has
@@ -188,7 +186,7 @@ func Temp(dir string, size int64) (*File, error) {
 	return f, nil
 }
 
-// Kept tells whether the file is one of a Dir, and not of Temp.
+// Kept tells whether the file is one of a Dir, and not of Temp or of a Part.
 func (f *File) Kept() bool { return f.d != nil }
 
 // Nonce tells the file from any other.

@@ -59,28 +59,13 @@ func (p *Part) Takes() bool { return true }
 // block is not among it: one answer must say that the content is still the same.
 func (p *Part) Find(key Key) (*File, error) {
 	f := newFile(nil, label{name: nameOfKey("", key)})
-	found, err := p.load(f, key)
-	if err != nil || !found {
+	found, err := f.load(p.root, p.record, func(*label) string { return p.name }, key.Size)
+	if err != nil || !found || (f.validator == "" && key.Version == "") {
 		f.closeFiles()
 		return nil, ignoreMissing(err)
 	}
 	f.blocks.set(0, missing, 0)
 	return f, nil
-}
-
-func (p *Part) load(f *File, key Key) (found bool, err error) {
-	if f.record, err = p.root.OpenFile(p.record, os.O_RDWR, 0); err != nil {
-		return false, err
-	}
-	l, err := readLabel(f.record, f.name)
-	if err != nil || l == nil || l.size != key.Size || (l.validator == "" && key.Version == "") {
-		return false, err
-	}
-	f.label = *l
-	if f.data, err = p.root.OpenFile(p.name, os.O_RDWR, 0); err == nil {
-		f.blocks, err = l.readMarks(f.record, 0, BlocksOf(l.size))
-	}
-	return err == nil, err
 }
 
 // Create begins the content anew.

@@ -27,8 +27,12 @@ func (f *File) stateOf(i int64) state {
 // GoodTo is the block behind the last of those from i on, and before end, that
 // are there and verified.
 func (f *File) GoodTo(i, end int64) int64 {
-	for i < end && f.stateOf(i) == verified {
-		i++
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for ; i < end; i++ {
+		if s, _ := f.blocks.get(i); s != verified {
+			break
+		}
 	}
 	return i
 }
@@ -110,13 +114,8 @@ func (f *File) Verify(i int64, p []byte, released func()) error {
 // a miss from now on, and is written anew. A disk that hangs, and what concerns
 // the process, says nothing of the block.
 func (f *File) failed(i int64, err error) {
-	if err == nil || err == errResting || (concerns(err) != thisFile && !errors.Is(err, syscall.EIO)) {
-		return
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if s, sum := f.blocks.get(i); !f.closed && s.readable() {
-		f.blocks.set(i, damaged, sum)
+	if err != nil && err != errResting && (concerns(err) == thisFile || errors.Is(err, syscall.EIO)) {
+		f.Forget(i)
 	}
 }
 
@@ -125,8 +124,8 @@ func (f *File) failed(i int64, err error) {
 func (f *File) Forget(i int64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if !f.closed {
-		f.blocks.set(i, damaged, 0)
+	if s, sum := f.blocks.get(i); !f.closed && s.readable() {
+		f.blocks.set(i, damaged, sum)
 	}
 }
 
