@@ -51,9 +51,10 @@ func (ct *content) readHere(p []byte, off, last int64) (int, bool) {
 	return n, err == nil
 }
 
-// news tells of block i, which is here and which nobody has asked for.
+// news tells of block i, which is here and which nobody has asked for. Who reads in
+// order has the kernel's own read-ahead, for which a push is a copy more.
 func (a *prefetching) news(i int64) {
-	if a.wake != nil && a.whole.was {
+	if a.wake != nil && a.whole.was && a.whole.jumps > 0 {
 		a.fresh.set(i)
 		a.wake()
 	}
