@@ -9,6 +9,7 @@ import (
 
 	"github.com/mlflowfs/mlflowfs/cache/disk"
 	"github.com/mlflowfs/mlflowfs/cache/limit"
+	"github.com/mlflowfs/mlflowfs/cache/lru"
 )
 
 // BlockSize is the unit of caching, in bytes. It bounds what a small read moves
@@ -50,12 +51,12 @@ type Cache struct {
 	// mutexes of limit and disk.
 	mu       sync.Mutex
 	contents map[Key]*content
-	idle     *costed[*content, struct{}] // contents that nobody has open, by the memory that they take
-	serial   uint64                      // contents that there were
-	open     int                         // contents that somebody has open
-	working  int                         // what goes on for contents
-	ended    sync.Cond                   // some of that has ended
-	blocks   *costed[blockKey, *block]
+	idle     *lru.Costed[*content, struct{}] // contents that nobody has open, by the memory that they take
+	serial   uint64                          // contents that there were
+	open     int                             // contents that somebody has open
+	working  int                             // what goes on for contents
+	ended    sync.Cond                       // some of that has ended
+	blocks   *lru.Costed[blockKey, *block]
 	free     [][]byte // buffers to use again
 }
 
@@ -97,9 +98,9 @@ func New(opt Options) *Cache {
 		opt.Log = slog.New(slog.DiscardHandler)
 	}
 	c := &Cache{opt: opt, limit: limit.New(opt.Requests, 8*opt.Requests), contents: map[Key]*content{}}
-	c.blocks = newCosted(opt.Memory, c.evicted)
+	c.blocks = lru.New(opt.Memory, c.evicted)
 	c.ended.L = &c.mu
-	c.idle = newCosted(opt.Memory/idlePart, func(ct *content, _ struct{}) {
+	c.idle = lru.New(opt.Memory/idlePart, func(ct *content, _ struct{}) {
 		if ct.life.state == idle { // it was pushed out
 			ct.kill(nil)
 		}
@@ -176,7 +177,7 @@ func (c *Cache) Wait() {
 func (c *Cache) Held() int64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.blocks.total
+	return c.blocks.Total()
 }
 
 // Ahead is how many bytes may be fetched before anybody asks for them, beyond
@@ -229,12 +230,12 @@ func (c *Cache) releaseUnlocked(b *block) {
 // add puts a block into the LRU. c.mu is held.
 func (c *Cache) add(ct *content, index int64, b *block) {
 	k := blockKey{ct, index}
-	if c.blocks.has(k) {
+	if c.blocks.Has(k) {
 		return
 	}
 	b.refs++
 	ct.store.blocks++
-	c.blocks.add(k, b, int64(cap(b.data)))
+	c.blocks.Add(k, b, int64(cap(b.data)))
 }
 
 // evicted is called by the LRU for each block that leaves it. c.mu is held.

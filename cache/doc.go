@@ -33,8 +33,7 @@
 // file which it becomes.
 //
 // [Memo] remembers values (listings, runs, models) with an expiry that is
-// judged at look-up, and with one load for each key at a time. [Answers] keeps the
-// last answers of servers, for the time in which they can't be asked.
+// judged at look-up, and with one load for each key at a time.
 //
 // # Terms
 //
@@ -52,5 +51,4 @@
 //	nonce       what the disk says of a file's
 //	permit      a place among the requests that may run
 //	home        what keeps a content's file: a directory, or a download's place
-//	breaker     whether a server answers
 package cache

@@ -197,7 +197,7 @@ func (f *fetch) run() {
 	ct := f.ct
 	defer ct.end()
 	begin := time.Now()
-	err := guard(f.bring)
+	err := Guard(f.bring)
 	if errors.Is(err, ErrChanged) {
 		ct.changed(err)
 	}

@@ -68,13 +68,13 @@ func (ct *content) move() {
 		ct.ahead.readers, ct.ahead.wake, ct.ahead.fresh = nil, nil, nil
 		ct.store.attached = false
 	case idle:
-		c.idle.remove(ct)
+		c.idle.Remove(ct)
 	}
 	switch l.state {
 	case open:
 		c.open++
 	case idle:
-		c.idle.add(ct, struct{}{}, ct.cost())
+		c.idle.Add(ct, struct{}{}, ct.cost())
 	case dead:
 		l.killed = true
 		l.cancel(os.ErrClosed)

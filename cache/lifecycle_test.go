@@ -194,8 +194,8 @@ func (w *lives) step(t *testing.T) {
 		}
 	case 11: // idle contents are pushed out
 		c.mu.Lock()
-		for _, ct := range c.idle.keys() {
-			c.idle.remove(ct)
+		for _, ct := range c.idle.Keys() {
+			c.idle.Remove(ct)
 		}
 		c.mu.Unlock()
 	}
@@ -229,7 +229,7 @@ func (w *lives) look(t *testing.T) {
 			}
 		}
 		held := map[*content]int{}
-		for _, k := range c.blocks.keys() {
+		for _, k := range c.blocks.Keys() {
 			held[k.of]++
 			all[k.of] = true
 		}
@@ -244,7 +244,7 @@ func (w *lives) look(t *testing.T) {
 			if l.state == dead && held[ct] > 0 || held[ct] != ct.store.blocks {
 				t.Errorf("a content in state %d has %d blocks, and counts %d", l.state, held[ct], ct.store.blocks)
 			}
-			if (l.state == dead) == (c.contents[ct.key] == ct) || (l.state == idle) != c.idle.has(ct) {
+			if (l.state == dead) == (c.contents[ct.key] == ct) || (l.state == idle) != c.idle.Has(ct) {
 				t.Errorf("a content in state %d is out of its place", l.state)
 			}
 			if l.state != dead {

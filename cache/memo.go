@@ -5,6 +5,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/mlflowfs/mlflowfs/cache/lru"
 )
 
 // Memo remembers one value for each key until the value's lifetime is over.
@@ -19,7 +21,7 @@ type Memo[K comparable, V any] struct {
 	now      func() time.Time
 
 	mu      sync.Mutex // guards what follows; no other lock is taken under it
-	values  *costed[K, memoValue[V]]
+	values  *lru.Costed[K, memoValue[V]]
 	loading map[K]*memoLoad[V]
 }
 
@@ -48,7 +50,7 @@ func NewMemo[K comparable, V any](maxCost int64, cost func(V) int64, lifetime fu
 		now:      time.Now,
 		loading:  map[K]*memoLoad[V]{},
 	}
-	m.values = newCosted[K, memoValue[V]](maxCost, nil)
+	m.values = lru.New[K, memoValue[V]](maxCost, nil)
 	return m
 }
 
@@ -56,12 +58,12 @@ func NewMemo[K comparable, V any](maxCost int64, cost func(V) int64, lifetime fu
 // context of its own, which ends with none of the callers.
 func (m *Memo[K, V]) Get(ctx context.Context, key K, load func(context.Context) (V, error)) (V, error) {
 	m.mu.Lock()
-	if e, ok := m.values.get(key); ok {
+	if e, ok := m.values.Get(key); ok {
 		if m.now().Before(e.expires) {
 			m.mu.Unlock()
 			return e.v, nil
 		}
-		m.values.remove(key)
+		m.values.Remove(key)
 	}
 	l := m.loading[key]
 	if l == nil {
@@ -93,9 +95,15 @@ func MarkStale(ctx context.Context) {
 	}
 }
 
+// WithStaleMark gives a context, and whether [MarkStale] was called with it.
+func WithStaleMark(ctx context.Context) (context.Context, *atomic.Bool) {
+	mark := new(atomic.Bool)
+	return context.WithValue(ctx, staleKey{}, mark), mark
+}
+
 func (m *Memo[K, V]) load(ctx context.Context, key K, l *memoLoad[V], load func(context.Context) (V, error)) {
-	ctx = context.WithValue(ctx, staleKey{}, new(atomic.Bool))
-	l.err = guard(func() (err error) {
+	ctx, _ = WithStaleMark(ctx)
+	l.err = Guard(func() (err error) {
 		l.v, err = load(ctx)
 		return err
 	})
@@ -127,14 +135,14 @@ func (m *Memo[K, V]) believed(ctx context.Context, v V) time.Duration {
 }
 
 func (m *Memo[K, V]) put(key K, v V, lifetime time.Duration) {
-	m.values.add(key, memoValue[V]{v, m.now().Add(lifetime)}, m.cost(v))
+	m.values.Add(key, memoValue[V]{v, m.now().Add(lifetime)}, m.cost(v))
 }
 
 // Drop forgets key; what is being loaded for it now is not remembered.
 func (m *Memo[K, V]) Drop(key K) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.values.remove(key)
+	m.values.Remove(key)
 	if l := m.loading[key]; l != nil {
 		l.dropped = true
 		delete(m.loading, key)

@@ -43,8 +43,8 @@ func TestMemoRemembersForALifetime(t *testing.T) {
 			t.Errorf("a value that was put is not remembered: %d loads", loads)
 		}
 		get("big", 99)
-		if m.values.total > 100 || get("a", 6) != 6 {
-			t.Errorf("values of %d together are held", m.values.total)
+		if m.values.Total() > 100 || get("a", 6) != 6 {
+			t.Errorf("values of %d together are held", m.values.Total())
 		}
 	})
 }

@@ -329,7 +329,7 @@ func (ct *content) verifyAhead() {
 	ct.begin()
 	go func() {
 		defer ct.end()
-		guard(func() error {
+		Guard(func() error {
 			for ct.verifyNext() {
 			}
 			return nil

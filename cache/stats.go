@@ -87,7 +87,7 @@ func (c *Cache) Stats() Stats {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	s.Memory, s.Open = c.blocks.total, c.open
+	s.Memory, s.Open = c.blocks.Total(), c.open
 	for _, ct := range c.contents {
 		s.Fetches += ct.fetch.running
 		if ct.fetch.running > 0 || ct.fetch.stream {

@@ -47,7 +47,7 @@ func (ct *content) onDisk(i int64) (there, good bool) {
 
 // inMemory gives block i if it is in memory, or nil. c.mu is held.
 func (ct *content) inMemory(i int64) *block {
-	if b, ok := ct.c.blocks.get(blockKey{ct, i}); ok {
+	if b, ok := ct.c.blocks.Get(blockKey{ct, i}); ok {
 		return b
 	}
 	return ct.store.writing[i]
@@ -56,7 +56,7 @@ func (ct *content) inMemory(i int64) *block {
 // resident tells whether block i is in memory or on disk. c.mu is held.
 func (ct *content) resident(i int64) bool {
 	there, _ := ct.onDisk(i)
-	return there || ct.c.blocks.has(blockKey{ct, i}) || ct.store.writing[i] != nil
+	return there || ct.c.blocks.Has(blockKey{ct, i}) || ct.store.writing[i] != nil
 }
 
 // dropBlocks forgets what is in memory of the content. c.mu is held.
@@ -64,9 +64,9 @@ func (ct *content) dropBlocks() {
 	if ct.store.blocks == 0 {
 		return
 	}
-	for _, k := range ct.c.blocks.keys() { // memory bounds them, and nothing the content's blocks
+	for _, k := range ct.c.blocks.Keys() { // memory bounds them, and nothing the content's blocks
 		if k.of == ct {
-			ct.c.blocks.remove(k)
+			ct.c.blocks.Remove(k)
 		}
 	}
 }

@@ -36,7 +36,7 @@ func (f *fetch) whole(body *Body, permit *limit.Permit) error {
 		}
 	}
 	f.streamed()
-	go func() { s.ended(guard(s.pour)) }()
+	go func() { s.ended(Guard(s.pour)) }()
 	return nil
 }
 

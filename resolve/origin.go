@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/mlflowfs/mlflowfs/cache"
+	"github.com/mlflowfs/mlflowfs/resolve/answers"
 	"github.com/mlflowfs/mlflowfs/resolve/artifact"
 	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
 )
@@ -128,7 +129,7 @@ func (r *Resolver) tree(ctx context.Context, l Layer) (artifact.Tree, error) {
 	if _, here := artifact.Chosen(l.Store).(artifact.Opener); here || r.opt.Answers == nil {
 		return l.Store.List(ctx, l.Dir)
 	}
-	said, err := cache.StaleIfError(ctx, r.opt.Answers, server(l.Store), dirKey(l.Store, l.Dir), func(ctx context.Context) (listed, error) {
+	said, err := answers.StaleIfError(ctx, r.opt.Answers, server(l.Store), dirKey(l.Store, l.Dir), func(ctx context.Context) (listed, error) {
 		tree, err := l.Store.List(ctx, l.Dir)
 		return listed{tree, artifact.Via(l.Store)}, err
 	}, mlflow.Said)
@@ -138,7 +139,7 @@ func (r *Resolver) tree(ctx context.Context, l Layer) (artifact.Tree, error) {
 			if dir = path.Dir(dir); dir == "." {
 				dir = ""
 			}
-			above, ok := cache.LastAnswer[listed](r.opt.Answers, server(l.Store), dirKey(l.Store, dir))
+			above, ok := answers.Last[listed](r.opt.Answers, server(l.Store), dirKey(l.Store, dir))
 			if entries, has := above.Tree[l.Dir]; ok && has {
 				cache.MarkStale(ctx)
 				said, err = listed{artifact.Tree{l.Dir: entries}, above.Via}, nil

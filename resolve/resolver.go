@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/mlflowfs/mlflowfs/cache"
+	"github.com/mlflowfs/mlflowfs/resolve/answers"
 	"github.com/mlflowfs/mlflowfs/resolve/artifact"
 	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
 )
@@ -42,7 +43,7 @@ type Options struct {
 
 	// Answers keeps what directories hold for the time in which their servers
 	// can't be asked; nil: nothing does.
-	Answers *cache.Answers
+	Answers *answers.Answers
 
 	Log *slog.Logger
 }

@@ -20,14 +20,16 @@ const module = "github.com/mlflowfs/mlflowfs"
 func TestImportsRunOneWay(t *testing.T) {
 	t.Parallel()
 	may := map[string][]string{
-		"cmd/mlflowfs":     {"cache", "cache/disk", "cache/limit", "fs", "resolve", "resolve/artifact", "resolve/mlflow"},
+		"cmd/mlflowfs":     {"cache", "cache/disk", "cache/limit", "fs", "resolve", "resolve/answers", "resolve/artifact", "resolve/mlflow"},
 		"fs":               {"cache", "resolve", "resolve/artifact", "resolve/mlflow"},
-		"resolve":          {"cache", "resolve/artifact", "resolve/mlflow"},
+		"resolve":          {"cache", "resolve/answers", "resolve/artifact", "resolve/mlflow"},
+		"resolve/answers":  {"cache", "cache/disk", "cache/lru"},
 		"resolve/artifact": {"cache", "resolve/mlflow"},
-		"resolve/mlflow":   {"cache"},
-		"cache":            {"cache/disk", "cache/limit"},
+		"resolve/mlflow":   {"cache", "resolve/answers"},
+		"cache":            {"cache/disk", "cache/limit", "cache/lru"},
 		"cache/disk":       {},
 		"cache/limit":      {},
+		"cache/lru":        {},
 		"test":             {},
 		"test/link":        {},
 		"test/cold":        {},

@@ -13,8 +13,8 @@ import (
 
 	"github.com/spf13/pflag"
 
-	"github.com/mlflowfs/mlflowfs/cache"
 	"github.com/mlflowfs/mlflowfs/resolve"
+	"github.com/mlflowfs/mlflowfs/resolve/answers"
 	"github.com/mlflowfs/mlflowfs/resolve/artifact"
 	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
 )
@@ -33,8 +33,8 @@ type connection struct {
 	// Of a daemon:
 	timeout time.Duration // 0: MLFLOW_HTTP_REQUEST_TIMEOUT, or its default
 	offline bool
-	logFile string         // empty: standard error
-	answers *cache.Answers // nil: no answer is kept
+	logFile string           // empty: standard error
+	answers *answers.Answers // nil: no answer is kept
 }
 
 func (c *connection) bind(set *settings, logLevel string) {

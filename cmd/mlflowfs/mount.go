@@ -19,6 +19,7 @@ import (
 	"github.com/mlflowfs/mlflowfs/cache"
 	"github.com/mlflowfs/mlflowfs/cache/disk"
 	"github.com/mlflowfs/mlflowfs/fs"
+	"github.com/mlflowfs/mlflowfs/resolve/answers"
 	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
 )
 
@@ -185,7 +186,7 @@ func (f *mountFlags) open(log *slog.Logger) (*daemon, error) {
 		return nil, err
 	}
 	asker := mlflow.Asker(f.trackingURI, f.env) + mlflow.Asker(f.registryURI, f.env)
-	f.answers = cache.NewAnswers(disk, cache.AnswersOptions{Scope: asker, Stale: f.stale, Offline: f.offline, Log: log})
+	f.answers = answers.New(disk, answers.Options{Scope: asker, Stale: f.stale, Offline: f.offline, Log: log})
 	s, err := f.connection.open(f.ttl, true, f.allowOther, log)
 	if err != nil {
 		return nil, err

@@ -8,20 +8,20 @@ import (
 	"net/http"
 	"strings"
 
-	"github.com/mlflowfs/mlflowfs/cache"
+	"github.com/mlflowfs/mlflowfs/resolve/answers"
 )
 
 // offlineStore is a store whose last answers are given where it can't be asked.
 type offlineStore struct {
 	Store
-	answers *cache.Answers
+	answers *answers.Answers
 	server  string
 	uri     string
 }
 
 // WithLastAnswers makes a store of s, a tracking server at uri, that gives the last
 // answer from the answers where there is none to be had.
-func WithLastAnswers(s Store, answers *cache.Answers, uri string) Store {
+func WithLastAnswers(s Store, answers *answers.Answers, uri string) Store {
 	return &offlineStore{s, answers, ServerOf(uri), Redact(uri)}
 }
 
@@ -53,7 +53,7 @@ func Said(err error) bool {
 }
 
 func recall[T any](ctx context.Context, k *offlineStore, ask func(context.Context) (T, error), what string, args ...string) (T, error) {
-	return cache.StaleIfError(ctx, k.answers, k.server, fmt.Sprintf("%s %s %q", k.uri, what, args), ask, Said)
+	return answers.StaleIfError(ctx, k.answers, k.server, fmt.Sprintf("%s %s %q", k.uri, what, args), ask, Said)
 }
 
 func (k *offlineStore) Run(ctx context.Context, id string) (*Run, error) {

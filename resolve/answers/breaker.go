@@ -1,4 +1,4 @@
-package cache
+package answers
 
 import (
 	"log/slog"

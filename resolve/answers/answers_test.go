@@ -1,4 +1,4 @@
-package cache
+package answers
 
 import (
 	"bytes"
@@ -14,6 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/mlflowfs/mlflowfs/cache"
 	"github.com/mlflowfs/mlflowfs/cache/disk"
 )
 
@@ -47,7 +48,7 @@ func notFound(err error) bool { return errors.Is(err, fs.ErrNotExist) }
 
 // answersOf is a shelf in d. A bubble waits, at its end, until what is kept is on
 // the disk.
-func answersOf(t *testing.T, d *disk.Dir, opt AnswersOptions) *Answers {
+func answersOf(t *testing.T, d *disk.Dir, opt Options) *Answers {
 	t.Helper()
 	if opt.Stale == 0 {
 		opt.Stale = time.Hour
@@ -55,7 +56,7 @@ func answersOf(t *testing.T, d *disk.Dir, opt AnswersOptions) *Answers {
 	if opt.Log == nil {
 		opt.Log = slog.New(slog.NewTextHandler(t.Output(), nil))
 	}
-	s := NewAnswers(d, opt)
+	s := New(d, opt)
 	t.Cleanup(synctest.Wait)
 	return s
 }
@@ -63,8 +64,8 @@ func answersOf(t *testing.T, d *disk.Dir, opt AnswersOptions) *Answers {
 // recallOne asks through a Memo's context and tells whether the answer is doubted.
 func recallOne(t *testing.T, s *Answers, o *oracle, key string) (v string, doubted bool, err error) {
 	t.Helper()
-	flag := new(atomic.Bool)
-	v, err = StaleIfError(context.WithValue(t.Context(), staleKey{}, flag), s, "server", key, o.ask, notFound)
+	ctx, flag := cache.WithStaleMark(t.Context())
+	v, err = StaleIfError(ctx, s, "server", key, o.ask, notFound)
 	return v, flag.Load(), err
 }
 
@@ -75,7 +76,7 @@ func recallOne(t *testing.T, s *Answers, o *oracle, key string) (v string, doubt
 func TestLastAnswersAreGivenForAServerThatIsDown(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		var log bytes.Buffer
-		s := answersOf(t, diskAt(t, t.TempDir(), 1<<30), AnswersOptions{Log: slog.New(slog.NewTextHandler(&log, nil))})
+		s := answersOf(t, diskAt(t, t.TempDir(), 1<<30), Options{Log: slog.New(slog.NewTextHandler(&log, nil))})
 		o := &oracle{}
 		want := func(key, v string, doubt bool, err error) {
 			t.Helper()
@@ -146,7 +147,7 @@ func TestLastAnswersOutliveTheProcess(t *testing.T) {
 				dir := t.TempDir()
 				o := &oracle{}
 				o.says.Store("kept")
-				s := answersOf(t, diskAt(t, dir, 1<<30), AnswersOptions{})
+				s := answersOf(t, diskAt(t, dir, 1<<30), Options{})
 				recallOne(t, s, o, "a")
 				recallOne(t, s, o, "b")
 				o.says.Store("https://user:s3cret@host/?x=1")
@@ -160,7 +161,7 @@ func TestLastAnswersOutliveTheProcess(t *testing.T) {
 
 				o.fails(errDown)
 				asked := o.asked.Load()
-				s = answersOf(t, diskAt(t, dir, 1<<30), AnswersOptions{Offline: c.offline})
+				s = answersOf(t, diskAt(t, dir, 1<<30), Options{Offline: c.offline})
 				if got, _, err := recallOne(t, s, o, "a"); got != c.want || !errors.Is(err, c.err) || o.asked.Load()-asked != c.asked {
 					t.Errorf("%q, %v, %d questions", got, err, o.asked.Load()-asked)
 				}
@@ -181,7 +182,7 @@ func TestLastAnswersOutliveTheProcess(t *testing.T) {
 func TestLastAnswersAreGivenForASilentServer(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		const patience = 50 * time.Millisecond
-		s := answersOf(t, nil, AnswersOptions{Patience: patience})
+		s := answersOf(t, nil, Options{Patience: patience})
 		o := &oracle{}
 		o.says.Store("one")
 		recallOne(t, s, o, "k")
@@ -227,13 +228,13 @@ func TestAskersShareNoAnswer(t *testing.T) {
 		d := diskAt(t, t.TempDir(), 1<<30)
 		o := &oracle{}
 		o.says.Store("ann's")
-		recallOne(t, answersOf(t, d, AnswersOptions{Scope: "ann"}), o, "k")
+		recallOne(t, answersOf(t, d, Options{Scope: "ann"}), o, "k")
 		synctest.Wait()
 		o.fails(errDown)
-		if v, _, err := recallOne(t, answersOf(t, d, AnswersOptions{Scope: "bob"}), o, "k"); !errors.Is(err, errDown) {
+		if v, _, err := recallOne(t, answersOf(t, d, Options{Scope: "bob"}), o, "k"); !errors.Is(err, errDown) {
 			t.Errorf("bob got %q, %v", v, err)
 		}
-		if v, _, err := recallOne(t, answersOf(t, d, AnswersOptions{Scope: "ann"}), o, "k"); v != "ann's" {
+		if v, _, err := recallOne(t, answersOf(t, d, Options{Scope: "ann"}), o, "k"); v != "ann's" {
 			t.Errorf("ann got %q, %v", v, err)
 		}
 	})

@@ -1,4 +1,6 @@
-package cache
+// Package answers keeps what servers said last, for the time in which they can't be
+// asked, and knows which of them can.
+package answers
 
 import (
 	"bytes"
@@ -11,26 +13,28 @@ import (
 	"sync"
 	"time"
 
+	"github.com/mlflowfs/mlflowfs/cache"
 	"github.com/mlflowfs/mlflowfs/cache/disk"
+	"github.com/mlflowfs/mlflowfs/cache/lru"
 )
 
 // Answers keeps the last answer to each question, such as what a directory
 // holds, for the time in which the server that knows can't be asked. With a
 // Dir it keeps them from one process to the next. See [StaleIfError].
 type Answers struct {
-	opt  AnswersOptions
+	opt  Options
 	disk *disk.Dir // keeps the answers from one process to the next; nil: nothing does
 
 	mu       sync.Mutex // guards what follows; no other lock is taken under it
-	recent   *costed[disk.Name, answer]
-	breakers *costed[string, *breaker] // by server
-	pending  map[disk.Name][]byte      // on their way to the disk; nil to be removed
-	waiting  int                       // bytes in pending
+	recent   *lru.Costed[disk.Name, answer]
+	breakers *lru.Costed[string, *breaker] // by server
+	pending  map[disk.Name][]byte          // on their way to the disk; nil to be removed
+	waiting  int                           // bytes in pending
 	writing  bool
 }
 
-// AnswersOptions say which answers an Answers may give.
-type AnswersOptions struct {
+// Options say which answers an Answers may give.
+type Options struct {
 	Scope    string        // tells apart what a question may mean in two processes: the workspace, and who asks
 	Stale    time.Duration // how old an answer may be that is given for want of a newer one
 	Offline  bool          // nothing is asked that has been answered, and an answer of any age is given
@@ -50,8 +54,8 @@ const (
 	refreshEvery = time.Minute // an answer that is the same is dated anew so often
 )
 
-// NewAnswers makes an Answers on d, which may be nil.
-func NewAnswers(d *disk.Dir, opt AnswersOptions) *Answers {
+// New makes an Answers on d, which may be nil.
+func New(d *disk.Dir, opt Options) *Answers {
 	if opt.Patience <= 0 {
 		opt.Patience = 900 * time.Millisecond
 	}
@@ -59,8 +63,8 @@ func NewAnswers(d *disk.Dir, opt AnswersOptions) *Answers {
 		opt.Log = slog.New(slog.DiscardHandler)
 	}
 	s := &Answers{opt: opt, disk: d, pending: map[disk.Name][]byte{}}
-	s.breakers = newCosted[string, *breaker](maxBreakers, nil)
-	s.recent = newCosted[disk.Name, answer](maxRecent, nil)
+	s.breakers = lru.New[string, *breaker](maxBreakers, nil)
+	s.recent = lru.New[disk.Name, answer](maxRecent, nil)
 	return s
 }
 
@@ -69,7 +73,7 @@ func NewAnswers(d *disk.Dir, opt AnswersOptions) *Answers {
 // the question, if it is not too old: at once while the server is known to be down,
 // else when no answer has come for a while; the question goes on then, and its
 // answer is kept for the next time. A Memo that loads by it is told (see
-// [MarkStale]).
+// [cache.MarkStale]).
 //
 // isAnswer tells whether an error of ask is the server's word; it then takes the
 // place of the last answer. T goes through JSON. A nil Answers only asks.
@@ -81,9 +85,9 @@ func StaleIfError[T any](ctx context.Context, s *Answers, server, question strin
 	b := s.breaker(server)
 	patience := s.opt.Patience
 	if b.open() || s.opt.Offline {
-		old, ok := lastAnswer[T](s, key)
+		old, ok := last[T](s, key)
 		if ok && (s.opt.Offline || !b.mayAsk()) {
-			MarkStale(ctx)
+			cache.MarkStale(ctx)
 			return old, nil
 		}
 		patience = 0
@@ -91,7 +95,7 @@ func StaleIfError[T any](ctx context.Context, s *Answers, server, question strin
 	done := make(chan asked[T], 1)
 	go func() {
 		var r asked[T]
-		r.err = guard(func() (err error) {
+		r.err = cache.Guard(func() (err error) {
 			r.v, err = ask(context.WithoutCancel(ctx))
 			return err
 		})
@@ -111,18 +115,18 @@ func StaleIfError[T any](ctx context.Context, s *Answers, server, question strin
 		select {
 		case r := <-done:
 			if !r.answered {
-				if old, ok := lastAnswer[T](s, key); ok {
-					MarkStale(ctx)
+				if old, ok := last[T](s, key); ok {
+					cache.MarkStale(ctx)
 					return old, nil
 				}
 			}
 			return r.v, r.err
 		case <-late.C:
-			if old, ok := lastAnswer[T](s, key); ok {
+			if old, ok := last[T](s, key); ok {
 				if patience > 0 { // else it is known to be gone, and may be back by now
 					b.silent()
 				}
-				MarkStale(ctx)
+				cache.MarkStale(ctx)
 				return old, nil
 			} // else there is nothing to do but wait
 		case <-ctx.Done():
@@ -139,10 +143,10 @@ type asked[T any] struct {
 	answered bool // by the server
 }
 
-// LastAnswer gives the last answer to a question without asking, if there is one that
+// Last gives the last answer to a question without asking, if there is one that
 // is not too old.
-func LastAnswer[T any](s *Answers, server, question string) (T, bool) {
-	return lastAnswer[T](s, s.key(server, question))
+func Last[T any](s *Answers, server, question string) (T, bool) {
+	return last[T](s, s.key(server, question))
 }
 
 func (s *Answers) key(server, question string) disk.Name {
@@ -153,19 +157,19 @@ func (s *Answers) key(server, question string) disk.Name {
 func (s *Answers) breaker(server string) *breaker {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	b, ok := s.breakers.get(server)
+	b, ok := s.breakers.Get(server)
 	if !ok {
 		b = &breaker{log: s.opt.Log.With("server", server)}
 		if s.opt.Offline {
 			b.log = slog.New(slog.DiscardHandler) // nobody is asked
 		}
-		s.breakers.add(server, b, 1)
+		s.breakers.Add(server, b, 1)
 	}
 	return b
 }
 
-// lastAnswer gives the last answer to key that is not too old.
-func lastAnswer[T any](s *Answers, key disk.Name) (v T, ok bool) {
+// last gives the last answer to key that is not too old.
+func last[T any](s *Answers, key disk.Name) (v T, ok bool) {
 	a, ok := s.get(key)
 	if !ok || (!s.opt.Offline && time.Since(a.at) > s.opt.Stale) {
 		return v, false
@@ -176,7 +180,7 @@ func lastAnswer[T any](s *Answers, key disk.Name) (v T, ok bool) {
 // get gives the last answer to key, in memory or on disk.
 func (s *Answers) get(key disk.Name) (answer, bool) {
 	s.mu.Lock()
-	a, ok := s.recent.get(key)
+	a, ok := s.recent.Get(key)
 	removed := false
 	if b, waits := s.pending[key]; waits && b == nil {
 		removed = true
@@ -199,10 +203,10 @@ func (s *Answers) get(key disk.Name) (answer, bool) {
 // remember puts an answer into memory. s.mu is held.
 func (s *Answers) remember(key disk.Name, a answer) {
 	if len(a.body) > maxRecent/8 {
-		s.recent.remove(key)
+		s.recent.Remove(key)
 		return
 	}
-	s.recent.add(key, a, int64(len(a.body)))
+	s.recent.Add(key, a, int64(len(a.body)))
 }
 
 func (s *Answers) keep(key disk.Name, v any) {
@@ -226,9 +230,9 @@ func (s *Answers) put(key disk.Name, body []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if body == nil {
-		s.recent.remove(key)
+		s.recent.Remove(key)
 	} else {
-		old, ok := s.recent.get(key)
+		old, ok := s.recent.Get(key)
 		if ok && bytes.Equal(old.body, body) && time.Since(old.at) < refreshEvery {
 			return
 		}
