@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/mlflowfs/mlflowfs/cache/disk"
@@ -123,6 +124,29 @@ func TestDiskOfAnotherVersionIsNotMixedIn(t *testing.T) {
 			t.Errorf("the new version, read by the next process: %+v", got)
 		}
 	})
+}
+
+// TestSlowOriginsBlocksReachTheDisk fails when blocks of an origin that is slow are
+// gathered for a large write while seconds pass: a kill loses them.
+func TestSlowOriginsBlocksReachTheDisk(t *testing.T) {
+	for name, whole := range origins() {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				dir := t.TempDir()
+				o := &origin{data: noise(mib), whole: whole, validator: etag, pause: time.Second}
+				key := Key{"x", mib, ""}
+				f := nextProcess(t, dir, 1<<30).Open(key, o, true)
+				defer f.Close()
+				for came := int64(1); came <= 5; came++ {
+					readAt(t, f, (came-1)*BlockSize, BlockSize)
+					synctest.Wait()
+					if kept := diskAt(t, dir, 1<<30).Has(disk.Key(key)); kept < (came-1)*BlockSize {
+						t.Errorf("of %d blocks that came in as many seconds, %d bytes are on the disk", came, kept)
+					}
+				}
+			})
+		})
+	}
 }
 
 // TestDiskIsShared fails when several processes that use one directory at once,

@@ -312,7 +312,7 @@ func (f *fetch) take(body io.Reader, first, last int64) error {
 		come.add(ct, i, b, sum)
 		ct.c.release(b)
 		ct.c.mu.Unlock()
-		if len(come.blocks) >= disk.RunBlocks {
+		if come.full() {
 			ct.write(&come, false)
 		}
 	}

@@ -140,10 +140,22 @@ type origin struct {
 	cut       func(n int) int // how many of an answer's n bytes come
 	extra     int             // bytes too many behind a whole body
 	wait      chan struct{}   // each answer waits until it is closed
+	pause     time.Duration   // before each read of a body
 	err       error           // each answer
 
 	asked atomic.Int64 // requests
 	sent  atomic.Int64 // bytes
+}
+
+// paused is a body that comes slowly.
+type paused struct {
+	io.Reader
+	pause time.Duration
+}
+
+func (p paused) Read(b []byte) (int, error) {
+	time.Sleep(p.pause)
+	return p.Reader.Read(b)
 }
 
 func (o *origin) ReadRange(_ context.Context, off, n int64, _ string) (*Body, error) {
@@ -168,7 +180,7 @@ func (o *origin) ReadRange(_ context.Context, off, n int64, _ string) (*Body, er
 	if o.cut != nil {
 		part = part[:o.cut(len(part))]
 	}
-	b.ReadCloser = io.NopCloser(io.TeeReader(bytes.NewReader(part), counter{&o.sent}))
+	b.ReadCloser = io.NopCloser(io.TeeReader(paused{bytes.NewReader(part), o.pause}, counter{&o.sent}))
 	return b, nil
 }
 

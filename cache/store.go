@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"sync"
+	"time"
 
 	"github.com/mlflowfs/mlflowfs/cache/disk"
 )
@@ -200,6 +201,16 @@ type landed struct {
 	first  int64
 	blocks []*block // each held, and in blockStore.writing
 	sums   []uint32
+	since  time.Time // when the first of them came
+}
+
+// gatherFor is how long blocks that have come wait for others, to be written with
+// them: what a kill loses of a slow origin's.
+const gatherFor = 250 * time.Millisecond
+
+// full tells whether the blocks are to be written, and not to wait for others.
+func (l *landed) full() bool {
+	return len(l.blocks) >= disk.RunBlocks || (len(l.blocks) > 0 && time.Since(l.since) >= gatherFor)
 }
 
 // add takes block i, which follows the others, and is in the hands of the
@@ -207,7 +218,7 @@ type landed struct {
 func (l *landed) add(ct *content, i int64, b *block, sum uint32) {
 	switch {
 	case len(l.blocks) == 0:
-		l.first = i
+		l.first, l.since = i, time.Now()
 	case i != l.first+int64(len(l.blocks)):
 		panic("blocks that do not follow each other") // they would be written in each other's place
 	}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 
-	"github.com/mlflowfs/mlflowfs/cache/disk"
 	"github.com/mlflowfs/mlflowfs/cache/limit"
 )
 
@@ -146,7 +145,7 @@ func (s *stream) pourOne() error {
 		}
 		taken, err := ct.pourBlock(body, i, b, sum, &come)
 		ct.c.releaseUnlocked(b)
-		if err == nil && len(come.blocks) > 0 && (!taken || len(come.blocks) >= disk.RunBlocks) {
+		if err == nil && len(come.blocks) > 0 && (!taken || come.full()) {
 			err = flush()
 		}
 		if err != nil {
