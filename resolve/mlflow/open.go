@@ -74,7 +74,7 @@ func Open(uri string, env Env, log *slog.Logger) (Store, *Client, error) {
 		if !strings.HasPrefix(path, "///") || path == "///" {
 			return nil, nil, fmt.Errorf("the tracking URI %s names no file: write sqlite:///relative/path.db or sqlite:////absolute/path.db", Redact(uri))
 		}
-		s, err := openSQLite(path[len("///"):], env("MLFLOW_WORKSPACE"))
+		s, err := openSQLite(path[len("///"):], sqlWorkspace(env))
 		return s, nil, err
 	case "", "file":
 		path := uri

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -102,11 +103,13 @@ type restVersion struct {
 	Source       string `json:"source"`
 	RunID        string `json:"run_id"`
 	Status       string `json:"status"`
+	Tags         []Pair `json:"tags"`
 }
 
 func (v *restVersion) version() Version {
 	return Version{
-		Name: v.Name, Version: v.Version, Stage: v.CurrentStage, Source: v.Source, RunID: v.RunID,
+		Prompt: slices.Contains(v.Tags, Pair{promptTag, "true"}),
+		Name:   v.Name, Version: v.Version, Stage: v.CurrentStage, Source: v.Source, RunID: v.RunID,
 		Status: v.Status, Created: millis(int64(v.Created)),
 	}
 }

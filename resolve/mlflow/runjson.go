@@ -2,7 +2,9 @@ package mlflow
 
 import (
 	"encoding/json"
+	"maps"
 	"math"
+	"slices"
 	"time"
 )
 
@@ -12,7 +14,7 @@ type (
 	jsonRunDoc struct {
 		Info    jsonInfo     `json:"info"`
 		Data    jsonData     `json:"data"`
-		Inputs  struct{}     `json:"inputs"`
+		Inputs  jsonInputs   `json:"inputs"`
 		Outputs *jsonOutputs `json:"outputs,omitempty"`
 	}
 	jsonInfo struct {
@@ -42,6 +44,25 @@ type (
 		Key   string `json:"key"`
 		Value string `json:"value"`
 	}
+	jsonInputs struct {
+		Datasets []jsonDatasetInput `json:"dataset_inputs,omitempty"`
+		Models   []jsonModelInput   `json:"model_inputs,omitempty"`
+	}
+	jsonDatasetInput struct {
+		Tags    []jsonPair  `json:"tags,omitempty"`
+		Dataset jsonDataset `json:"dataset"`
+	}
+	jsonDataset struct {
+		Name       string `json:"name" yaml:"name"`
+		Digest     string `json:"digest" yaml:"digest"`
+		SourceType string `json:"source_type" yaml:"source_type"`
+		Source     string `json:"source" yaml:"source"`
+		Schema     string `json:"schema,omitempty" yaml:"schema"`
+		Profile    string `json:"profile,omitempty" yaml:"profile"`
+	}
+	jsonModelInput struct {
+		ModelID string `json:"model_id"`
+	}
 	jsonOutputs struct {
 		ModelOutputs []jsonModelOutput `json:"model_outputs"`
 	}
@@ -70,6 +91,14 @@ func (d *jsonRunDoc) setOutputs(o []jsonModelOutput) {
 	if len(o) > 0 {
 		d.Outputs = &jsonOutputs{ModelOutputs: o}
 	}
+}
+
+// sortedPairs are the entries of a map, by key.
+func sortedPairs(m map[string]string) (out []jsonPair) {
+	for _, k := range slices.Sorted(maps.Keys(m)) {
+		out = append(out, jsonPair{k, m[k]})
+	}
+	return out
 }
 
 func unixMilli(t time.Time) int64 {

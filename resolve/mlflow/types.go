@@ -80,6 +80,10 @@ type Version struct {
 	RunID   string // empty where it is of no run, or the store does not tell
 	Status  string // READY when nothing more is written
 	Created time.Time
+
+	// Prompt says that it is a prompt's (mlflow.genai.register_prompt): it has no
+	// files, and its source means nothing.
+	Prompt bool
 }
 
 // Final tells whether the version is ready.
