@@ -85,7 +85,7 @@ func Open(uri string, env Env, log *slog.Logger) (Store, *Client, error) {
 			}
 			path = u.Path
 		}
-		s, err := openFileStore(path)
+		s, err := openFileStore(path, log)
 		return s, nil, err
 	case "postgresql", "postgres", "mysql", "mssql":
 		return nil, nil, fmt.Errorf("the tracking URI is a %s database, which mlflowfs does not read itself: start `mlflow server --backend-store-uri …` on it and give that server's http:// address", dialect)
