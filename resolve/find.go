@@ -169,9 +169,10 @@ func (r *Resolver) findLocal(ctx context.Context, uri string) (Found, error) {
 
 // Reason is a place in which an artifact lies, and how it is reached.
 type Reason struct {
-	Where    string
-	Verdicts []artifact.Verdict
-	Err      error // it can't be reached
+	Where     string
+	Verdicts  []artifact.Verdict
+	Err       error  // it can't be reached
+	Elsewhere string // why it is not on this machine, though its name says so
 }
 
 // Explain asks for what f leads to and says where that is and by which ways
@@ -210,7 +211,7 @@ func (r *Resolver) Explain(ctx context.Context, f Found) []Reason {
 
 func (r *Resolver) reason(s artifact.Store, why Reason) Reason {
 	if c, ok := s.(*artifact.Choice); ok {
-		why.Where, why.Verdicts = c.Where, c.Verdicts()
+		why.Where, why.Verdicts, why.Elsewhere = c.Where, c.Verdicts(), artifact.Elsewhere(s)
 	}
 	return why
 }

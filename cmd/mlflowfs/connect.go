@@ -132,6 +132,16 @@ func (s *stores) traffic() (t mlflow.Traffic) {
 	return t
 }
 
+// remarks are what the tracking store and the registry tell of themselves.
+func (s *stores) remarks() (out []mlflow.Remark) {
+	for _, st := range []mlflow.Store{s.tracking, s.registry} {
+		if t, ok := st.(mlflow.Teller); ok {
+			out = append(out, t.Tell()...)
+		}
+	}
+	return out
+}
+
 func (s *stores) close() {
 	for _, st := range []mlflow.Store{s.tracking, s.registry} {
 		if st != nil {

@@ -210,7 +210,20 @@ func (f *mountFlags) checkServer(ctx context.Context) []finding {
 		out = append(out, finding{"credentials", well, "are taken, or none are asked for", ""})
 		out = append(out, checkVersion(actx, s.client)...)
 	}
-	return append(out, checkArtifacts(ctx, s)...)
+	out = append(out, checkArtifacts(ctx, s)...)
+	return append(out, checkStore(s)...)
+}
+
+// checkStore says what the stores of this machine tell of themselves.
+func checkStore(s *stores) (out []finding) {
+	for _, r := range s.remarks() {
+		x := finding{r.What, well, r.Words, r.Mend}
+		if r.Lesser {
+			x.state = lesser
+		}
+		out = append(out, x)
+	}
+	return out
 }
 
 // clockSlack is how far a clock may be off: signatures are good for minutes.
@@ -298,6 +311,9 @@ func artifactsOf(experiment string, why resolve.Reason) finding {
 				x.state, x.mend = lesser, strings.Join(left, "; ")
 			}
 		}
+	}
+	if why.Elsewhere != "" {
+		x.state, x.mend = lesser, why.Elsewhere
 	}
 	if why.Err != nil {
 		x.state, x.mend = broken, why.Err.Error()

@@ -43,6 +43,7 @@ type status struct {
 	Requests  map[string]int64 `json:"server_requests"` // by the class of the answer's status
 	Retries   map[string]int64 `json:"server_retries"`  // by that of the answer that was the reason
 	Transfers []transfer       `json:"transfers"`
+	Unread    []string         `json:"unreadable_parts"` // of a store on this machine
 }
 
 // transfer is a file that is on its way.
@@ -58,7 +59,7 @@ func (d *daemon) status() *status {
 	s := &status{
 		Mountpoint: d.point, Server: mlflow.Redact(d.server), Version: version(), PID: os.Getpid(),
 		Started: d.started, Uptime: time.Since(d.started).Seconds(),
-		HitRate: c.HitRate(), Cache: c, FUSE: d.mounted(), Errors: d.meter.errors(), Requests: map[string]int64{}, Retries: map[string]int64{}, Transfers: []transfer{},
+		HitRate: c.HitRate(), Cache: c, FUSE: d.mounted(), Errors: d.meter.errors(), Requests: map[string]int64{}, Retries: map[string]int64{}, Transfers: []transfer{}, Unread: []string{},
 	}
 	if d.disk != nil {
 		s.Pinned = d.disk.Pinned()
@@ -66,6 +67,11 @@ func (d *daemon) status() *status {
 	for _, t := range c.Transfers {
 		p := t.Location[strings.LastIndexByte(t.Location, 0)+1:] // what stands before it may hold a credential
 		s.Transfers = append(s.Transfers, transfer{p, t.Size, t.Here})
+	}
+	for _, r := range d.stores.remarks() {
+		if r.Lesser {
+			s.Unread = append(s.Unread, r.What+": "+r.Words)
+		}
 	}
 	t := d.stores.traffic()
 	for class, name := range statusClasses {
@@ -114,6 +120,9 @@ func (s *status) show(w io.Writer) {
 	line("errors given", "%s", by(slices.Sorted(maps.Keys(s.Errors)), s.Errors))
 	if s.FUSE.Waiting > 0 {
 		line("waiting", "%d requests, the longest for %.1f s", s.FUSE.Waiting, s.FUSE.LongestWait)
+	}
+	for _, x := range s.Unread {
+		line("can't be read", "%s", x)
 	}
 	for _, x := range s.Transfers {
 		line("in transfer", "%s: %s of %s", x.Path, size(x.Here), size(x.Size))

@@ -5,9 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
+	"sync"
 	"syscall"
 
 	"github.com/mlflowfs/mlflowfs/cache"
@@ -17,8 +20,9 @@ import (
 // as they stay below it, as MLflow's LocalArtifactRepository follows them;
 // those that leave it are refused by os.Root and left out of listings.
 type Local struct {
-	dir string
-	log *slog.Logger
+	dir  string
+	log  *slog.Logger
+	said sync.Once // that it is not on this machine
 }
 
 var (
@@ -30,7 +34,7 @@ var (
 // run without artifacts has none.
 func NewLocal(dir string, log *slog.Logger) (*Local, error) {
 	abs, err := filepath.Abs(dir)
-	return &Local{abs, log}, err
+	return &Local{dir: abs, log: log}, err
 }
 
 // ID is the directory's absolute path.
@@ -42,6 +46,9 @@ func clean(path string) string { return filepath.Clean("./" + filepath.FromSlash
 func (l *Local) List(_ context.Context, dir string) (Tree, error) {
 	root, err := os.OpenRoot(l.dir)
 	if err != nil {
+		if why := l.elsewhere(); why != "" {
+			l.said.Do(func() { l.log.Warn("no artifacts are shown: " + why) })
+		}
 		return nil, err
 	}
 	defer root.Close()
@@ -69,6 +76,43 @@ func (l *Local) List(_ context.Context, dir string) (Tree, error) {
 		}
 	}
 	return Tree{dir: entries}, nil
+}
+
+// onDemand is how many directories at the end of its path MLflow makes when the
+// first artifact is logged: <root>/<experiment>/<run>/artifacts.
+const onDemand = 4
+
+// elsewhere says why the directory can't be one that only awaits its first
+// artifact, but must be of another machine, or moved; empty where it is there, or
+// may come.
+func (l *Local) elsewhere() string {
+	there := func(dir string) bool {
+		_, err := os.Stat(dir)
+		return !errors.Is(err, fs.ErrNotExist)
+	}
+	at := l.dir
+	for range onDemand {
+		if there(at) {
+			return ""
+		}
+		at = filepath.Dir(at)
+	}
+	if there(at) {
+		return ""
+	}
+	if p := strings.TrimPrefix(l.dir, "/"); len(p) > 2 && p[1] == ':' && p[2] == '/' {
+		return l.dir + " is a path of Windows"
+	}
+	return l.dir + " is not on this machine: there is no " + at
+}
+
+// Elsewhere says why the directory of s, of this machine by its name, is not on
+// it; empty where it is, or may come, or is no directory of this machine.
+func Elsewhere(s Store) string {
+	if l, ok := Chosen(s).(*Local); ok {
+		return l.elsewhere()
+	}
+	return ""
 }
 
 // OwnPath is the path on this machine of what lies at p in s; an error where s
