@@ -259,6 +259,10 @@ func Latest(m *mlflow.RegisteredModel, stage string) (mlflow.Version, bool) {
 func (r *Resolver) version(ctx context.Context, name, number string) (version, error) {
 	return r.versions.Get(ctx, [2]string{name, number}, func(ctx context.Context) (version, error) {
 		v, err := r.opt.Registry.Version(ctx, name, number)
+		if err == nil && v.Prompt {
+			// MLflow's client takes its source, "dummy-source", for a path.
+			err = fmt.Errorf("%s is a prompt, which has no files: %w", name, fs.ErrNotExist)
+		}
 		if err != nil {
 			return version{}, err
 		}
