@@ -185,7 +185,7 @@ def main():
     for store in [files] + sys.argv[3:]:
         out[store] = read(store)
     if V3:
-        for revision in ["89d4b8295536", "c48cb773bb87", "97727af70f4d", "7f2a7d5fae7d"]:
+        for revision in ["89d4b8295536", "c48cb773bb87", "7f2a7d5fae7d"]:
             out[f"sqlite:///{directory}/{revision}.db"] = at_revision(f"{directory}/{revision}.db", revision)
     print("\n" + json.dumps(out))
 

@@ -58,7 +58,7 @@ func TestLocalStoresAgainstMLflow(t *testing.T) {
 	for uri, want := range clientsReading(t, "mlflow3", three, seed, filepath.Join(two, "mlruns-files")) {
 		said[uri+" by 3.17"] = want
 	}
-	if len(said) != 9 {
+	if len(said) != 8 {
 		t.Fatalf("%d stores were read", len(said))
 	}
 	for at, want := range said {
