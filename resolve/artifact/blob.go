@@ -17,47 +17,6 @@ import (
 	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
 )
 
-// Bucket is a bucket of an object store as gocloud.dev/blob opens it, with
-// what gocloud leaves to each store: keys as they are (gocloud escapes some),
-// validators, and the pinning of a read to one of them.
-type Bucket struct {
-	*blob.Bucket
-	Settings mlflow.Settings
-
-	// BeforeList makes a listing ask for the prefix as it is.
-	BeforeList func(as func(any) bool, prefix string) error
-	// Object gives a listed object's own key and its validator.
-	Object func(*blob.ListObject) (key, version string)
-	// BeforeRead makes a read ask for the key as it is and, where version is
-	// not empty, for that content and no other.
-	BeforeRead func(as func(any) bool, key, version string) error
-	// Answer tells what the store says of what is being read.
-	Answer func(*blob.Reader) Answer
-	// Refusal is the store's HTTP status with its code and words, or 0 where
-	// err is not an answer of the store's.
-	Refusal func(err error) (status int, code, words string)
-
-	// Again tells whether err has taught something with which the store may be
-	// asked once more; nil where nothing can.
-	Again func(err error) bool
-
-	// ReadRaw reads a key that gocloud can't name; nil where it can name all.
-	ReadRaw func(ctx context.Context, key, version string, off, n int64) (io.ReadCloser, Answer, error)
-}
-
-// OpenBucket opens a bucket of one scheme. place is what stands between // and
-// the next slash of a URI. An error that is a [NoCredentials] says that the
-// client has no credentials for it.
-type OpenBucket func(ctx context.Context, place string) (*Bucket, error)
-
-// Answer is what the headers of an object's bytes say.
-type Answer struct {
-	ContentRange string // as in RFC 9110; empty where the whole object came
-	Size         int64  // bytes, of the object
-	Version      string
-	cache.Sums
-}
-
 // Blob is a directory in an object store.
 type Blob struct {
 	uri  string // as it may be shown
@@ -78,15 +37,6 @@ var (
 func NewBlob(uri, root string, open func(ctx context.Context, fresh bool) (*Bucket, error)) *Blob {
 	return &Blob{strings.TrimRight(uri, "/"), strings.Trim(root, "/"), open, maxPages}
 }
-
-// ErrNoBucket says that a bucket or container is not there, as opposed to a
-// place in it that nothing was written to. It is an fs.ErrNotExist.
-var ErrNoBucket error = noBucket{}
-
-type noBucket struct{}
-
-func (noBucket) Error() string        { return "no such bucket" }
-func (noBucket) Is(target error) bool { return target == fs.ErrNotExist }
 
 // ID is the directory's URI.
 func (b *Blob) ID() string { return b.uri }
@@ -312,28 +262,6 @@ func (b *Blob) readFrom(ctx context.Context, bucket *Bucket, file string, off, n
 	return w.Body(rc), a, nil
 }
 
-// twice asks once, and again where the first answer says how.
-func (b *Bucket) twice(ask func() error) error {
-	err := ask()
-	if err != nil && b.Again != nil && b.Again(err) {
-		err = ask()
-	}
-	return err
-}
-
-func (b *Bucket) read(ctx context.Context, key, version string, off, n int64) (io.ReadCloser, Answer, error) {
-	if b.ReadRaw != nil {
-		return b.ReadRaw(ctx, key, version, off, n)
-	}
-	r, err := b.NewRangeReader(ctx, key, off, n, &blob.ReaderOptions{
-		BeforeRead: func(as func(any) bool) error { return b.BeforeRead(as, key, version) },
-	})
-	if err != nil {
-		return nil, Answer{}, err
-	}
-	return r, b.Answer(r), nil
-}
-
 // fail gives an error of a store the meaning that it has here. file is empty
 // for a listing.
 func (b *Blob) fail(bucket *Bucket, file string, err error, validator string) error {
@@ -353,14 +281,3 @@ func (b *Blob) fail(bucket *Bucket, file string, err error, validator string) er
 	}
 	return &mlflow.Error{What: what, Status: status, Code: code, Message: words}
 }
-
-// NoCredentials says why a store can't be asked with credentials of the
-// client's own, and where it looks for them. It is an fs.ErrPermission.
-type NoCredentials string
-
-func (n NoCredentials) Error() string { return string(n) }
-
-// Is matches fs.ErrPermission.
-func (n NoCredentials) Is(target error) bool { return target == fs.ErrPermission }
-
-var _ error = NoCredentials("")

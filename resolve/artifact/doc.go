@@ -3,8 +3,9 @@
 // in its answers, never a type switch in its users:
 //
 //   - [NewLocal]: a directory of this machine, confined to itself (os.Root).
-//   - [NewBlob]: a directory in an object store, through gocloud.dev/blob. The
-//     drivers are linked elsewhere; a [Bucket] is what one of them opens.
+//   - [NewBlob]: a directory in an object store, through gocloud.dev/blob. Its
+//     drivers are the packages s3, gcs and azure, which cmd/mlflowfs alone
+//     links; a [Bucket] is what one of them opens.
 //   - [NewProxy]: a tracking server's mlflow-artifacts API.
 //   - [NewSigned]: files by URLs that a tracking server signs ([Signer]),
 //     listed by another store.

@@ -1,4 +1,5 @@
-package main
+// Package azure opens Azure Blob Storage containers for [artifact.NewBlob].
+package azure
 
 import (
 	"context"
@@ -21,32 +22,32 @@ import (
 	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
 )
 
-// azureDriver opens Azure Blob Storage containers, of wasbs:// and abfss://
+// Driver opens containers, of wasbs:// and abfss://
 // URIs, with AZURE_STORAGE_CONNECTION_STRING, AZURE_STORAGE_ACCESS_KEY,
 // AZURE_STORAGE_SAS_TOKEN, or Azure's default credential, in this order
 // (mlflow.store.artifact.azure_blob_artifact_repo and
 // azure_data_lake_artifact_repo). What lies in a data lake is read by its blob
 // address, which every account has.
-type azureDriver struct {
-	set mlflow.Settings
-	env mlflow.Env
+type Driver struct {
+	Settings mlflow.Settings
+	Env      mlflow.Env
 }
 
-// azureClouds are the clouds that MLflow knows. A tracking server may have
+// clouds are the clouds that MLflow knows. A tracking server may have
 // chosen the URI, so that no other host may be asked.
-var azureClouds = []string{"blob.core.windows.net", "blob.core.chinacloudapi.cn", "blob.core.usgovcloudapi.net"}
+var clouds = []string{"blob.core.windows.net", "blob.core.chinacloudapi.cn", "blob.core.usgovcloudapi.net"}
 
-// open takes <container>@<account>.<blob or dfs>.core.windows.net, or of
+// Open takes <container>@<account>.<blob or dfs>.core.windows.net, or of
 // another of Azure's clouds.
-func (d azureDriver) open(ctx context.Context, place string) (*artifact.Bucket, error) {
+func (d Driver) Open(ctx context.Context, place string) (*artifact.Bucket, error) {
 	name, host, ok := strings.Cut(place, "@")
 	account, suffix, ok2 := strings.Cut(host, ".")
 	if !ok || !ok2 || name == "" || account == "" {
 		return nil, fmt.Errorf("the URI must name its container and its account: <container>@<account>.blob.core.windows.net, and not %q", place)
 	}
 	suffix = strings.Replace(suffix, "dfs.", "blob.", 1)
-	if !slices.Contains(azureClouds, suffix) {
-		return nil, fmt.Errorf("the host %s is not of Azure's clouds (%s), and credentials are sent to no other", host, strings.Join(azureClouds, ", "))
+	if !slices.Contains(clouds, suffix) {
+		return nil, fmt.Errorf("the host %s is not of Azure's clouds (%s), and credentials are sent to no other", host, strings.Join(clouds, ", "))
 	}
 	client, err := d.client(ctx, name, account, "https://"+account+"."+suffix+"/"+name)
 	if err != nil {
@@ -58,11 +59,11 @@ func (d azureDriver) open(ctx context.Context, place string) (*artifact.Bucket, 
 	}
 	return &artifact.Bucket{
 		Bucket:   b,
-		Settings: d.set,
+		Settings: d.Settings,
 		BeforeList: func(as func(any) bool, prefix string) error {
 			var in *container.ListBlobsHierarchyOptions
 			if !as(&in) {
-				return errDriver
+				return artifact.ErrDriver
 			}
 			in.Prefix = &prefix
 			return nil
@@ -79,7 +80,7 @@ func (d azureDriver) open(ctx context.Context, place string) (*artifact.Bucket, 
 			return o.Key, ""
 		},
 		ReadRaw: func(ctx context.Context, key, version string, off, n int64) (io.ReadCloser, artifact.Answer, error) {
-			return readAzure(ctx, client, key, version, off, n)
+			return read(ctx, client, key, version, off, n)
 		},
 		Refusal: func(err error) (status int, code, words string) {
 			var answer *azcore.ResponseError
@@ -91,9 +92,9 @@ func (d azureDriver) open(ctx context.Context, place string) (*artifact.Bucket, 
 	}, nil
 }
 
-// readAzure reads a blob by its own name: gocloud writes some characters of it
+// read reads a blob by its own name: gocloud writes some characters of it
 // in another way.
-func readAzure(ctx context.Context, client *container.Client, key, version string, off, n int64) (io.ReadCloser, artifact.Answer, error) {
+func read(ctx context.Context, client *container.Client, key, version string, off, n int64) (io.ReadCloser, artifact.Answer, error) {
 	opts := &azblob.DownloadStreamOptions{Range: azblob.HTTPRange{Offset: off, Count: n}}
 	if version != "" {
 		tag := azcore.ETag(`"` + version + `"`)
@@ -114,31 +115,31 @@ func readAzure(ctx context.Context, client *container.Client, key, version strin
 	return out.Body, a, nil
 }
 
-func (d azureDriver) client(ctx context.Context, name, account, address string) (*container.Client, error) {
+func (d Driver) client(ctx context.Context, name, account, address string) (*container.Client, error) {
 	opts := &container.ClientOptions{ClientOptions: policy.ClientOptions{
-		Transport: &http.Client{Transport: storeTransport(d.set)},
-		Retry:     policy.RetryOptions{MaxRetries: int32(max(d.set.Retries, 1)), RetryDelay: d.set.Backoff},
+		Transport: &http.Client{Transport: artifact.Transport(d.Settings)},
+		Retry:     policy.RetryOptions{MaxRetries: int32(max(d.Settings.Retries, 1)), RetryDelay: d.Settings.Backoff},
 	}}
-	if s := d.env("AZURE_STORAGE_CONNECTION_STRING"); s != "" {
+	if s := d.Env("AZURE_STORAGE_CONNECTION_STRING"); s != "" {
 		c, err := container.NewClientFromConnectionString(s, name, opts)
 		if err != nil {
 			err = errors.New("AZURE_STORAGE_CONNECTION_STRING can't be understood: take it as the portal shows it") // its own words may quote the key
 		}
 		return c, err
 	}
-	if key := d.env("AZURE_STORAGE_ACCESS_KEY"); key != "" {
+	if key := d.Env("AZURE_STORAGE_ACCESS_KEY"); key != "" {
 		cred, err := container.NewSharedKeyCredential(account, key)
 		if err != nil {
 			return nil, errors.New("AZURE_STORAGE_ACCESS_KEY is no key: it must be base64")
 		}
 		return container.NewClientWithSharedKeyCredential(address, cred, opts)
 	}
-	if token := d.env("AZURE_STORAGE_SAS_TOKEN"); token != "" {
+	if token := d.Env("AZURE_STORAGE_SAS_TOKEN"); token != "" {
 		return container.NewClientWithNoCredential(address+"?"+strings.TrimPrefix(token, "?"), opts)
 	}
 	cred, err := azidentity.NewDefaultAzureCredential(&azidentity.DefaultAzureCredentialOptions{ClientOptions: opts.ClientOptions})
 	if err == nil {
-		w := credentialsWatch(ctx, d.set, "Azure credentials")
+		w := artifact.WatchCredentials(ctx, d.Settings, "Azure credentials")
 		_, err = cred.GetToken(w.Context(), policy.TokenRequestOptions{Scopes: []string{"https://storage.azure.com/.default"}})
 		err = w.End(err)
 	}

@@ -1,4 +1,6 @@
-package main
+// Package s3 opens S3 buckets, and those of services that speak S3, for
+// [artifact.NewBlob].
+package s3
 
 import (
 	"context"
@@ -25,18 +27,19 @@ import (
 	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
 )
 
-// s3Driver opens S3 buckets with AWS's own environment and profiles, and what
+// Driver opens buckets with AWS's own environment and profiles, and what
 // MLflow's S3ArtifactRepository reads besides: MLFLOW_S3_ENDPOINT_URL,
 // MLFLOW_S3_IGNORE_TLS, MLFLOW_BOTO_CLIENT_ADDRESSING_STYLE.
-type s3Driver struct {
-	set mlflow.Settings
-	env mlflow.Env
+type Driver struct {
+	Settings mlflow.Settings
+	Env      mlflow.Env
 }
 
-func (d s3Driver) open(ctx context.Context, bucket string) (*artifact.Bucket, error) {
-	endpoint := d.env("MLFLOW_S3_ENDPOINT_URL")
+// Open opens the bucket of an s3:// URI.
+func (d Driver) Open(ctx context.Context, bucket string) (*artifact.Bucket, error) {
+	endpoint := d.Env("MLFLOW_S3_ENDPOINT_URL")
 	path := endpoint != ""
-	switch d.env("MLFLOW_BOTO_CLIENT_ADDRESSING_STYLE") {
+	switch d.Env("MLFLOW_BOTO_CLIENT_ADDRESSING_STYLE") {
 	case "path":
 		path = true
 	case "virtual":
@@ -45,12 +48,12 @@ func (d s3Driver) open(ctx context.Context, bucket string) (*artifact.Bucket, er
 	return d.bucket(ctx, bucket, endpoint, "", path)
 }
 
-// openHosted opens <bucket>@<host>, as r2:// and b2:// URIs name an S3 service
+// OpenHosted opens <bucket>@<host>, as r2:// and b2:// URIs name an S3 service
 // (mlflow.store.artifact.r2_artifact_repo and b2_artifact_repo). A tracking
 // server may have chosen the URI, and a session token goes to its host: that
 // must be one of the service's domain, or the one that the user's own
 // environment names.
-func (d s3Driver) openHosted(domain string, path bool) artifact.OpenBucket {
+func (d Driver) OpenHosted(domain string, path bool) artifact.OpenBucket {
 	return func(ctx context.Context, place string) (*artifact.Bucket, error) {
 		bucket, host, ok := strings.Cut(place, "@")
 		if !ok || bucket == "" || host == "" {
@@ -58,7 +61,7 @@ func (d s3Driver) openHosted(domain string, path bool) artifact.OpenBucket {
 		}
 		region := "us-east-1" // which R2 takes for its one region
 		if inner, ok := strings.CutSuffix(host, domain); !ok {
-			own, err := url.Parse(d.env("MLFLOW_S3_ENDPOINT_URL"))
+			own, err := url.Parse(d.Env("MLFLOW_S3_ENDPOINT_URL"))
 			if err != nil || own.Scheme != "https" || own.Host != host {
 				return nil, fmt.Errorf("the host %s is not in the domain %s, and credentials are sent to no other; if it is yours, set MLFLOW_S3_ENDPOINT_URL=https://%s", host, strings.TrimPrefix(domain, "."), host)
 			}
@@ -70,21 +73,21 @@ func (d s3Driver) openHosted(domain string, path bool) artifact.OpenBucket {
 	}
 }
 
-func (d s3Driver) bucket(ctx context.Context, bucket, endpoint, inRegion string, pathStyle bool) (*artifact.Bucket, error) {
+func (d Driver) bucket(ctx context.Context, bucket, endpoint, inRegion string, pathStyle bool) (*artifact.Bucket, error) {
 	client := awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) {
-		d.set.Tune(t)
-		if mlflow.Truthy(d.env("MLFLOW_S3_IGNORE_TLS")) {
+		d.Settings.Tune(t)
+		if mlflow.Truthy(d.Env("MLFLOW_S3_IGNORE_TLS")) {
 			t.TLSClientConfig.InsecureSkipVerify = true
 		}
 	})
 	opts := []func(*config.LoadOptions) error{
-		config.WithHTTPClient(client), config.WithRetryMaxAttempts(1 + d.set.Retries),
+		config.WithHTTPClient(client), config.WithRetryMaxAttempts(1 + d.Settings.Retries),
 		config.WithLogger(logging.Nop{}), // what matters of it is in the errors
 	}
 	if inRegion != "" {
 		opts = append(opts, config.WithRegion(inRegion))
 	}
-	w := credentialsWatch(ctx, d.set, "AWS credentials")
+	w := artifact.WatchCredentials(ctx, d.Settings, "AWS credentials")
 	conf, err := config.LoadDefaultConfig(w.Context(), opts...)
 	if err == nil && conf.Credentials != nil {
 		_, err = conf.Credentials.Retrieve(w.Context())
@@ -115,12 +118,12 @@ func (d s3Driver) bucket(ctx context.Context, bucket, endpoint, inRegion string,
 	var region homeRegion
 	return &artifact.Bucket{
 		Bucket:   b,
-		Settings: d.set,
+		Settings: d.Settings,
 		Again:    region.learn,
 		BeforeList: func(as func(any) bool, prefix string) error {
 			var in *s3.ListObjectsV2Input
 			if !as(&in) || !region.apply(as) {
-				return errDriver
+				return artifact.ErrDriver
 			}
 			if prefix != "" {
 				in.Prefix = aws.String(prefix)
@@ -141,7 +144,7 @@ func (d s3Driver) bucket(ctx context.Context, bucket, endpoint, inRegion string,
 		BeforeRead: func(as func(any) bool, key, version string) error {
 			var in *s3.GetObjectInput
 			if !as(&in) || !region.apply(as) {
-				return errDriver
+				return artifact.ErrDriver
 			}
 			in.Key = aws.String(key)
 			if version != "" {
@@ -214,6 +217,3 @@ func (r *homeRegion) apply(as func(any) bool) bool {
 	*opts = append(*opts, func(o *s3.Options) { o.Region = name })
 	return true
 }
-
-// errDriver is a version of gocloud that does not show what it sends.
-var errDriver = errors.New("the object store's driver does not show its request")

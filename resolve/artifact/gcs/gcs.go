@@ -1,4 +1,5 @@
-package main
+// Package gcs opens Google Cloud Storage buckets for [artifact.NewBlob].
+package gcs
 
 import (
 	"context"
@@ -19,27 +20,28 @@ import (
 	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
 )
 
-// gsDriver opens Google Cloud Storage buckets with the application default
+// Driver opens buckets with the application default
 // credentials (GOOGLE_APPLICATION_CREDENTIALS, gcloud's own, the machine's),
 // or without any where there are none, as MLflow's GCSArtifactRepository does.
 // STORAGE_EMULATOR_HOST is followed.
-type gsDriver struct {
-	set mlflow.Settings
-	env mlflow.Env
+type Driver struct {
+	Settings mlflow.Settings
+	Env      mlflow.Env
 }
 
-const gsScope = "https://www.googleapis.com/auth/devstorage.read_only"
+const scope = "https://www.googleapis.com/auth/devstorage.read_only"
 
-func (d gsDriver) open(ctx context.Context, bucket string) (*artifact.Bucket, error) {
-	var rt http.RoundTripper = storeTransport(d.set)
+// Open opens the bucket of a gs:// URI.
+func (d Driver) Open(ctx context.Context, bucket string) (*artifact.Bucket, error) {
+	var rt http.RoundTripper = artifact.Transport(d.Settings)
 	client := gcp.NewAnonymousHTTPClient(rt)
-	if d.env("STORAGE_EMULATOR_HOST") == "" {
+	if d.Env("STORAGE_EMULATOR_HOST") == "" {
 		// ctx stays with the credentials, to renew them: it must not end.
-		creds, err := google.FindDefaultCredentials(context.WithoutCancel(ctx), gsScope)
+		creds, err := google.FindDefaultCredentials(context.WithoutCancel(ctx), scope)
 		switch {
 		case err == nil:
 			client, err = gcp.NewHTTPClient(rt, creds.TokenSource)
-		case d.env("GOOGLE_APPLICATION_CREDENTIALS") != "":
+		case d.Env("GOOGLE_APPLICATION_CREDENTIALS") != "":
 			err = artifact.NoCredentials(fmt.Sprintf("GOOGLE_APPLICATION_CREDENTIALS leads to no credentials: %v", err))
 		default:
 			err = nil // a public bucket needs none
@@ -60,11 +62,11 @@ func (d gsDriver) open(ctx context.Context, bucket string) (*artifact.Bucket, er
 	}
 	return &artifact.Bucket{
 		Bucket:   b,
-		Settings: d.set,
+		Settings: d.Settings,
 		BeforeList: func(as func(any) bool, prefix string) error {
 			var q *storage.Query
 			if !as(&q) {
-				return errDriver
+				return artifact.ErrDriver
 			}
 			q.Prefix = prefix
 			return q.SetAttrSelection([]string{"Name", "Size", "Updated", "Generation"})
@@ -82,7 +84,7 @@ func (d gsDriver) open(ctx context.Context, bucket string) (*artifact.Bucket, er
 		BeforeRead: func(as func(any) bool, key, version string) error {
 			var h **storage.ObjectHandle
 			if !as(&h) {
-				return errDriver
+				return artifact.ErrDriver
 			}
 			// Stored with gzip, an object is read as it is stored: its size is
 			// that of the listing.
