@@ -1,6 +1,8 @@
 package main
 
 import (
+	"os"
+
 	"github.com/mlflowfs/mlflowfs/resolve/artifact"
 	"github.com/mlflowfs/mlflowfs/resolve/artifact/azure"
 	"github.com/mlflowfs/mlflowfs/resolve/artifact/gcs"
@@ -12,7 +14,8 @@ import (
 // URIs. Each takes its credentials from its own environment and profiles, as
 // its SDK and MLflow do.
 func buckets(set mlflow.Settings, env mlflow.Env) map[string]artifact.OpenBucket {
-	aws := s3.Driver{Settings: set, Env: env}
+	home, _ := os.UserHomeDir() // without one, its files are not there
+	aws := s3.Driver{Settings: set, Env: env, Home: home}
 	blobs := azure.Driver{Settings: set, Env: env}
 	return map[string]artifact.OpenBucket{
 		"s3":    aws.Open,

@@ -3,22 +3,22 @@
 package s3
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"net/http"
-	"net/url"
-	"regexp"
 	"strings"
-	"sync/atomic"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/aws/smithy-go"
 	"github.com/aws/smithy-go/logging"
+	"github.com/aws/smithy-go/middleware"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 	"gocloud.dev/blob"
 	"gocloud.dev/blob/s3blob"
@@ -27,25 +27,23 @@ import (
 	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
 )
 
-// Driver opens buckets with AWS's own environment and profiles, and what
-// MLflow's S3ArtifactRepository reads besides: MLFLOW_S3_ENDPOINT_URL,
-// MLFLOW_S3_IGNORE_TLS, MLFLOW_BOTO_CLIENT_ADDRESSING_STYLE.
+// Driver opens buckets with the credentials that AWS's SDK finds, each time as
+// the environment says then; see [FromEnv].
 type Driver struct {
 	Settings mlflow.Settings
 	Env      mlflow.Env
+	Home     string // the user's home directory
+
+	transport http.RoundTripper // nil: one of its own
 }
 
 // Open opens the bucket of an s3:// URI.
 func (d Driver) Open(ctx context.Context, bucket string) (*artifact.Bucket, error) {
-	endpoint := d.Env("MLFLOW_S3_ENDPOINT_URL")
-	path := endpoint != ""
-	switch d.Env("MLFLOW_BOTO_CLIENT_ADDRESSING_STYLE") {
-	case "path":
-		path = true
-	case "virtual":
-		path = false
+	conf, err := FromEnv(d.Env, d.Home)
+	if err != nil {
+		return nil, err
 	}
-	return d.bucket(ctx, bucket, endpoint, "", path)
+	return d.open(ctx, bucket, conf)
 }
 
 // OpenHosted opens <bucket>@<host>, as r2:// and b2:// URIs name an S3 service
@@ -53,69 +51,107 @@ func (d Driver) Open(ctx context.Context, bucket string) (*artifact.Bucket, erro
 // server may have chosen the URI, and a session token goes to its host: that
 // must be one of the service's domain, or the one that the user's own
 // environment names.
-func (d Driver) OpenHosted(domain string, path bool) artifact.OpenBucket {
+func (d Driver) OpenHosted(domain string, pathStyle bool) artifact.OpenBucket {
 	return func(ctx context.Context, place string) (*artifact.Bucket, error) {
 		bucket, host, ok := strings.Cut(place, "@")
 		if !ok || bucket == "" || host == "" {
 			return nil, fmt.Errorf("the URI must name its bucket and its host: <bucket>@<host>%s, and not %q", domain, place)
 		}
-		region := "us-east-1" // which R2 takes for its one region
+		conf, err := FromEnv(d.Env, d.Home)
+		if err != nil {
+			return nil, err
+		}
+		own := conf.Endpoint
+		conf.Endpoint, conf.Accelerate, conf.DualStack = "https://"+host, false, false
+		conf.PathStyle = pathStyle
+		conf.Region = "us-east-1" // which R2 takes for its one region
 		if inner, ok := strings.CutSuffix(host, domain); !ok {
-			own, err := url.Parse(d.Env("MLFLOW_S3_ENDPOINT_URL"))
-			if err != nil || own.Scheme != "https" || own.Host != host {
+			if own != conf.Endpoint {
 				return nil, fmt.Errorf("the host %s is not in the domain %s, and credentials are sent to no other; if it is yours, set MLFLOW_S3_ENDPOINT_URL=https://%s", host, strings.TrimPrefix(domain, "."), host)
 			}
-			path = true
+			conf.PathStyle = true
 		} else if of, ok := strings.CutPrefix(inner, "s3."); ok {
-			region = of // s3.<region>.backblazeb2.com
+			conf.Region = of // s3.<region>.backblazeb2.com
 		}
-		return d.bucket(ctx, bucket, "https://"+host, region, path)
+		return d.open(ctx, bucket, conf)
 	}
 }
 
-func (d Driver) bucket(ctx context.Context, bucket, endpoint, inRegion string, pathStyle bool) (*artifact.Bucket, error) {
-	client := awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) {
+// client makes an SDK's client, with credentials where there are to be any.
+func (d Driver) client(ctx context.Context, c Config) (*s3.Client, error) {
+	var sender config.HTTPClient = awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) {
 		d.Settings.Tune(t)
-		if mlflow.Truthy(d.Env("MLFLOW_S3_IGNORE_TLS")) {
-			t.TLSClientConfig.InsecureSkipVerify = true
-		}
+		t.TLSClientConfig.InsecureSkipVerify = c.AnyTLS
 	})
+	if d.transport != nil {
+		sender = &http.Client{Transport: d.transport}
+	}
 	opts := []func(*config.LoadOptions) error{
-		config.WithHTTPClient(client), config.WithRetryMaxAttempts(1 + d.Settings.Retries),
+		config.WithHTTPClient(sender), config.WithRetryMaxAttempts(1 + d.Settings.Retries), config.WithRegion(c.Region),
+		config.WithSharedConfigFiles([]string{c.files.config}), config.WithSharedCredentialsFiles([]string{c.files.credentials}),
 		config.WithLogger(logging.Nop{}), // what matters of it is in the errors
 	}
-	if inRegion != "" {
-		opts = append(opts, config.WithRegion(inRegion))
+	if c.CABundle != "" {
+		trusted, err := bundle(c.CABundle)
+		if err != nil {
+			return nil, err
+		}
+		opts = append(opts, config.WithCustomCABundle(bytes.NewReader(trusted)))
+	}
+	if c.Profile != "" {
+		opts = append(opts, config.WithSharedConfigProfile(c.Profile))
+	}
+	if key, secret := d.Env("AWS_ACCESS_KEY_ID"), d.Env("AWS_SECRET_ACCESS_KEY"); c.Unsigned {
+		opts = append(opts, config.WithCredentialsProvider(aws.AnonymousCredentials{}))
+	} else if key != "" && secret != "" { // which are taken before any profile's
+		opts = append(opts, config.WithCredentialsProvider(credentials.NewStaticCredentialsProvider(key, secret, d.Env("AWS_SESSION_TOKEN"))))
 	}
 	w := artifact.WatchCredentials(ctx, d.Settings, "AWS credentials")
 	conf, err := config.LoadDefaultConfig(w.Context(), opts...)
-	if err == nil && conf.Credentials != nil {
+	if err == nil && !c.Unsigned && conf.Credentials != nil {
 		_, err = conf.Credentials.Retrieve(w.Context())
 		if err != nil {
-			err = artifact.NoCredentials(fmt.Sprintf("no AWS credentials were found (%v): set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE", err))
+			err = artifact.NoCredentials(fmt.Sprintf("no AWS credentials were found (%v): set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; a public bucket needs none with MLFLOW_EXPERIMENTAL_S3_SIGNATURE_VERSION=unsigned", err))
 		}
 	}
 	if w.End(err) != nil {
 		return nil, err
 	}
-	if conf.Region == "" {
-		conf.Region = "us-east-1" // as boto3
+	return s3.NewFromConfig(conf, c.apply), nil
+}
+
+// apply makes an SDK's client one of this configuration.
+func (c Config) apply(o *s3.Options) {
+	o.BaseEndpoint = nil
+	o.UsePathStyle, o.UseAccelerate = c.PathStyle, c.Accelerate
+	o.EndpointOptions.UseDualStackEndpoint = aws.DualStackEndpointStateDisabled
+	if c.Endpoint != "" {
+		o.BaseEndpoint = aws.String(c.Endpoint)
+		o.EndpointOptions.UseFIPSEndpoint = aws.FIPSEndpointStateDisabled // AWS's own hosts alone have one
+	} else if c.DualStack {
+		o.EndpointOptions.UseDualStackEndpoint = aws.DualStackEndpointStateEnabled
 	}
-	api := s3.NewFromConfig(conf, func(o *s3.Options) {
-		if endpoint != "" {
-			o.BaseEndpoint = aws.String(endpoint)
-		}
-		o.UsePathStyle = pathStyle
-		// Checksums are held against the file where it is whole; a CRC of each
-		// range by the SDK would be a second pass over it.
-		o.ResponseChecksumValidation = aws.ResponseChecksumValidationWhenRequired
-		o.DisableLogOutputChecksumValidationSkipped = true
-	})
+	// Checksums are held against the file where it is whole; a CRC of each
+	// range by the SDK would be a second pass over it.
+	o.ResponseChecksumValidation = aws.ResponseChecksumValidationWhenRequired
+	o.DisableLogOutputChecksumValidationSkipped = true
+	o.APIOptions = append(o.APIOptions, func(s *middleware.Stack) error { return s.Initialize.Add(decodeKeys, middleware.Before) })
+}
+
+func (d Driver) open(ctx context.Context, bucket string, conf Config) (*artifact.Bucket, error) {
+	api, err := d.client(ctx, conf)
+	if err != nil {
+		return nil, err
+	}
 	b, err := s3blob.OpenBucket(ctx, api, bucket, nil)
 	if err != nil {
 		return nil, err
 	}
 	var region homeRegion
+	var owner *string
+	if conf.Owner != "" {
+		owner = aws.String(conf.Owner)
+	}
 	return &artifact.Bucket{
 		Bucket:   b,
 		Settings: d.Settings,
@@ -128,6 +164,7 @@ func (d Driver) bucket(ctx context.Context, bucket, endpoint, inRegion string, p
 			if prefix != "" {
 				in.Prefix = aws.String(prefix)
 			}
+			in.EncodingType, in.ExpectedBucketOwner = types.EncodingTypeUrl, owner
 			return nil
 		},
 		Object: func(o *blob.ListObject) (key, version string) {
@@ -146,7 +183,7 @@ func (d Driver) bucket(ctx context.Context, bucket, endpoint, inRegion string, p
 			if !as(&in) || !region.apply(as) {
 				return artifact.ErrDriver
 			}
-			in.Key = aws.String(key)
+			in.Key, in.ExpectedBucketOwner = aws.String(key), owner
 			if version != "" {
 				in.IfMatch = aws.String(version)
 			}
@@ -176,44 +213,4 @@ func (d Driver) bucket(ctx context.Context, bucket, endpoint, inRegion string, p
 			return status, code, words
 		},
 	}, nil
-}
-
-// homeRegion is the region that a bucket lies in, where it is another than the
-// configured one: S3 says so, and boto3's clients follow it.
-type homeRegion struct{ name atomic.Value }
-
-var expecting = regexp.MustCompile(`expecting ['"]([a-z0-9-]+)['"]`)
-
-// learn tells whether err says which region to ask in.
-func (r *homeRegion) learn(err error) bool {
-	var answer *smithyhttp.ResponseError
-	var said smithy.APIError
-	if !errors.As(err, &answer) || !errors.As(err, &said) {
-		return false
-	}
-	if status := answer.HTTPStatusCode(); status != http.StatusMovedPermanently && said.ErrorCode() != "AuthorizationHeaderMalformed" {
-		return false
-	}
-	name := answer.Response.Header.Get("X-Amz-Bucket-Region")
-	if m := expecting.FindStringSubmatch(said.ErrorMessage()); name == "" && m != nil {
-		name = m[1]
-	}
-	if name != "" {
-		r.name.Store(name)
-	}
-	return name != ""
-}
-
-// apply puts the region into a request.
-func (r *homeRegion) apply(as func(any) bool) bool {
-	name, ok := r.name.Load().(string)
-	if !ok {
-		return true
-	}
-	var opts *[]func(*s3.Options)
-	if !as(&opts) {
-		return false
-	}
-	*opts = append(*opts, func(o *s3.Options) { o.Region = name })
-	return true
 }

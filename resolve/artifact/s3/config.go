@@ -1,0 +1,150 @@
+package s3
+
+import (
+	"cmp"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
+)
+
+// Config is how buckets are asked for, as MLflow's S3ArtifactRepository and the
+// botocore below it decide. Credentials are the SDK's to find.
+type Config struct {
+	Endpoint   string // a URL of one's own; empty: AWS's, of the region
+	PathStyle  bool   // <endpoint>/<bucket>, and not <bucket>.<endpoint>
+	Accelerate bool   // AWS's s3-accelerate hosts
+	DualStack  bool   // AWS's hosts with IPv6
+	Region     string
+	Unsigned   bool   // no signature, and so no credentials
+	Owner      string // the account that must own a bucket; empty: any
+	Profile    string // AWS_DEFAULT_PROFILE, which the SDK reads behind AWS_PROFILE
+	CABundle   string // a file that is trusted in place of the system's; empty: the system's
+	AnyTLS     bool   // certificates are not looked at
+
+	files awsFiles
+}
+
+// FromEnv reads the configuration from the environment, and from the files
+// below home that it names.
+func FromEnv(env mlflow.Env, home string) (Config, error) {
+	files, err := readFiles(env, home)
+	if err != nil {
+		return Config{}, err
+	}
+	name := cmp.Or(env("AWS_DEFAULT_PROFILE"), env("AWS_PROFILE"))
+	profile, ok := files.profiles[cmp.Or(name, "default")]
+	if !ok && name != "" {
+		return Config{}, fmt.Errorf("the AWS profile %q is not in the files of ~/.aws", name)
+	}
+	c := Config{
+		// botocore reads AWS_REGION nowhere: it comes last.
+		Region:   cmp.Or(env("AWS_DEFAULT_REGION"), profile["region"], env("AWS_REGION"), "us-east-1"),
+		Owner:    env("MLFLOW_S3_EXPECTED_BUCKET_OWNER"),
+		Profile:  env("AWS_DEFAULT_PROFILE"),
+		CABundle: cmp.Or(env("AWS_CA_BUNDLE"), profile["ca_bundle"], env("REQUESTS_CA_BUNDLE")),
+		AnyTLS:   mlflow.Truthy(env("MLFLOW_S3_IGNORE_TLS")),
+		files:    files,
+	}
+	if c.Endpoint, err = endpoint(env, files, profile); err != nil {
+		return Config{}, err
+	}
+	if err := c.sign(env("MLFLOW_EXPERIMENTAL_S3_SIGNATURE_VERSION")); err != nil {
+		return Config{}, err
+	}
+	c.Accelerate = isTrue(profile["s3.use_accelerate_endpoint"])
+	c.DualStack = isTrue(cmp.Or(profile["s3.use_dualstack_endpoint"], env("AWS_USE_DUALSTACK_ENDPOINT"), profile["use_dualstack_endpoint"]))
+	return c, c.address(env("MLFLOW_BOTO_CLIENT_ADDRESSING_STYLE"))
+}
+
+// endpoint finds the URL that is configured (botocore.configprovider,
+// ConfiguredEndpointProvider).
+func endpoint(env mlflow.Env, files awsFiles, profile section) (string, error) {
+	own := env("MLFLOW_S3_ENDPOINT_URL")
+	if own == "" && !isTrue(cmp.Or(env("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS"), profile["ignore_configured_endpoint_urls"])) {
+		own = cmp.Or(env("AWS_ENDPOINT_URL_S3"), env("AWS_ENDPOINT_URL"))
+		if of := profile["services"]; own == "" && of != "" {
+			services, ok := files.services[of]
+			if !ok {
+				return "", fmt.Errorf("the AWS profile names the services section %q, which is not in the configuration file", of)
+			}
+			own = services["s3.endpoint_url"]
+		}
+		own = cmp.Or(own, profile["endpoint_url"])
+	}
+	if own == "" {
+		return "", nil
+	}
+	if u, err := url.Parse(own); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		return "", fmt.Errorf("the S3 endpoint %q is no URL: it must be http(s)://host:port", mlflow.Redact(own))
+	}
+	return own, nil
+}
+
+// sign takes the signature's version. botocore takes AWS's first ones, too,
+// which the SDK does not know.
+func (c *Config) sign(version string) error {
+	switch {
+	case strings.EqualFold(version, "unsigned"):
+		c.Unsigned = true
+	case version != "" && version != "s3v4":
+		return fmt.Errorf("MLFLOW_EXPERIMENTAL_S3_SIGNATURE_VERSION is %q: it must be s3v4 or unsigned", version)
+	}
+	return nil
+}
+
+// address takes MLflow's addressing style, which is auto where none is set: the
+// one of ~/.aws/config counts for nothing (botocore.args,
+// compute_endpoint_resolver_builtin_defaults).
+func (c *Config) address(style string) error {
+	switch style = cmp.Or(style, "auto"); style {
+	case "auto", "path", "virtual":
+	default:
+		return fmt.Errorf("MLFLOW_BOTO_CLIENT_ADDRESSING_STYLE is %q: it must be auto, path or virtual", style)
+	}
+	switch {
+	case c.Accelerate:
+	case c.Endpoint != "" && !accelerates(c.Endpoint):
+		c.PathStyle = style != "virtual"
+	default:
+		c.PathStyle = style == "path"
+	}
+	return nil
+}
+
+// accelerates tells whether an endpoint is one of AWS's s3-accelerate hosts
+// (botocore.utils.is_s3_accelerate_url).
+func accelerates(endpoint string) bool {
+	u, err := url.Parse(endpoint)
+	if err != nil {
+		return false
+	}
+	labels, ok := strings.CutSuffix(u.Hostname(), ".amazonaws.com")
+	return ok && (labels == "s3-accelerate" || labels == "s3-accelerate.dualstack")
+}
+
+// isTrue reads a boolean as botocore does.
+func isTrue(s string) bool { return strings.EqualFold(s, "true") }
+
+// bundle reads the certificates of a file, or of a directory of them.
+func bundle(name string) ([]byte, error) {
+	st, err := os.Stat(name)
+	if err == nil && !st.IsDir() {
+		return os.ReadFile(name)
+	}
+	entries, err := os.ReadDir(name)
+	if err != nil {
+		return nil, fmt.Errorf("the bundle of certificates (AWS_CA_BUNDLE, ca_bundle, REQUESTS_CA_BUNDLE): %w", err)
+	}
+	var all []byte
+	for _, e := range entries {
+		b, err := os.ReadFile(filepath.Join(name, e.Name()))
+		if err == nil { // not of a directory in it
+			all = append(append(all, b...), '\n')
+		}
+	}
+	return all, nil
+}
