@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"regexp"
+	"strconv"
 	"strings"
 	"time"
 
@@ -173,7 +175,7 @@ func (r *Resolver) bucket(scheme, uri string) []artifact.Way {
 	if !ok || host == "" {
 		return unsupported(artifact.Direct, "a %s URI without a bucket", scheme)
 	}
-	b := artifact.NewBlob(Shown(uri), key, func(ctx context.Context, fresh bool) (*artifact.Bucket, error) {
+	b := artifact.NewBlob(Shown(uri), keyOf(scheme, key), func(ctx context.Context, fresh bool) (*artifact.Bucket, error) {
 		get := func() (opened, error) {
 			return r.buckets.Get(ctx, scheme+"://"+host, func(ctx context.Context) (opened, error) {
 				b, err := open(ctx, host)
@@ -192,6 +194,21 @@ func (r *Resolver) bucket(scheme, uri string) []artifact.Way {
 	})
 	return []artifact.Way{{Access: artifact.Direct, Says: "the object store itself, with credentials of this client", Store: b}}
 }
+
+// keyOf is the key that the path of a URI stands for: itself, but in a data lake,
+// whose paths MLflow decodes (azure_data_lake_artifact_repo._parse_abfss_uri).
+func keyOf(scheme, path string) string {
+	if scheme != "abfss" {
+		return path
+	}
+	decoded := percentEscape.ReplaceAllStringFunc(path, func(s string) string {
+		n, _ := strconv.ParseUint(s[1:], 16, 8)
+		return string([]byte{byte(n)})
+	})
+	return strings.TrimLeft(decoded, "/")
+}
+
+var percentEscape = regexp.MustCompile(`%[0-9A-Fa-f]{2}`)
 
 // opened is a bucket, or that there are no credentials for it, which takes
 // seconds to find out and is remembered for a while, too.
@@ -277,7 +294,8 @@ func relative(outer, inner string) (string, bool) {
 	if !ok || rest != "" && rest[0] != '/' {
 		return "", false
 	}
-	return strings.Trim(rest, "/"), true
+	rest = strings.TrimPrefix(rest, "/")
+	return rest, !strings.HasPrefix(rest, "/") // what follows a // is another directory
 }
 
 // split cuts a storage URI with a scheme into its directory and its last name;

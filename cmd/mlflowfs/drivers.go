@@ -22,7 +22,7 @@ func buckets(set mlflow.Settings, env mlflow.Env) map[string]artifact.OpenBucket
 		"r2":    aws.OpenHosted(".r2.cloudflarestorage.com", false),
 		"b2":    aws.OpenHosted(".backblazeb2.com", true),
 		"gs":    gcs.Driver{Settings: set, Env: env}.Open,
-		"wasbs": blobs.Open,
-		"abfss": blobs.Open,
+		"wasbs": blobs.Open(azure.Blobs),
+		"abfss": blobs.Open(azure.DataLake),
 	}
 }

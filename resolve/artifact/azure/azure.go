@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"slices"
 	"strings"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
@@ -22,34 +21,28 @@ import (
 	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
 )
 
-// Driver opens containers, of wasbs:// and abfss://
-// URIs, with AZURE_STORAGE_CONNECTION_STRING, AZURE_STORAGE_ACCESS_KEY,
-// AZURE_STORAGE_SAS_TOKEN, or Azure's default credential, in this order
-// (mlflow.store.artifact.azure_blob_artifact_repo and
-// azure_data_lake_artifact_repo). What lies in a data lake is read by its blob
-// address, which every account has.
+// Driver opens the containers of wasbs:// and abfss:// URIs; see [FromEnv]. What
+// lies in a data lake is read by its blob address, which every account has.
 type Driver struct {
 	Settings mlflow.Settings
 	Env      mlflow.Env
+
+	transport http.RoundTripper // nil: one of its own
 }
 
-// clouds are the clouds that MLflow knows. A tracking server may have
-// chosen the URI, so that no other host may be asked.
-var clouds = []string{"blob.core.windows.net", "blob.core.chinacloudapi.cn", "blob.core.usgovcloudapi.net"}
+// Open opens the containers of the URIs of a scheme.
+func (d Driver) Open(scheme string) artifact.OpenBucket {
+	return func(ctx context.Context, place string) (*artifact.Bucket, error) {
+		return d.open(ctx, place, FromEnv(d.Env, scheme))
+	}
+}
 
-// Open takes <container>@<account>.<blob or dfs>.core.windows.net, or of
-// another of Azure's clouds.
-func (d Driver) Open(ctx context.Context, place string) (*artifact.Bucket, error) {
-	name, host, ok := strings.Cut(place, "@")
-	account, suffix, ok2 := strings.Cut(host, ".")
-	if !ok || !ok2 || name == "" || account == "" {
-		return nil, fmt.Errorf("the URI must name its container and its account: <container>@<account>.blob.core.windows.net, and not %q", place)
+func (d Driver) open(ctx context.Context, place string, conf Config) (*artifact.Bucket, error) {
+	name, account, url, err := address(place)
+	if err != nil {
+		return nil, err
 	}
-	suffix = strings.Replace(suffix, "dfs.", "blob.", 1)
-	if !slices.Contains(clouds, suffix) {
-		return nil, fmt.Errorf("the host %s is not of Azure's clouds (%s), and credentials are sent to no other", host, strings.Join(clouds, ", "))
-	}
-	client, err := d.client(ctx, name, account, "https://"+account+"."+suffix+"/"+name)
+	client, err := d.client(ctx, conf, name, account, url)
 	if err != nil {
 		return nil, err
 	}
@@ -65,7 +58,7 @@ func (d Driver) Open(ctx context.Context, place string) (*artifact.Bucket, error
 			if !as(&in) {
 				return artifact.ErrDriver
 			}
-			in.Prefix = &prefix
+			in.Prefix, in.Include.Metadata = &prefix, true
 			return nil
 		},
 		Object: func(o *blob.ListObject) (key, version string) {
@@ -73,6 +66,9 @@ func (d Driver) Open(ctx context.Context, place string) (*artifact.Bucket, error
 			var dir container.BlobPrefix
 			switch {
 			case !o.IsDir && o.As(&item) && item.Properties != nil:
+				if isStub(&item) {
+					return value(item.Name) + "/", ""
+				}
 				return value(item.Name), etag(item.Properties.ETag)
 			case o.IsDir && o.As(&dir):
 				return value(dir.Name), ""
@@ -90,6 +86,17 @@ func (d Driver) Open(ctx context.Context, place string) (*artifact.Bucket, error
 			return answer.StatusCode, answer.ErrorCode, ""
 		},
 	}, nil
+}
+
+// isStub tells whether a blob stands for a directory: an account with a
+// hierarchical namespace lists each of its directories so.
+func isStub(item *container.BlobItem) bool {
+	for name, v := range item.Metadata {
+		if strings.EqualFold(name, "hdi_isfolder") && strings.EqualFold(value(v), "true") {
+			return value(item.Properties.ContentLength) == 0
+		}
+	}
+	return false
 }
 
 // read reads a blob by its own name: gocloud writes some characters of it
@@ -115,27 +122,33 @@ func read(ctx context.Context, client *container.Client, key, version string, of
 	return out.Body, a, nil
 }
 
-func (d Driver) client(ctx context.Context, name, account, address string) (*container.Client, error) {
+func (d Driver) client(ctx context.Context, c Config, name, account, address string) (*container.Client, error) {
+	sender := d.transport
+	if sender == nil {
+		sender = artifact.Transport(d.Settings)
+	}
 	opts := &container.ClientOptions{ClientOptions: policy.ClientOptions{
-		Transport: &http.Client{Transport: artifact.Transport(d.Settings)},
+		Transport: &http.Client{Transport: sender},
 		Retry:     policy.RetryOptions{MaxRetries: int32(max(d.Settings.Retries, 1)), RetryDelay: d.Settings.Backoff},
 	}}
-	if s := d.Env("AZURE_STORAGE_CONNECTION_STRING"); s != "" {
-		c, err := container.NewClientFromConnectionString(s, name, opts)
+	withToken := func() (*container.Client, error) {
+		return container.NewClientWithNoCredential(address+"?"+c.SASToken, opts)
+	}
+	switch {
+	case c.ConnectionString != "":
+		client, err := container.NewClientFromConnectionString(c.ConnectionString, name, opts)
 		if err != nil {
 			err = errors.New("AZURE_STORAGE_CONNECTION_STRING can't be understood: take it as the portal shows it") // its own words may quote the key
 		}
-		return c, err
-	}
-	if key := d.Env("AZURE_STORAGE_ACCESS_KEY"); key != "" {
-		cred, err := container.NewSharedKeyCredential(account, key)
+		return client, err
+	case c.AccessKey != "":
+		cred, err := container.NewSharedKeyCredential(account, c.AccessKey)
 		if err != nil {
 			return nil, errors.New("AZURE_STORAGE_ACCESS_KEY is no key: it must be base64")
 		}
 		return container.NewClientWithSharedKeyCredential(address, cred, opts)
-	}
-	if token := d.Env("AZURE_STORAGE_SAS_TOKEN"); token != "" {
-		return container.NewClientWithNoCredential(address+"?"+strings.TrimPrefix(token, "?"), opts)
+	case c.SASToken != "" && !c.SASLast:
+		return withToken()
 	}
 	cred, err := azidentity.NewDefaultAzureCredential(&azidentity.DefaultAzureCredentialOptions{ClientOptions: opts.ClientOptions})
 	if err == nil {
@@ -143,11 +156,14 @@ func (d Driver) client(ctx context.Context, name, account, address string) (*con
 		_, err = cred.GetToken(w.Context(), policy.TokenRequestOptions{Scopes: []string{"https://storage.azure.com/.default"}})
 		err = w.End(err)
 	}
-	if err != nil {
-		said, _, _ := strings.Cut(err.Error(), "\n")
-		return nil, artifact.NoCredentials(fmt.Sprintf("no Azure credentials were found (%s): set AZURE_STORAGE_CONNECTION_STRING, AZURE_STORAGE_ACCESS_KEY or AZURE_STORAGE_SAS_TOKEN, or log in with `az login`", said))
+	switch {
+	case err == nil:
+		return container.NewClient(address, cred, opts)
+	case c.SASToken != "":
+		return withToken()
 	}
-	return container.NewClient(address, cred, opts)
+	said, _, _ := strings.Cut(err.Error(), "\n")
+	return nil, artifact.NoCredentials(fmt.Sprintf("no Azure credentials were found (%s): set AZURE_STORAGE_SAS_TOKEN, for wasbs:// AZURE_STORAGE_CONNECTION_STRING or AZURE_STORAGE_ACCESS_KEY, or log in with `az login`", said))
 }
 
 // etag takes the quotes off: a listing has none, an answer has.
