@@ -15,6 +15,7 @@ type Items struct {
 	o      *Origin
 	layers [][]artifact.Entry // what is left of each
 	mounts []Mount            // left, sorted by name; the later of two of one name wins
+	left   []artifact.LeftOut
 	model  bool
 	meta   bool // MetaName is wanted, and was not given yet
 }
@@ -28,6 +29,7 @@ func (r *Resolver) List(ctx context.Context, o *Origin) (*Items, error) {
 			return nil, err
 		}
 		it.layers[k] = ls.entries
+		it.left = append(it.left, ls.left...)
 	}
 	slices.SortStableFunc(it.mounts, func(a, b Mount) int { return strings.Compare(a.Name, b.Name) })
 	m, err := r.find(ctx, o, ModelFile)
@@ -38,6 +40,9 @@ func (r *Resolver) List(ctx context.Context, o *Origin) (*Items, error) {
 
 // Model tells whether the directory is a model's: it holds an MLmodel.
 func (l *Items) Model() bool { return l.model }
+
+// LeftOut is what the stores hold and a directory can't show.
+func (l *Items) LeftOut() []artifact.LeftOut { return l.left }
 
 // All gives the items that Next has not given.
 func (l *Items) All() iter.Seq[Item] {

@@ -88,6 +88,7 @@ func (it Item) Origin() string { return server(artifact.Chosen(it.Store)) }
 // listing is what a store says of a directory, sorted by name.
 type listing struct {
 	entries []artifact.Entry
+	left    []artifact.LeftOut
 	final   bool
 }
 
@@ -106,10 +107,12 @@ func (r *Resolver) list(ctx context.Context, l Layer, final bool) (listing, erro
 		tree, err := r.tree(ctx, l)
 		for dir, entries := range tree {
 			if dir != l.Dir {
-				r.listings.PutAs(ctx, dirKey(l.Store, dir), listing{artifact.Clean(r.log, dir, entries), final})
+				shown, left := artifact.Clean(r.log, dir, entries)
+				r.listings.PutAs(ctx, dirKey(l.Store, dir), listing{shown, left, final})
 			}
 		}
-		return listing{artifact.Clean(r.log, l.Dir, tree[l.Dir]), final}, err
+		shown, left := artifact.Clean(r.log, l.Dir, tree[l.Dir])
+		return listing{shown, left, final}, err
 	})
 	if errors.Is(err, fs.ErrNotExist) && !errors.Is(err, artifact.ErrNoBucket) {
 		return listing{}, nil // a place that nothing was written to

@@ -38,6 +38,7 @@ func TestImportsRunOneWay(t *testing.T) {
 		"test/link":              {},
 		"test/cold":              {},
 		"test/count":             {},
+		"test/anykey":            {},
 		"test/fault":             {"test/count"},
 		"test/run":               {},
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -174,6 +175,11 @@ func (d *downloads) dir(ctx context.Context, o *resolve.Origin, at string) {
 		<-d.lists
 		if err != nil {
 			return err
+		}
+		for _, left := range list.LeftOut() {
+			if err := d.fail(cmp.Or(at, "."), left); err != nil {
+				return err
+			}
 		}
 		items := slices.Collect(list.All())
 		if at != "" {

@@ -20,22 +20,24 @@ import (
 func logTo(b *bytes.Buffer) *slog.Logger { return slog.New(slog.NewTextHandler(b, nil)) }
 
 // TestCleanLeavesOutWhatCanNotBeShown fails when a listing from a server shows a name
-// that leads out of its directory, is too long, is there twice or has no size, or
-// when an entry is left out without a line in the log.
+// that leads out of its directory, is too long, is there twice or has no size, a file
+// for the directory of its name, or when an entry is left out without a line in the
+// log.
 func TestCleanLeavesOutWhatCanNotBeShown(t *testing.T) {
 	t.Parallel()
 	var log bytes.Buffer
 	long := strings.Repeat("é", 128)
-	got := Clean(logTo(&log), "dir", []Entry{
+	got, left := Clean(logTo(&log), "dir", []Entry{
 		{Name: "z"}, {Name: ""}, {Name: "."}, {Name: ".."}, {Name: "/etc"}, {Name: "a/b"}, {Name: "a\x00"},
-		{Name: long}, {Name: long[:254]}, {Name: "a"}, {Name: "a", IsDir: true}, {Name: "n", Size: -1}, {Name: ".hidden"},
+		{Name: long}, {Name: long[:254]}, {Name: "a"}, {Name: "a"}, {Name: "n", Size: -1}, {Name: ".hidden"},
+		{Name: "both", Size: 10}, {Name: "both", IsDir: true}, {Name: "stub"}, {Name: "stub", IsDir: true},
 	})
-	want := []Entry{{Name: ".hidden"}, {Name: "a"}, {Name: "z"}, {Name: long[:254]}}
+	want := []Entry{{Name: ".hidden"}, {Name: "a"}, {Name: "both", IsDir: true}, {Name: "stub", IsDir: true}, {Name: "z"}, {Name: long[:254]}}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
 	}
-	if n := strings.Count(log.String(), "\n"); n != 9 {
-		t.Errorf("%d lines in the log for 9 entries:\n%s", n, &log)
+	if n := strings.Count(log.String(), "\n"); n != 10 || len(left) != 10 {
+		t.Errorf("%d lines in the log, and %v, for 10 entries:\n%s", n, left, &log)
 	}
 }
 
@@ -52,7 +54,8 @@ func FuzzListingHasOnlyNamesThatCanBeShown(f *testing.F) {
 			return
 		}
 		last := ""
-		for _, e := range Clean(log, "d", entries) {
+		shown, _ := Clean(log, "d", entries)
+		for _, e := range shown {
 			if BadName(e.Name) != "" || e.Size < 0 || e.Name <= last && last != "" {
 				t.Errorf("%+v after %q", e, last)
 			}
@@ -154,7 +157,7 @@ func TestLocalStaysInItsDirectory(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []Entry{{Name: "a#b %41", Size: 5}, {Name: "d", IsDir: true}, {Name: "inside", Size: 5}}
-	entries := Clean(l.log, "", got[""])
+	entries, _ := Clean(l.log, "", got[""])
 	for i := range entries {
 		if entries[i].Mtime.IsZero() == !entries[i].IsDir {
 			t.Error("no time of", entries[i].Name)

@@ -19,10 +19,10 @@ import (
 
 // Blob is a directory in an object store.
 type Blob struct {
-	uri  string // as it may be shown
-	root string // key, no slash at either end
-	open func(ctx context.Context, fresh bool) (*Bucket, error)
-	most int // pages of a listing
+	uri    string // as it may be shown
+	prefix string // of the keys in it: ends in a slash, or is empty
+	open   func(ctx context.Context, fresh bool) (*Bucket, error)
+	most   int // pages of a listing
 }
 
 var (
@@ -34,14 +34,20 @@ var (
 // whenever it is needed; fresh says that its credentials were refused, and asks
 // for one with those that can be found now, or the same where that is all too
 // soon. uri is both, as it may be shown.
+//
+// root is a key as it is written: but for one slash at its end, nothing of it is
+// changed, for an object store has keys with // and dots in them.
 func NewBlob(uri, root string, open func(ctx context.Context, fresh bool) (*Bucket, error)) *Blob {
-	return &Blob{strings.TrimRight(uri, "/"), strings.Trim(root, "/"), open, maxPages}
+	if root != "" && !strings.HasSuffix(root, "/") {
+		root += "/"
+	}
+	return &Blob{strings.TrimSuffix(uri, "/"), root, open, maxPages}
 }
 
 // ID is the directory's URI.
 func (b *Blob) ID() string { return b.uri }
 
-func (b *Blob) key(p string) string { return strings.TrimPrefix(path.Join("/", b.root, p), "/") }
+func (b *Blob) key(p string) string { return b.prefix + p }
 
 // onePage is how many objects a listing's answer holds, at most.
 const onePage = 1000
@@ -49,9 +55,9 @@ const onePage = 1000
 // List asks for everything below the directory. What fits in one page is the
 // whole tree; else the directory alone is asked for.
 func (b *Blob) List(ctx context.Context, dir string) (Tree, error) {
-	prefix := b.key(dir)
-	if prefix != "" {
-		prefix += "/"
+	prefix := b.prefix
+	if dir != "" && dir != "." {
+		prefix = b.key(dir) + "/"
 	}
 	all, next, err := b.page(ctx, prefix, "", blob.FirstPageToken)
 	if err == nil && len(next) == 0 {
@@ -70,12 +76,12 @@ func (b *Blob) List(ctx context.Context, dir string) (Tree, error) {
 	return Tree{dir: plant(dir, prefix, all)[dir]}, nil
 }
 
-// Stat asks for the one name: what begins with a key is listed in order, and
-// first of all the key itself.
+// Stat asks for the one name: what begins with a key is listed in order, first of
+// all the key itself, and then what may stand before the directory of that name.
 func (b *Blob) Stat(ctx context.Context, file string) (Entry, error) {
 	key := b.key(file)
 	e := Entry{Name: path.Base(file), IsDir: true}
-	if key == "" {
+	if file == "" || file == "." {
 		return e, nil
 	}
 	found := false
@@ -84,10 +90,10 @@ func (b *Blob) Stat(ctx context.Context, file string) (Entry, error) {
 			switch {
 			case o.key == key:
 				e, found = o.entry(e.Name), true
+				continue
 			case o.key == key+"/":
-				found = true
-			case o.key > key+"/":
-			default:
+				e, found = Entry{Name: e.Name, IsDir: true}, true
+			case o.key < key+"/":
 				continue
 			}
 			return false
@@ -186,13 +192,17 @@ func (b *Blob) pageOf(ctx context.Context, bucket *Bucket, prefix, delimiter str
 }
 
 // plant makes a tree of objects below prefix, which is the key of dir. An
-// object whose key ends in a slash is a directory's marker.
+// object whose key ends in a slash is a directory's marker; one that has content
+// can't be shown, as it has no name.
 func plant(dir, prefix string, objects []object) Tree {
 	tree := Tree{dir: nil}
 	seen := map[string]bool{}
 	for i := range objects {
 		o := &objects[i]
 		rel, ok := strings.CutPrefix(o.key, prefix)
+		if ok && rel == "" && o.size > 0 {
+			tree[dir] = append(tree[dir], o.entry(""))
+		}
 		if !ok || rel == "" {
 			continue
 		}
@@ -215,6 +225,9 @@ func plant(dir, prefix string, objects []object) Tree {
 				if !bad {
 					tree[below] = append([]Entry{}, tree[below]...)
 				}
+			}
+			if !bad && !more && o.size > 0 {
+				tree[below] = append(tree[below], o.entry(""))
 			}
 			if bad || !more {
 				break // a bad name is left out, with all that is below it

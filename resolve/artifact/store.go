@@ -59,12 +59,14 @@ func Stat(ctx context.Context, s Store, p string) (Entry, error) {
 	if err != nil {
 		return Entry{}, err
 	}
+	err = fmt.Errorf("%s: %w", p, fs.ErrNotExist)
+	var found Entry
 	for _, e := range tree[dir] {
-		if e.Name == name {
-			return e, nil
+		if e.Name == name && (err != nil || e.IsDir) { // of one name, the directory
+			found, err = e, nil
 		}
 	}
-	return Entry{}, fmt.Errorf("%s: %w", p, fs.ErrNotExist)
+	return found, err
 }
 
 // Entry is one name in a directory.
@@ -101,26 +103,56 @@ func BadName(name string) string {
 	return ""
 }
 
+// LeftOut is an entry of a listing that can't be shown.
+type LeftOut struct {
+	Name, Why string
+}
+
+func (l LeftOut) Error() string {
+	return fmt.Sprintf("an entry of the listing, %q, is left out: it %s", l.Name, l.Why)
+}
+
+var _ error = LeftOut{}
+
 // Clean sorts entries by name and leaves out what can't be shown in a
 // directory: a malformed or hostile name, a second entry of one name, a
-// negative size. Each of these is said in the log.
-func Clean(log *slog.Logger, dir string, entries []Entry) []Entry {
-	slices.SortStableFunc(entries, func(a, b Entry) int { return cmp.Compare(a.Name, b.Name) })
-	out := entries[:0]
+// negative size. Each of these is said in the log, and given, for who must have
+// all or nothing.
+//
+// An object store may hold a file and a directory of one name. The directory is
+// shown, as all that is in it counts for more; a file without content was meant to
+// stand for it, and is not missed.
+func Clean(log *slog.Logger, dir string, entries []Entry) (shown []Entry, left []LeftOut) {
+	slices.SortStableFunc(entries, func(a, b Entry) int {
+		switch byName := cmp.Compare(a.Name, b.Name); {
+		case byName != 0 || a.IsDir == b.IsDir:
+			return byName
+		case a.IsDir:
+			return -1
+		}
+		return 1
+	})
+	shown = entries[:0]
 	for _, e := range entries {
 		why := BadName(e.Name)
+		twice := len(shown) > 0 && shown[len(shown)-1].Name == e.Name
 		switch {
 		case why != "":
 		case e.Size < 0:
 			why = "has a negative size"
-		case len(out) > 0 && out[len(out)-1].Name == e.Name:
+		case twice && shown[len(shown)-1].IsDir && !e.IsDir && e.Size == 0:
+			continue
+		case twice && shown[len(shown)-1].IsDir && !e.IsDir:
+			why = "is a file that has a directory's name"
+		case twice:
 			why = "stands there twice"
 		}
-		if why != "" {
-			log.Warn("an entry of a listing is left out: it "+why, "directory", dir, "name", e.Name)
+		if why == "" {
+			shown = append(shown, e)
 			continue
 		}
-		out = append(out, e)
+		left = append(left, LeftOut{e.Name, why})
+		log.Warn("an entry of a listing is left out: it "+why, "directory", dir, "name", e.Name)
 	}
-	return out
+	return shown, left
 }
