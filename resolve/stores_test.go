@@ -1,22 +1,56 @@
 package resolve
 
-import "testing"
+import (
+	"context"
+	"slices"
+	"testing"
+	"time"
+
+	"gocloud.dev/blob"
+	"gocloud.dev/blob/memblob"
+
+	"github.com/mlflowfs/mlflowfs/resolve/artifact"
+	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
+)
 
 // TestStorageURIsAreReadAsTheyAreWritten fails when a // of a storage URI, which is a
 // part of an object's key, is taken for a slash, or when a path is decoded where MLflow's
 // client takes it as it is, or the other way round.
 func TestStorageURIsAreReadAsTheyAreWritten(t *testing.T) {
 	t.Parallel()
-	for _, c := range []struct{ scheme, path, key string }{
-		{"s3", "a//b%20c", "a//b%20c"},
-		{"wasbs", "a%20b", "a%20b"},
-		{"gs", "/a", "/a"},
-		{"abfss", "a%20b//c", "a b//c"},
-		{"abfss", "%2Fa%252F", "a%2F"}, // once, and no slash comes first
-		{"abfss", "100%_%C3%A9%4", "100%_é%4"},
+	r := resolver(t, "")
+	b := memblob.OpenBucket(nil)
+	t.Cleanup(func() { b.Close() })
+	open := func(context.Context, string) (*artifact.Bucket, error) {
+		return &artifact.Bucket{
+			Bucket: b, Settings: mlflow.Settings{Silence: time.Minute},
+			BeforeList: func(func(any) bool, string) error { return nil },
+			Object:     func(o *blob.ListObject) (string, string) { return o.Key, "" },
+		}, nil
+	}
+	for _, scheme := range []string{"s3", "gs", "wasbs", "abfss"} {
+		r.opt.Buckets[scheme] = open
+	}
+	for uri, prefix := range map[string]string{
+		"s3://b/a//b%20c":            "a//b%20c/",
+		"s3://b/a/":                  "a/",
+		"s3://b":                     "",
+		"gs://b//a":                  "/a/",
+		"wasbs://c@acc/a%20b":        "a%20b/",
+		"abfss://c@acc/a%20b//c":     "a b//c/",
+		"abfss://c@acc/%2Fa%252F":    "a%2F/", // once, and no slash comes first
+		"abfss://c@acc/100%_%C3%A9%": "100%_é%/",
 	} {
-		if got := keyOf(c.scheme, c.path); got != c.key {
-			t.Errorf("%s, %q: %q", c.scheme, c.path, got)
+		if err := b.WriteAll(t.Context(), prefix+"f of "+uri[:2], []byte("x"), nil); err != nil {
+			t.Fatal(err)
+		}
+		store, err := r.store(t.Context(), place{uri: uri})
+		if err != nil {
+			t.Fatal(err)
+		}
+		tree, err := store.List(t.Context(), "")
+		if err != nil || !slices.ContainsFunc(tree[""], func(e artifact.Entry) bool { return e.Name == "f of "+uri[:2] }) {
+			t.Errorf("%s is not the directory %q: %v, %v", uri, prefix, tree, err)
 		}
 	}
 	for _, c := range []struct{ outer, inner, path string }{

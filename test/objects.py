@@ -1,6 +1,8 @@
 """Puts a file into an object store with the store's own client.
 
-usage: objects.py gs|wasbs BUCKET KEY FILE
+usage: objects.py gs|wasbs BUCKET KEY FILE [CONTENT_ENCODING]
+
+A content encoding is said of the file, which is not changed; GCS alone takes one.
 """
 
 import os
@@ -8,13 +10,15 @@ import sys
 
 
 def main():
-    store, bucket, key, file = sys.argv[1:]
+    store, bucket, key, file = sys.argv[1:5]
     if store == "gs":
         from google.auth.credentials import AnonymousCredentials
         from google.cloud import storage
 
         client = storage.Client(project="x", credentials=AnonymousCredentials(), client_options={"api_endpoint": os.environ["STORAGE_EMULATOR_HOST"]})
-        client.bucket(bucket).blob(key).upload_from_filename(file)
+        blob = client.bucket(bucket).blob(key)
+        blob.content_encoding = sys.argv[5] if len(sys.argv) > 5 else None
+        blob.upload_from_filename(file)
     else:
         from azure.storage.blob import BlobServiceClient
 
