@@ -21,7 +21,7 @@ func buckets(set mlflow.Settings, env mlflow.Env) map[string]artifact.OpenBucket
 		"s3":    aws.Open,
 		"r2":    aws.OpenHosted(".r2.cloudflarestorage.com", false),
 		"b2":    aws.OpenHosted(".backblazeb2.com", true),
-		"gs":    gcs.Driver{Settings: set, Env: env}.Open,
+		"gs":    gcs.Driver{Settings: set, Env: env, Home: home}.Open,
 		"wasbs": blobs.Open(azure.Blobs),
 		"abfss": blobs.Open(azure.DataLake),
 	}

@@ -12,7 +12,6 @@ import (
 	"gocloud.dev/blob"
 	"gocloud.dev/blob/gcsblob"
 	"gocloud.dev/gcp"
-	"golang.org/x/oauth2/google"
 	"google.golang.org/api/googleapi"
 	"google.golang.org/api/option"
 
@@ -20,31 +19,27 @@ import (
 	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
 )
 
-// Driver opens buckets with the application default
-// credentials (GOOGLE_APPLICATION_CREDENTIALS, gcloud's own, the machine's),
-// or without any where there are none, as MLflow's GCSArtifactRepository does.
-// STORAGE_EMULATOR_HOST is followed.
+// Driver opens buckets with the application default credentials, or without any
+// where there are none, as MLflow's GCSArtifactRepository does; see [FromEnv].
 type Driver struct {
 	Settings mlflow.Settings
 	Env      mlflow.Env
-}
+	Home     string // the user's home directory
 
-const scope = "https://www.googleapis.com/auth/devstorage.read_only"
+	transport http.RoundTripper // nil: one of its own
+}
 
 // Open opens the bucket of a gs:// URI.
 func (d Driver) Open(ctx context.Context, bucket string) (*artifact.Bucket, error) {
-	var rt http.RoundTripper = artifact.Transport(d.Settings)
+	rt := d.transport
+	if rt == nil {
+		rt = artifact.Transport(d.Settings)
+	}
 	client := gcp.NewAnonymousHTTPClient(rt)
-	if d.Env("STORAGE_EMULATOR_HOST") == "" {
-		// ctx stays with the credentials, to renew them: it must not end.
-		creds, err := google.FindDefaultCredentials(context.WithoutCancel(ctx), scope)
-		switch {
-		case err == nil:
-			client, err = gcp.NewHTTPClient(rt, creds.TokenSource)
-		case d.Env("GOOGLE_APPLICATION_CREDENTIALS") != "":
-			err = artifact.NoCredentials(fmt.Sprintf("GOOGLE_APPLICATION_CREDENTIALS leads to no credentials: %v", err))
-		default:
-			err = nil // a public bucket needs none
+	if conf := FromEnv(d.Env, d.Home); conf.Emulator == "" {
+		tokens, err := conf.tokens(ctx)
+		if err == nil && tokens != nil {
+			client, err = gcp.NewHTTPClient(rt, tokens)
 		}
 		if err != nil {
 			return nil, err
