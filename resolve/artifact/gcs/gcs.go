@@ -56,66 +56,74 @@ func (d Driver) Open(ctx context.Context, bucket string) (*artifact.Bucket, erro
 		return nil, err
 	}
 	return &artifact.Bucket{
-		Bucket:   b,
-		Settings: d.Settings,
-		BeforeList: func(as func(any) bool, prefix string) error {
-			var q *storage.Query
-			if !as(&q) {
-				return artifact.ErrDriver
-			}
-			q.Prefix = prefix
-			return q.SetAttrSelection([]string{"Name", "Size", "Updated", "Generation"})
-		},
-		Object: func(o *blob.ListObject) (key, version string) {
-			var a storage.ObjectAttrs
-			switch {
-			case !o.As(&a):
-				return o.Key, ""
-			case a.Prefix != "":
-				return a.Prefix, ""
-			}
-			return a.Name, generation(a.Generation)
-		},
-		BeforeRead: func(as func(any) bool, key, version string) error {
-			var h **storage.ObjectHandle
-			if !as(&h) {
-				return artifact.ErrDriver
-			}
-			// Stored with gzip, an object is read as it is stored: its size is
-			// that of the listing.
-			o := api.Bucket(bucket).Object(key).ReadCompressed(true)
-			if n, err := strconv.ParseInt(version, 10, 64); err == nil {
-				o = o.Generation(n)
-			}
-			*h = o
-			return nil
-		},
-		Answer: func(r *blob.Reader) artifact.Answer {
-			a := artifact.Answer{Size: r.Size()}
-			var sr *storage.Reader
-			if r.As(&sr) {
-				at := sr.Attrs
-				a.Version = generation(at.Generation)
-				if n := sr.Remain(); at.StartOffset != 0 || n != at.Size {
-					a.ContentRange = fmt.Sprintf("bytes %d-%d/%d", at.StartOffset, at.StartOffset+n-1, at.Size)
-				}
-				if at.CRC32C != 0 {
-					a.CRC32C = &at.CRC32C
-				}
-			}
-			return a
-		},
-		Refusal: func(err error) (status int, code, words string) {
-			var answer *googleapi.Error
-			switch {
-			case errors.As(err, &answer):
-				return answer.Code, "", answer.Message
-			case errors.Is(err, storage.ErrObjectNotExist), errors.Is(err, storage.ErrBucketNotExist):
-				return http.StatusNotFound, "notFound", err.Error()
-			}
-			return 0, "", ""
-		},
+		Bucket: b, Settings: d.Settings,
+		BeforeList: beforeList, BeforeRead: beforeRead(api.Bucket(bucket)),
+		Object: object, Answer: answer, Refusal: refusal,
 	}, nil
+}
+
+func beforeList(as func(any) bool, prefix string) error {
+	var q *storage.Query
+	if !as(&q) {
+		return artifact.ErrDriver
+	}
+	q.Prefix = prefix
+	return q.SetAttrSelection([]string{"Name", "Size", "Updated", "Generation"})
+}
+
+func object(o *blob.ListObject) (key, version string) {
+	var a storage.ObjectAttrs
+	switch {
+	case !o.As(&a):
+		return o.Key, ""
+	case a.Prefix != "":
+		return a.Prefix, ""
+	}
+	return a.Name, generation(a.Generation)
+}
+
+func beforeRead(bucket *storage.BucketHandle) func(as func(any) bool, key, version string) error {
+	return func(as func(any) bool, key, version string) error {
+		var h **storage.ObjectHandle
+		if !as(&h) {
+			return artifact.ErrDriver
+		}
+		// Stored with gzip, an object is read as it is stored: its size is
+		// that of the listing.
+		o := bucket.Object(key).ReadCompressed(true)
+		if n, err := strconv.ParseInt(version, 10, 64); err == nil {
+			o = o.Generation(n)
+		}
+		*h = o
+		return nil
+	}
+}
+
+func answer(r *blob.Reader) artifact.Answer {
+	a := artifact.Answer{Size: r.Size()}
+	var sr *storage.Reader
+	if r.As(&sr) {
+		at := sr.Attrs
+		a.Version = generation(at.Generation)
+		if n := sr.Remain(); at.StartOffset != 0 || n != at.Size {
+			a.ContentRange = fmt.Sprintf("bytes %d-%d/%d", at.StartOffset, at.StartOffset+n-1, at.Size)
+		}
+		if at.CRC32C != 0 {
+			a.CRC32C = &at.CRC32C
+		}
+	}
+	return a
+}
+
+func refusal(err error) (status int, code, words string) {
+	var failed *googleapi.Error
+	switch {
+	case errors.As(err, &failed):
+		return failed.Code, "", failed.Message
+	case errors.Is(err, storage.ErrObjectNotExist), errors.Is(err, storage.ErrBucketNotExist):
+		return http.StatusNotFound, "notFound", err.Error()
+	}
+	return 0, "", ""
 }
 
 func generation(n int64) string {

@@ -147,70 +147,80 @@ func (d Driver) open(ctx context.Context, bucket string, conf Config) (*artifact
 	if err != nil {
 		return nil, err
 	}
-	var region homeRegion
-	var owner *string
+	asked := &bucketOf{}
 	if conf.Owner != "" {
-		owner = aws.String(conf.Owner)
+		asked.owner = aws.String(conf.Owner)
 	}
 	return &artifact.Bucket{
-		Bucket:   b,
-		Settings: d.Settings,
-		Again:    region.learn,
-		BeforeList: func(as func(any) bool, prefix string) error {
-			var in *s3.ListObjectsV2Input
-			if !as(&in) || !region.apply(as) {
-				return artifact.ErrDriver
-			}
-			if prefix != "" {
-				in.Prefix = aws.String(prefix)
-			}
-			in.EncodingType, in.ExpectedBucketOwner = types.EncodingTypeUrl, owner
-			return nil
-		},
-		Object: func(o *blob.ListObject) (key, version string) {
-			var obj types.Object
-			var dir types.CommonPrefix
-			switch {
-			case !o.IsDir && o.As(&obj):
-				return aws.ToString(obj.Key), aws.ToString(obj.ETag)
-			case o.IsDir && o.As(&dir):
-				return aws.ToString(dir.Prefix), ""
-			}
-			return o.Key, ""
-		},
-		BeforeRead: func(as func(any) bool, key, version string) error {
-			var in *s3.GetObjectInput
-			if !as(&in) || !region.apply(as) {
-				return artifact.ErrDriver
-			}
-			in.Key, in.ExpectedBucketOwner = aws.String(key), owner
-			if version != "" {
-				in.IfMatch = aws.String(version)
-			}
-			return nil
-		},
-		Answer: func(r *blob.Reader) artifact.Answer {
-			a := artifact.Answer{Size: r.Size()}
-			var out s3.GetObjectOutput
-			if r.As(&out) {
-				a.ContentRange, a.Version = aws.ToString(out.ContentRange), aws.ToString(out.ETag)
-				a.MD5 = artifact.MD5OfETag(a.Version, string(out.ServerSideEncryption), aws.ToString(out.SSECustomerAlgorithm))
-			}
-			return a
-		},
-		Refusal: func(err error) (status int, code, words string) {
-			var answer *smithyhttp.ResponseError
-			if !errors.As(err, &answer) {
-				return 0, "", ""
-			}
-			var said smithy.APIError
-			if errors.As(err, &said) {
-				code, words = said.ErrorCode(), said.ErrorMessage()
-			}
-			if status = answer.HTTPStatusCode(); status == http.StatusNotFound && strings.Contains(code, "User") {
-				status = http.StatusForbidden // versitygw, of an access key that nobody has
-			}
-			return status, code, words
-		},
+		Bucket: b, Settings: d.Settings, Again: asked.region.learn,
+		BeforeList: asked.beforeList, BeforeRead: asked.beforeRead,
+		Object: object, Answer: answer, Refusal: refusal,
 	}, nil
+}
+
+// bucketOf is what each request for a bucket says.
+type bucketOf struct {
+	owner  *string // nil: whoever it is
+	region homeRegion
+}
+
+func (b *bucketOf) beforeList(as func(any) bool, prefix string) error {
+	var in *s3.ListObjectsV2Input
+	if !as(&in) || !b.region.apply(as) {
+		return artifact.ErrDriver
+	}
+	if prefix != "" {
+		in.Prefix = aws.String(prefix)
+	}
+	in.EncodingType, in.ExpectedBucketOwner = types.EncodingTypeUrl, b.owner
+	return nil
+}
+
+func (b *bucketOf) beforeRead(as func(any) bool, key, version string) error {
+	var in *s3.GetObjectInput
+	if !as(&in) || !b.region.apply(as) {
+		return artifact.ErrDriver
+	}
+	in.Key, in.ExpectedBucketOwner = aws.String(key), b.owner
+	if version != "" {
+		in.IfMatch = aws.String(version)
+	}
+	return nil
+}
+
+func object(o *blob.ListObject) (key, version string) {
+	var obj types.Object
+	var dir types.CommonPrefix
+	switch {
+	case !o.IsDir && o.As(&obj):
+		return aws.ToString(obj.Key), aws.ToString(obj.ETag)
+	case o.IsDir && o.As(&dir):
+		return aws.ToString(dir.Prefix), ""
+	}
+	return o.Key, ""
+}
+
+func answer(r *blob.Reader) artifact.Answer {
+	a := artifact.Answer{Size: r.Size()}
+	var out s3.GetObjectOutput
+	if r.As(&out) {
+		a.ContentRange, a.Version = aws.ToString(out.ContentRange), aws.ToString(out.ETag)
+		a.MD5 = artifact.MD5OfETag(a.Version, string(out.ServerSideEncryption), aws.ToString(out.SSECustomerAlgorithm))
+	}
+	return a
+}
+
+func refusal(err error) (status int, code, words string) {
+	var failed *smithyhttp.ResponseError
+	if !errors.As(err, &failed) {
+		return 0, "", ""
+	}
+	var said smithy.APIError
+	if errors.As(err, &said) {
+		code, words = said.ErrorCode(), said.ErrorMessage()
+	}
+	if status = failed.HTTPStatusCode(); status == http.StatusNotFound && strings.Contains(code, "User") {
+		status = http.StatusForbidden // versitygw, of an access key that nobody has
+	}
+	return status, code, words
 }
