@@ -123,7 +123,7 @@ func TestEachTestSaysWhatWouldBreak(t *testing.T) {
 
 var (
 	promiseRow = regexp.MustCompile(`(?m)^\| (.+) \| (.+) \|$`)
-	namedTest  = regexp.MustCompile("`((?:Test|Fuzz)[A-Za-z0-9]+)`(?: \\(([a-z/]+)\\))?")
+	namedTest  = regexp.MustCompile("`((?:Test|Fuzz)[A-Za-z0-9]+)`(?: \\(([a-z0-9/]+)\\))?")
 )
 
 // TestEachPromiseHasATest fails when a promise of docs/reliability.md names no

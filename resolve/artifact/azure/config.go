@@ -52,7 +52,7 @@ func address(place string) (container, account, url string, err error) {
 	}
 	m := ours.FindStringSubmatchIndex(suffix)
 	if m == nil {
-		return "", "", "", fmt.Errorf("the host %s is not of Azure's clouds (core.windows.net, core.chinacloudapi.cn, core.usgovcloudapi.net, storage.azure.net, fabric.microsoft.com), and credentials are sent to no other", host)
+		return "", "", "", fmt.Errorf("the host %s is not of Azure's clouds (such as blob.core.windows.net), and credentials are sent to no other", host)
 	}
 	return container, account, "https://" + account + "." + suffix[:m[2]] + "blob" + suffix[m[3]:] + "/" + container, nil
 }
