@@ -33,9 +33,9 @@ type Options struct {
 	// aliases, which names there are); what is final is believed longer.
 	TTL time.Duration // 10 s
 
-	// NoLocal refuses artifacts at paths of this machine: a tracking server
-	// elsewhere must not choose which local files other users see.
-	NoLocal bool
+	// Allowed is what a URI may open with the client's own keys and rights, where
+	// a server names it and other users see it; nil: everything.
+	Allowed *Allowed
 
 	// Silence is how long all ways to a directory of artifacts together may be
 	// silent; 0: as long as each of them may.

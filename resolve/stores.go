@@ -97,15 +97,23 @@ func unsupported(access artifact.Access, format string, args ...any) []artifact.
 
 // ways are the ways to a place, in the order in which they are tried.
 func (r *Resolver) ways(p place) (id string, ways []artifact.Way, err error) {
+	closed := ""
 	switch s := scheme(p.uri); s {
-	case "", "file":
-		ways, err = r.local(p)
 	case "mlflow-artifacts":
 		ways = r.proxied(p.uri)
 	case "http", "https":
 		ways, err = r.web(p.uri)
 	default:
-		ways = append(r.bucket(s, p.uri), r.served(p, false)...)
+		onDisk := s == "" || s == "file"
+		served := r.served(p, onDisk)
+		if (onDisk || r.opt.Buckets[s] != nil) && !r.opt.Allowed.opens(p.uri) {
+			ways, closed = refused(p.uri, onDisk), "\x00closed"
+		} else if onDisk {
+			ways, err = r.local(p, len(served) > 0)
+		} else {
+			ways = r.bucket(s, p.uri)
+		}
+		ways = append(ways, served...)
 		if len(ways) == 0 {
 			ways = unsupported(artifact.Direct, "artifacts with the scheme %q, which only a tracking server that has them could send", s)
 		}
@@ -113,7 +121,17 @@ func (r *Resolver) ways(p place) (id string, ways []artifact.Way, err error) {
 	if err != nil || len(ways) == 0 {
 		return "", nil, err
 	}
-	return ways[len(ways)-1].Store.ID(), ways, nil
+	// What a mount keeps of a place that it may open itself, in memory or in a cache
+	// directory, is not what another shows of it.
+	return ways[len(ways)-1].Store.ID() + closed, ways, nil
+}
+
+// refused is the one way of one's own to a place that a server's word does not open.
+func refused(uri string, onDisk bool) []artifact.Way {
+	if onDisk {
+		return unsupported(artifact.Direct, "artifacts at a path of this machine, which a tracking server names, while --allow-other shows them to every user")
+	}
+	return unsupported(artifact.Direct, "%s is named by a tracking server, while --allow-other shows the mount to every user: this client's own keys open only what --allow-store names", Shown(uri))
 }
 
 // localPath is the path that a file:// URI, or a URI without a scheme, names on
@@ -130,22 +148,17 @@ func localPath(uri string) (string, bool) {
 }
 
 // local is a directory of this machine. Where a tracking server names it, it
-// may be one of the server's machine instead.
-func (r *Resolver) local(p place) ([]artifact.Way, error) {
-	served := r.served(p, true)
+// may be one of the server's machine instead, which is then served.
+func (r *Resolver) local(p place, served bool) ([]artifact.Way, error) {
 	path, ok := localPath(p.uri)
-	switch {
-	case !ok:
-		return append(unsupported(artifact.Direct, "artifacts at a file:// URI of another host"), served...), nil
-	case r.opt.NoLocal:
-		return append(unsupported(artifact.Direct, "artifacts at a path of this machine, which a tracking server names, while --allow-other shows them to every user"), served...), nil
+	if !ok {
+		return unsupported(artifact.Direct, "artifacts at a file:// URI of another host"), nil
 	}
 	l, err := artifact.NewLocal(path, r.log)
 	if err != nil {
 		return nil, err
 	}
-	own := artifact.Way{Access: artifact.Direct, Says: "a directory of this machine", Store: l, Elsewhere: len(served) > 0}
-	return append([]artifact.Way{own}, served...), nil
+	return []artifact.Way{{Access: artifact.Direct, Says: "a directory of this machine", Store: l, Elsewhere: served}}, nil
 }
 
 // served are the ways through the tracking server to what it has a door to.

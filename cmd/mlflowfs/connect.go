@@ -163,11 +163,11 @@ func (c *connection) env(name string) string {
 	return os.Getenv(name)
 }
 
-// open opens the stores and makes a resolver of them; noLocal is
-// [resolve.Options.NoLocal] where the tracking store is a server. Where no
-// tracking URI is given, the default store is opened only if it is needed: a
-// storage URI needs none.
-func (c *connection) open(ttl time.Duration, needed, noLocal bool, log *slog.Logger) (*stores, error) {
+// open opens the stores and makes a resolver of them; allowed is
+// [resolve.Options.Allowed] where a server is asked. Where no tracking URI is
+// given, the default store is opened only if it is needed: a storage URI needs
+// none.
+func (c *connection) open(ttl time.Duration, needed bool, allowed *resolve.Allowed, log *slog.Logger) (*stores, error) {
 	env := c.env
 	set, err := mlflow.ReadSettings(env)
 	if err != nil {
@@ -205,10 +205,13 @@ func (c *connection) open(ttl time.Duration, needed, noLocal bool, log *slog.Log
 	if s.client != nil && c.answers != nil {
 		s.tracking = mlflow.WithLastAnswers(s.tracking, c.answers, c.trackingURI)
 	}
+	if len(s.clients) == 1 { // whoever writes to a store on this machine has its rights
+		allowed = nil
+	}
 	s.Resolver = resolve.New(resolve.Options{
 		Tracking: s.tracking, Registry: s.registry, Client: s.client, Web: web,
 		Buckets: buckets(set, env), Access: artifact.Access(c.access),
-		TTL: ttl, NoLocal: noLocal && s.client != nil, Silence: c.timeout, Answers: c.answers, Log: log,
+		TTL: ttl, Allowed: allowed, Silence: c.timeout, Answers: c.answers, Log: log,
 	})
 	return s, nil
 }

@@ -183,7 +183,11 @@ const doctorWait = 10 * time.Second
 // checkServer checks the tracking server, and where artifacts lie.
 func (f *mountFlags) checkServer(ctx context.Context) []finding {
 	quiet := slog.New(slog.DiscardHandler)
-	s, err := f.connection.open(f.ttl, true, f.allowOther, quiet)
+	allowed, err := f.allowed()
+	if err != nil {
+		return []finding{{"settings", broken, err.Error(), "mend the setting"}}
+	}
+	s, err := f.connection.open(f.ttl, true, allowed, quiet)
 	if err != nil {
 		return []finding{{"server", broken, err.Error(), "give the tracking URI: `mlflowfs doctor http://host:5000`"}}
 	}

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"slices"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -19,6 +20,7 @@ import (
 	"github.com/mlflowfs/mlflowfs/cache"
 	"github.com/mlflowfs/mlflowfs/cache/disk"
 	"github.com/mlflowfs/mlflowfs/fs"
+	"github.com/mlflowfs/mlflowfs/resolve"
 	"github.com/mlflowfs/mlflowfs/resolve/answers"
 	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
 )
@@ -28,6 +30,7 @@ type mountFlags struct {
 	connection
 	caching
 	allowOther    bool
+	allowStores   []string
 	uris          []string
 	ttl           time.Duration
 	stale         time.Duration
@@ -83,6 +86,8 @@ func newMount() (*mountFlags, *settings) {
 	f.bindMemory(set)
 	fl.BoolVar(&f.allowOther, "allow-other", false, "show the mount to all users of this machine")
 	set.bind("allow-other", "MLFLOWFS_ALLOW_OTHER")
+	fl.StringSliceVar(&f.allowStores, "allow-store", nil, "with --allow-other: buckets, or directories in them, that this client's own keys open where the server names them, such as s3://bucket or gs://bucket/dir (comma-separated)")
+	set.bind("allow-store", "MLFLOWFS_ALLOW_STORE")
 	fl.StringSliceVar(&f.uris, "mount-uris", nil, "buckets, or directories in them, to show below uri/, such as s3://bucket or gs://bucket/dir (comma-separated)")
 	set.bind("mount-uris", "MLFLOWFS_MOUNT_URIS")
 	fl.DurationVar(&f.ttl, "metadata-ttl", 10*time.Second, "how long an answer of the server is believed; six times as long for what is finished")
@@ -188,7 +193,11 @@ func (f *mountFlags) open(log *slog.Logger) (*daemon, error) {
 	}
 	asker := mlflow.Asker(f.trackingURI, f.env) + mlflow.Asker(f.registryURI, f.env)
 	f.answers = answers.New(disk, answers.Options{Scope: asker, Stale: f.stale, Offline: f.offline, Log: log})
-	s, err := f.connection.open(f.ttl, true, f.allowOther, log)
+	allowed, err := f.allowed()
+	if err != nil {
+		return nil, err
+	}
+	s, err := f.connection.open(f.ttl, true, allowed, log)
 	if err != nil {
 		return nil, err
 	}
@@ -220,6 +229,19 @@ func (f *mountFlags) open(log *slog.Logger) (*daemon, error) {
 		"config.yaml": f.set.yaml,
 	})
 	return d, nil
+}
+
+// allowed is what a server's word may open: where others see the mount, what its
+// settings name. What they show below uri/ is among that.
+func (f *mountFlags) allowed() (*resolve.Allowed, error) {
+	a, err := resolve.ParseAllowed(append(slices.Clone(f.allowStores), f.uris...))
+	if err != nil {
+		return nil, usageError{fmt.Errorf("--allow-store, --mount-uris: %w", err)}
+	}
+	if !f.allowOther {
+		return nil, nil
+	}
+	return a, nil
 }
 
 // pingFor is how long a mount waits for the server's first word. A server

@@ -60,7 +60,7 @@ func (t *target) find(f func(ctx context.Context, s *stores, found resolve.Found
 		return err
 	}
 	_, named, _ := resolve.ParseURI(t.uri)
-	s, err := t.open(time.Minute, named || t.runID != "", false, log)
+	s, err := t.open(time.Minute, named || t.runID != "", nil, log)
 	if err != nil {
 		return fmt.Errorf("the tracking store: %w", err)
 	}

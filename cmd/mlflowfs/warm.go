@@ -75,7 +75,7 @@ func (t *cachedFiles) command(c *cobra.Command, f func(context.Context, *disk.Di
 			_, isNamed, _ := resolve.ParseURI(uri)
 			needed = needed || isNamed
 		}
-		s, err := t.connection.open(time.Minute, needed, false, log)
+		s, err := t.connection.open(time.Minute, needed, nil, log)
 		if err != nil {
 			return fmt.Errorf("the tracking store: %w", err)
 		}

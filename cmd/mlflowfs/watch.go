@@ -68,7 +68,7 @@ func (f *watchFlags) watch(u resolve.URI) error {
 	if err != nil {
 		return err
 	}
-	s, err := f.open(f.every/2, true, false, log)
+	s, err := f.open(f.every/2, true, nil, log)
 	if err != nil {
 		return err
 	}
