@@ -46,6 +46,7 @@ func (r *Resolver) Find(ctx context.Context, uri string) (Found, error) {
 		return Found{}, err
 	}
 	if !found {
+		r.name(uri)
 		return r.findPlace(ctx, uri)
 	}
 	var f Found
@@ -59,6 +60,26 @@ func (r *Resolver) Find(ctx context.Context, uri string) (Found, error) {
 	}
 	f.Prefix = f.Path
 	return f, err
+}
+
+// name lets the host of a web address be reached that a user gave.
+func (r *Resolver) name(uri string) {
+	s, rest, _ := strings.Cut(uri, ":")
+	switch strings.ToLower(s) {
+	case "mlflow-artifacts":
+		if r.opt.Client == nil || !strings.HasPrefix(rest, "//") {
+			return
+		}
+		uri = r.opt.Client.Base().Scheme + ":" + rest
+	case "http", "https":
+	default:
+		return
+	}
+	for _, c := range []*mlflow.Client{r.opt.Client, r.opt.Web} {
+		if c != nil {
+			c.Reach().Name(uri)
+		}
+	}
 }
 
 // FindRun is Find for run_id and path as mlflow.artifacts takes them: with no

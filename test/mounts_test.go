@@ -43,6 +43,10 @@ func build(bin, cgo string, flags ...string) error {
 	return nil
 }
 
+// allowLoopback lets servers lead to the other servers of the tests, which are all
+// on this machine.
+const allowLoopback = "MLFLOWFS_ALLOW_ADDRESS=127.0.0.1,::1"
+
 // mlflowfs is a command of ours, in an environment without anything of
 // MLflow's.
 func mlflowfs(t *testing.T, env []string, args ...string) *exec.Cmd {
@@ -57,7 +61,7 @@ func built(t *testing.T, build func() (string, error), env []string, args ...str
 		t.Fatal(err)
 	}
 	c := exec.Command(bin, args...)
-	c.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + work, "GORACE=halt_on_error=1 atexit_sleep_ms=20", noMetadata}, env...)
+	c.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + work, "GORACE=halt_on_error=1 atexit_sleep_ms=20", noMetadata, allowLoopback}, env...)
 	return c
 }
 

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -25,6 +26,7 @@ type connection struct {
 	trackingURI string
 	registryURI string
 	access      accessFlag
+	addresses   []string // --allow-address
 	tokenFile   string
 	logLevel    string
 	logFormat   string
@@ -48,6 +50,8 @@ func (c *connection) bind(set *settings, logLevel string) {
 	set.bind("token-file", mlflow.TokenFileVariable)
 	fl.Var(&c.access, "artifact-access", "auto, or one way to artifacts: direct (with this client's credentials), presigned (URLs that the server signs), server (through the server)")
 	set.bind("artifact-access", "MLFLOWFS_ARTIFACT_ACCESS")
+	fl.StringSliceVar(&c.addresses, "allow-address", nil, "what a server's signed URLs and redirects may lead to on this machine or an inner network: host:port, a host, an address, or a network such as 10.0.0.0/8 (comma-separated)")
+	set.bind("allow-address", mlflow.AllowAddressVariable)
 	fl.StringVar(&c.logLevel, "log-level", logLevel, "debug, info, warn or error")
 	set.bind("log-level", "MLFLOWFS_LOG_LEVEL")
 	fl.StringVar(&c.logFormat, "log-format", "text", "text or json")
@@ -157,6 +161,12 @@ func (c *connection) env(name string) string {
 		return strconv.FormatFloat(c.timeout.Seconds(), 'f', -1, 64)
 	case name == mlflow.OfflineVariable && c.offline:
 		return "true"
+	case name == mlflow.AllowAddressVariable && len(c.addresses) > 0:
+		return strings.Join(c.addresses, ",")
+	case name == "MLFLOW_TRACKING_URI" && c.trackingURI != "":
+		return c.trackingURI
+	case name == "MLFLOW_REGISTRY_URI" && c.registryURI != "":
+		return c.registryURI
 	case name == mlflow.TokenFileVariable && c.tokenFile != "":
 		return c.tokenFile
 	}

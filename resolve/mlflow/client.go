@@ -75,6 +75,8 @@ func newClient(base *url.URL, env Env, log *slog.Logger, tlsConf *tls.Config, dr
 	if err != nil {
 		return nil, err
 	}
+	set.strangers = true
+	set.Reach.Name(base.String())
 	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, TLSClientConfig: tlsConf}
 	set.Tune(transport)
 	c := &Client{base: base, set: set, log: log, most: maxAnswer, sent: &counted{next: dress(transport), conns: transport}}
@@ -121,6 +123,9 @@ func keepHeadersHome(req *http.Request, via []*http.Request) error {
 	return nil
 }
 
+// Reach is what the client may reach.
+func (c *Client) Reach() *Reach { return c.set.Reach }
+
 // Base is the tracking server's address, without credentials.
 func (c *Client) Base() *url.URL { return c.base }
 
@@ -133,6 +138,10 @@ func worthRetrying(ctx context.Context, resp *http.Response, err error) (bool, e
 	}
 	if errors.Is(err, ErrOffline) {
 		return false, ErrOffline
+	}
+	var inside *InnerAddress
+	if errors.As(err, &inside) {
+		return false, inside
 	}
 	var unsigned *signError
 	if errors.As(err, &unsigned) {
@@ -182,6 +191,9 @@ func (c *Client) send(req *http.Request) (*http.Response, error) {
 	resp, err := c.retry.Do(rreq)
 	if err != nil {
 		err = HideQuery(w.End(err))
+		if inside := (*InnerAddress)(nil); errors.As(err, &inside) {
+			c.log.Warn("a URL or a redirect of a server is not followed", "err", inside)
+		}
 		if errors.Is(err, io.EOF) {
 			// An io.EOF means the end of a file to those above.
 			err = fmt.Errorf("%s %s: the server closed the connection without an answer: %w", req.Method, req.URL.EscapedPath(), io.ErrUnexpectedEOF)

@@ -205,13 +205,18 @@ func TestCredentialsGoToTheTrackingServerOnly(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var tracking, other seen
-			far := other.server(t, ok)
+			asked := 0
+			far := other.server(t, func(w http.ResponseWriter, r *http.Request) {
+				asked++
+				ok(w, r)
+			})
 			near := tracking.server(t, func(w http.ResponseWriter, r *http.Request) {
 				if r.URL.Path == "/away" {
 					http.Redirect(w, r, far.URL, http.StatusFound)
 				}
 			})
 			c.env = withWorkspace(c.env)
+			c.env[AllowAddressVariable] = "127.0.0.1"
 			client, err := NewClient(strings.Replace(near.URL, "//", "//"+c.user, 1), env(c.env), quiet)
 			if err != nil {
 				t.Fatal(err)
@@ -228,6 +233,9 @@ func TestCredentialsGoToTheTrackingServerOnly(t *testing.T) {
 				if other != (seen{}) {
 					t.Errorf("another host was sent %+v", other)
 				}
+			}
+			if asked != 2 {
+				t.Errorf("another host was asked %d times", asked)
 			}
 		})
 	}

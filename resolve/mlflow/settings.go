@@ -17,6 +17,9 @@ type Settings struct {
 	Retries int           // MLFLOW_HTTP_REQUEST_MAX_RETRIES, 6
 	Backoff time.Duration // before the first retry: MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR, 0.5 s
 	Offline bool          // nothing is sent (MLFLOWFS_OFFLINE, ours)
+	Reach   *Reach        // what may be reached; nil: everything
+
+	strangers bool // requests go where a server said
 }
 
 // Variables that flags stand for, too.
@@ -51,7 +54,11 @@ func ReadSettings(env Env) (Settings, error) {
 	}
 	backoff, err := number("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", 0.5)
 	seconds := func(n float64) time.Duration { return time.Duration(n * float64(time.Second)) }
-	return Settings{seconds(timeout), int(retries), seconds(backoff), Truthy(env(OfflineVariable))}, err
+	if err != nil {
+		return Settings{}, err
+	}
+	reach, err := readReach(env)
+	return Settings{Silence: seconds(timeout), Retries: int(retries), Backoff: seconds(backoff), Offline: Truthy(env(OfflineVariable)), Reach: reach}, err
 }
 
 // headRead is what a connection's buffer takes at a time, in bytes: an answer's
@@ -59,7 +66,8 @@ func ReadSettings(env Env) (Settings, error) {
 const headRead = 32 << 10
 
 // Tune makes a transport fit for artifacts: many connections to one host, as
-// they were sent, and an end to each that has fallen silent.
+// they were sent, an end to each that has fallen silent, and none that Reach
+// refuses. The transport's Proxy is set before.
 func (s Settings) Tune(t *http.Transport) {
 	dialer := &net.Dialer{
 		Timeout: min(s.Silence, 10*time.Second),
@@ -67,7 +75,12 @@ func (s Settings) Tune(t *http.Transport) {
 		// however long the server may think about an answer.
 		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 10 * time.Second, Interval: 5 * time.Second, Count: 4},
 	}
-	t.DialContext = quickAck(dialer.DialContext)
+	dial := dialer.DialContext
+	if s.Reach != nil {
+		g := guard{s.Reach, s.strangers}
+		t.Proxy, dial = g.wrapProxy(t.Proxy), g.dial(dialer)
+	}
+	t.DialContext = quickAck(dial)
 	if s.Offline {
 		t.DialContext = func(context.Context, string, string) (net.Conn, error) { return nil, ErrOffline }
 	}
