@@ -39,7 +39,7 @@ func decodeListing(r io.Reader) ([]Entry, error) {
 			Size  json.RawMessage `json:"file_size"`
 		} `json:"files"`
 	}
-	if err := json.NewDecoder(r).Decode(&out); err != nil {
+	if err := mlflow.Decode(r, &out); err != nil {
 		return nil, fmt.Errorf("the listing is no JSON of MLflow's: %w", err)
 	}
 	entries := make([]Entry, 0, len(out.Files))

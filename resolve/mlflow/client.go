@@ -259,7 +259,7 @@ func (c *Client) JSON(ctx context.Context, path string, query url.Values, body, 
 		return err
 	}
 	defer resp.Body.Close()
-	if err := json.NewDecoder(c.Answer(resp)).Decode(out); err != nil {
+	if err := Decode(c.Answer(resp), out); err != nil {
 		return fmt.Errorf("%s %s: the answer is no JSON of MLflow's: %w", method, path, err)
 	}
 	return nil
