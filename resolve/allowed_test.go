@@ -47,7 +47,7 @@ func TestServersWordOpensWhatIsAllowed(t *testing.T) {
 
 // TestOwnKeysOpenNoBucketOfAServers fails when the keys of the client are used for a
 // bucket that only a server names, by whatever name of MLflow's it is reached; when
-// the server's own ways there are closed too; or when what it says does not name the
+// the server's own routes there are closed too; or when what it says does not name the
 // setting.
 func TestOwnKeysOpenNoBucketOfAServers(t *testing.T) {
 	t.Parallel()
@@ -68,16 +68,16 @@ func TestOwnKeysOpenNoBucketOfAServers(t *testing.T) {
 		if _, err = s.List(t.Context(), ""); !errors.Is(err, errors.ErrUnsupported) || !strings.Contains(err.Error(), "--allow-store") {
 			t.Errorf("%s: %v", uri, err)
 		}
-		id, ways, err := r.ways(place{uri, artifact.Door{RunID: "x"}})
+		id, routes, err := r.routes(place{uri, artifact.Door{RunID: "x"}})
 		var kinds []artifact.Access
-		for _, w := range ways {
+		for _, w := range routes {
 			kinds = append(kinds, w.Access)
 		}
 		if err != nil || !slices.Equal(kinds, []artifact.Access{artifact.Direct, artifact.Presigned, artifact.Server}) {
 			t.Errorf("%s: %v, %v", uri, kinds, err)
 		}
 		r.opt.Allowed = nil
-		if open, _, _ := r.ways(place{uri, artifact.Door{RunID: "x"}}); open == id {
+		if open, _, _ := r.routes(place{uri, artifact.Door{RunID: "x"}}); open == id {
 			t.Errorf("%s: what a mount keeps that opens it is what one shows that does not", uri)
 		}
 		r.opt.Allowed, _ = ParseAllowed([]string{"s3://mine/dir"})

@@ -191,12 +191,12 @@ func (r *Resolver) findLocal(ctx context.Context, uri string) (Found, error) {
 // Reason is a place in which an artifact lies, and how it is reached.
 type Reason struct {
 	Where     string
-	Verdicts  []artifact.Verdict
+	Routes    []artifact.RouteStatus
 	Err       error  // it can't be reached
 	Elsewhere string // why it is not on this machine, though its name says so
 }
 
-// Explain asks for what f leads to and says where that is and by which ways
+// Explain asks for what f leads to and says where that is and by which routes
 // each place was reached. To learn how files come it reads a byte of a small
 // one, where there is one.
 func (r *Resolver) Explain(ctx context.Context, f Found) []Reason {
@@ -206,7 +206,7 @@ func (r *Resolver) Explain(ctx context.Context, f Found) []Reason {
 		}
 		why := Reason{}
 		if f.Size > 0 {
-			why.Err = r.taste(ctx, f.Store, f.Item)
+			why.Err = r.probe(ctx, f.Store, f.Item)
 		}
 		return []Reason{r.reason(f.Store, why)}
 	}
@@ -218,7 +218,7 @@ func (r *Resolver) Explain(ctx context.Context, f Found) []Reason {
 			small := slices.DeleteFunc(slices.Clone(ls.entries), func(e artifact.Entry) bool { return e.IsDir || e.Size < 2 || e.Size > 1<<20 })
 			if len(small) > 0 {
 				e := slices.MinFunc(small, func(a, b artifact.Entry) int { return cmp.Compare(a.Size, b.Size) })
-				err = r.taste(ctx, l.Store, *f.Dir.overlay(nil, l, e))
+				err = r.probe(ctx, l.Store, *f.Dir.overlay(nil, l, e))
 			}
 		}
 		why.Err = err
@@ -231,14 +231,14 @@ func (r *Resolver) Explain(ctx context.Context, f Found) []Reason {
 }
 
 func (r *Resolver) reason(s artifact.Store, why Reason) Reason {
-	if c, ok := s.(*artifact.Choice); ok {
-		why.Where, why.Verdicts, why.Elsewhere = c.Where, c.Verdicts(), artifact.Elsewhere(s)
+	if c, ok := s.(*artifact.Router); ok {
+		why.Where, why.Routes, why.Elsewhere = c.Where, c.Statuses(), artifact.Elsewhere(s)
 	}
 	return why
 }
 
-// taste reads the first byte of a file.
-func (r *Resolver) taste(ctx context.Context, s artifact.Store, it Item) error {
+// probe reads the first byte of a file.
+func (r *Resolver) probe(ctx context.Context, s artifact.Store, it Item) error {
 	body, err := s.ReadRange(ctx, it.Path, 0, 1, it.Version)
 	if err != nil {
 		return err

@@ -64,7 +64,7 @@ type Item struct {
 	Final   bool
 }
 
-// Key identifies the content of a file in a store. The way to it is part of
+// Key identifies the content of a file in a store. The route to it is part of
 // that: each has validators of its own.
 func (it Item) Key() cache.Key {
 	return cache.Key{Location: it.Store.ID() + "\x00" + string(artifact.Via(it.Store)) + "\x00" + it.Path, Size: it.Size, Version: it.Version}
@@ -120,7 +120,7 @@ func (r *Resolver) list(ctx context.Context, l Layer, final bool) (listing, erro
 	return out, err
 }
 
-// listed is a store's answer as the shelf keeps it, with the way by which it
+// listed is a store's answer as the shelf keeps it, with the route by which it
 // came, which is a part of its files' keys.
 type listed struct {
 	Tree artifact.Tree
@@ -149,7 +149,7 @@ func (r *Resolver) tree(ctx context.Context, l Layer) (artifact.Tree, error) {
 			}
 		}
 	}
-	if c, ok := l.Store.(*artifact.Choice); ok && err == nil {
+	if c, ok := l.Store.(*artifact.Router); ok && err == nil {
 		c.Presume(said.Via)
 	}
 	return said.Tree, err

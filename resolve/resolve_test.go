@@ -139,15 +139,15 @@ func TestArtifactURIsLeadToTheirStore(t *testing.T) {
 		t.Error("mlflow-artifacts: without a server:", err)
 	}
 	r.opt.Allowed = &Allowed{}
-	_, ways, err := r.ways(place{"/etc", artifact.Door{RunID: "x"}})
-	if err != nil || len(ways) != 2 || !strings.HasPrefix(ways[0].Store.ID(), "unsupported:") || ways[1].Access != artifact.Server {
-		t.Error("a local path is served although none is allowed", ways, err)
+	_, routes, err := r.routes(place{"/etc", artifact.Door{RunID: "x"}})
+	if err != nil || len(routes) != 2 || !strings.HasPrefix(routes[0].Store.ID(), "unsupported:") || routes[1].Access != artifact.Server {
+		t.Error("a local path is served although none is allowed", routes, err)
 	}
 	// Nor where the server has no door to it: a version may name any path.
 	for _, uri := range []string{"/etc", "file:///etc"} {
-		_, ways, err = r.ways(place{uri: uri})
-		if err != nil || len(ways) != 1 || !strings.HasPrefix(ways[0].Store.ID(), "unsupported:") {
-			t.Error("a local path without a door is read although none is allowed", ways, err)
+		_, routes, err = r.routes(place{uri: uri})
+		if err != nil || len(routes) != 1 || !strings.HasPrefix(routes[0].Store.ID(), "unsupported:") {
+			t.Error("a local path without a door is read although none is allowed", routes, err)
 		}
 	}
 }
@@ -175,8 +175,8 @@ func TestRoutesAreTriedInOrder(t *testing.T) {
 		{place{uri: "http://h/mlartifacts"}, "server direct"},
 		{place{uri: "https://mlflow.example/mlartifacts"}, "presigned server direct"},
 	} {
-		_, ways, err := r.ways(c.p)
-		if got := strings.ReplaceAll(names(ways), " and ", " "); got != c.want || err != nil {
+		_, routes, err := r.routes(c.p)
+		if got := strings.ReplaceAll(names(routes), " and ", " "); got != c.want || err != nil {
 			t.Errorf("%+v: %s, want %s (%v)", c.p, got, c.want, err)
 		}
 	}

@@ -25,7 +25,7 @@ type Options struct {
 	// Buckets opens the buckets of object stores, by scheme.
 	Buckets map[string]artifact.OpenBucket
 
-	// Access is the one kind of way to artifacts that is taken; [Auto] (empty)
+	// Access is the one kind of route to artifacts that is taken; [Auto] (empty)
 	// lets what answers decide.
 	Access artifact.Access
 
@@ -37,7 +37,7 @@ type Options struct {
 	// a server names it and other users see it; nil: everything.
 	Allowed *Allowed
 
-	// Silence is how long all ways to a directory of artifacts together may be
+	// Silence is how long all routes to a directory of artifacts together may be
 	// silent; 0: as long as each of them may.
 	Silence time.Duration
 

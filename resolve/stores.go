@@ -26,32 +26,32 @@ type place struct {
 }
 
 // store gives the store at a place, whose root is the place. What it found
-// out about the ways there is kept as long as the store is.
+// out about the routes is kept as long as the store is.
 func (r *Resolver) store(ctx context.Context, p place) (artifact.Store, error) {
 	return r.stores.Get(ctx, p, func(context.Context) (artifact.Store, error) {
-		id, ways, err := r.ways(p)
+		id, routes, err := r.routes(p)
 		if err != nil {
 			return nil, err
 		}
-		var allowed []artifact.Way
-		for _, w := range ways {
+		var allowed []artifact.Route
+		for _, w := range routes {
 			if r.opt.Access == Auto || r.opt.Access == w.Access {
 				allowed = append(allowed, w)
 			}
 		}
 		switch {
 		case len(allowed) > 0:
-			return artifact.NewChoice(id, Shown(p.uri), allowed, r.opt.Silence), nil
-		case len(ways) > 0:
-			return artifact.Unsupported(fmt.Sprintf("%s has no access of the kind %q, only %s", Shown(p.uri), r.opt.Access, names(ways))), nil
+			return artifact.NewRouter(id, Shown(p.uri), allowed, r.opt.Silence), nil
+		case len(routes) > 0:
+			return artifact.Unsupported(fmt.Sprintf("%s has no access of the kind %q, only %s", Shown(p.uri), r.opt.Access, names(routes))), nil
 		}
-		return nil, fmt.Errorf("no way leads to %s", Shown(p.uri))
+		return nil, fmt.Errorf("no route leads to %s", Shown(p.uri))
 	})
 }
 
-func names(ways []artifact.Way) string {
+func names(routes []artifact.Route) string {
 	var out []string
-	for _, w := range ways {
+	for _, w := range routes {
 		out = append(out, string(w.Access))
 	}
 	return strings.Join(out, " and ")
@@ -89,45 +89,45 @@ func scheme(uri string) string {
 	return strings.ToLower(s)
 }
 
-// unsupported is the one way to what nothing here reads.
-func unsupported(access artifact.Access, format string, args ...any) []artifact.Way {
+// unsupported is the one route to what nothing here reads.
+func unsupported(access artifact.Access, format string, args ...any) []artifact.Route {
 	why := artifact.Unsupported(fmt.Sprintf(format, args...))
-	return []artifact.Way{{Access: access, Says: "nothing here reads it", Store: why}}
+	return []artifact.Route{{Access: access, Says: "nothing here reads it", Store: why}}
 }
 
-// ways are the ways to a place, in the order in which they are tried.
-func (r *Resolver) ways(p place) (id string, ways []artifact.Way, err error) {
+// routes are the routes to a place, in the order in which they are tried.
+func (r *Resolver) routes(p place) (id string, routes []artifact.Route, err error) {
 	closed := ""
 	switch s := scheme(p.uri); s {
 	case "mlflow-artifacts":
-		ways = r.proxied(p.uri)
+		routes = r.proxied(p.uri)
 	case "http", "https":
-		ways, err = r.web(p.uri)
+		routes, err = r.web(p.uri)
 	default:
 		onDisk := s == "" || s == "file"
 		served := r.served(p, onDisk)
 		if (onDisk || r.opt.Buckets[s] != nil) && !r.opt.Allowed.opens(p.uri) {
-			ways, closed = refused(p.uri, onDisk), "\x00closed"
+			routes, closed = refused(p.uri, onDisk), "\x00closed"
 		} else if onDisk {
-			ways, err = r.local(p, len(served) > 0)
+			routes, err = r.local(p, len(served) > 0)
 		} else {
-			ways = r.bucket(s, p.uri)
+			routes = r.bucket(s, p.uri)
 		}
-		ways = append(ways, served...)
-		if len(ways) == 0 {
-			ways = unsupported(artifact.Direct, "artifacts with the scheme %q, which only a tracking server that has them could send", s)
+		routes = append(routes, served...)
+		if len(routes) == 0 {
+			routes = unsupported(artifact.Direct, "artifacts with the scheme %q, which only a tracking server that has them could send", s)
 		}
 	}
-	if err != nil || len(ways) == 0 {
+	if err != nil || len(routes) == 0 {
 		return "", nil, err
 	}
 	// What a mount keeps of a place that it may open itself, in memory or in a cache
 	// directory, is not what another shows of it.
-	return ways[len(ways)-1].Store.ID() + closed, ways, nil
+	return routes[len(routes)-1].Store.ID() + closed, routes, nil
 }
 
-// refused is the one way of one's own to a place that a server's word does not open.
-func refused(uri string, onDisk bool) []artifact.Way {
+// refused is the one route of one's own to a place that a server's word does not open.
+func refused(uri string, onDisk bool) []artifact.Route {
 	if onDisk {
 		return unsupported(artifact.Direct, "artifacts at a path of this machine, which a tracking server names, while --allow-other shows them to every user")
 	}
@@ -149,7 +149,7 @@ func localPath(uri string) (string, bool) {
 
 // local is a directory of this machine. Where a tracking server names it, it
 // may be one of the server's machine instead, which is then served.
-func (r *Resolver) local(p place, served bool) ([]artifact.Way, error) {
+func (r *Resolver) local(p place, served bool) ([]artifact.Route, error) {
 	path, ok := localPath(p.uri)
 	if !ok {
 		return unsupported(artifact.Direct, "artifacts at a file:// URI of another host"), nil
@@ -158,26 +158,26 @@ func (r *Resolver) local(p place, served bool) ([]artifact.Way, error) {
 	if err != nil {
 		return nil, err
 	}
-	return []artifact.Way{{Access: artifact.Direct, Says: "a directory of this machine", Store: l, Elsewhere: served}}, nil
+	return []artifact.Route{{Access: artifact.Direct, Says: "a directory of this machine", Store: l, Elsewhere: served}}, nil
 }
 
-// served are the ways through the tracking server to what it has a door to.
-func (r *Resolver) served(p place, onItsDisk bool) []artifact.Way {
+// served are the routes through the tracking server to what it has a door to.
+func (r *Resolver) served(p place, onItsDisk bool) []artifact.Route {
 	if r.opt.Client == nil || p.door == (artifact.Door{}) {
 		return nil
 	}
 	s := artifact.NewServed(r.opt.Client, p.door, onItsDisk)
-	way := artifact.Way{Access: artifact.Server, Says: "the tracking server reads it with its own credentials and sends it on", Store: s}
+	route := artifact.Route{Access: artifact.Server, Says: "the tracking server reads it with its own credentials and sends it on", Store: s}
 	if p.door.RunID == "" || onItsDisk {
-		return []artifact.Way{way}
+		return []artifact.Route{route}
 	}
 	signed := artifact.NewSigned(s, artifact.NewSignedRun(r.opt.Client, p.door), r.opt.Web)
-	return []artifact.Way{{Access: artifact.Presigned, Says: "the object store itself, by URLs that the tracking server signs for the run", Store: signed}, way}
+	return []artifact.Route{{Access: artifact.Presigned, Says: "the object store itself, by URLs that the tracking server signs for the run", Store: signed}, route}
 }
 
-// bucket is the way to an object store with credentials of the client's own.
+// bucket is the route to an object store with credentials of the client's own.
 // The key is cut off by hand: it may hold anything, percent signs included.
-func (r *Resolver) bucket(scheme, uri string) []artifact.Way {
+func (r *Resolver) bucket(scheme, uri string) []artifact.Route {
 	open := r.opt.Buckets[scheme]
 	if open == nil {
 		return nil
@@ -205,7 +205,7 @@ func (r *Resolver) bucket(scheme, uri string) []artifact.Way {
 		}
 		return o.bucket, errors.Join(err, o.err)
 	})
-	return []artifact.Way{{Access: artifact.Direct, Says: "the object store itself, with credentials of this client", Store: b}}
+	return []artifact.Route{{Access: artifact.Direct, Says: "the object store itself, with credentials of this client", Store: b}}
 }
 
 // keyOf is the key that the path of a URI stands for: itself, but in a data lake,
@@ -238,7 +238,7 @@ const reopenEvery = 5 * time.Second
 // proxied follows mlflow.store.artifact.mlflow_artifacts_repo.resolve_uri:
 // the scheme and the path's prefix are the tracking server's, the host is the
 // URI's where it has one.
-func (r *Resolver) proxied(uri string) []artifact.Way {
+func (r *Resolver) proxied(uri string) []artifact.Route {
 	if r.opt.Client == nil {
 		return unsupported(artifact.Server, `artifacts with the scheme "mlflow-artifacts" need a tracking server, and the tracking URI is no http:// address`)
 	}
@@ -266,19 +266,19 @@ func (r *Resolver) proxied(uri string) []artifact.Way {
 
 // proxy is a tracking server's artifact API, and before it, where it is our
 // tracking server, the URLs that it may sign.
-func (r *Resolver) proxy(c *mlflow.Client, base url.URL, root string) []artifact.Way {
+func (r *Resolver) proxy(c *mlflow.Client, base url.URL, root string) []artifact.Route {
 	p := artifact.NewProxy(c, base.String(), root)
-	ways := []artifact.Way{{Access: artifact.Server, Says: "the artifact API of the tracking server", Store: p}}
+	routes := []artifact.Route{{Access: artifact.Server, Says: "the artifact API of the tracking server", Store: p}}
 	if own := c.Base(); base.Scheme == own.Scheme && base.Host == own.Host && base.Path == own.Path+artifact.ProxyPath {
 		signed := artifact.NewSigned(p, p, r.opt.Web)
-		ways = append([]artifact.Way{{Access: artifact.Presigned, Says: "the object store itself, by URLs that the tracking server signs", Store: signed}}, ways...)
+		routes = append([]artifact.Route{{Access: artifact.Presigned, Says: "the object store itself, by URLs that the tracking server signs", Store: signed}}, routes...)
 	}
-	return ways
+	return routes
 }
 
 // web is an http(s) address: a tracking server's artifact API, or a path that
 // is asked for there where the host has one, or else a plain file of the web.
-func (r *Resolver) web(uri string) ([]artifact.Way, error) {
+func (r *Resolver) web(uri string) ([]artifact.Route, error) {
 	const mark = "/mlflow-artifacts/artifacts"
 	u, err := url.Parse(uri)
 	if err != nil {
@@ -296,9 +296,9 @@ func (r *Resolver) web(uri string) ([]artifact.Way, error) {
 	if own := client.Base(); u.Host == own.Host {
 		api.Path = own.Path + artifact.ProxyPath
 	}
-	ways := r.proxy(client, api, u.Path)
+	routes := r.proxy(client, api, u.Path)
 	u.Fragment = ""
-	return append(ways, artifact.Way{Access: artifact.Direct, Says: "a plain web address", Store: artifact.NewWeb(client, *u)}), nil
+	return append(routes, artifact.Route{Access: artifact.Direct, Says: "a plain web address", Store: artifact.NewWeb(client, *u)}), nil
 }
 
 // relative gives where inner lies below outer, both storage URIs.

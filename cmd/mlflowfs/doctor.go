@@ -302,7 +302,7 @@ func checkArtifacts(ctx context.Context, s *stores) (out []finding) {
 func artifactsOf(experiment string, why resolve.Reason) finding {
 	x := finding{what: "artifacts", words: experiment + ": " + why.Where}
 	var left []string
-	for _, v := range why.Verdicts {
+	for _, v := range why.Routes {
 		switch {
 		case v.Err != nil:
 			left = append(left, fmt.Sprintf("%s is left: %v", v.Access, v.Err))

@@ -60,14 +60,14 @@ type step struct {
 
 // placeFound is one of the places whose union it is.
 type placeFound struct {
-	Location string `json:"artifact_location"`
-	Access   string `json:"access"` // of the way that is taken; empty where there is none
-	Reads    string `json:"reads"`  // ranges, stream, or unknown
-	Ways     []way  `json:"ways"`
-	Error    string `json:"error,omitempty"`
+	Location string  `json:"artifact_location"`
+	Access   string  `json:"access"` // of the route that is taken; empty where there is none
+	Reads    string  `json:"reads"`  // ranges, stream, or unknown
+	Routes   []route `json:"ways"`
+	Error    string  `json:"error,omitempty"`
 }
 
-type way struct {
+type route struct {
 	Access string `json:"access"`
 	What   string `json:"what"`
 	Found  string `json:"found"` // taken, not tried, or why it was left
@@ -85,12 +85,12 @@ func describe(ctx context.Context, s *stores, t *target, found resolve.Found) *r
 		r.Steps = append(r.Steps, step(st))
 	}
 	for _, why := range s.Explain(ctx, found) {
-		p := placeFound{Location: why.Where, Reads: "unknown", Ways: []way{}}
+		p := placeFound{Location: why.Where, Reads: "unknown", Routes: []route{}}
 		if why.Err != nil {
 			p.Error, r.err = why.Err.Error(), why.Err
 		}
-		for _, v := range why.Verdicts {
-			w := way{string(v.Access), v.Says, "not tried"}
+		for _, v := range why.Routes {
+			w := route{string(v.Access), v.Says, "not tried"}
 			switch {
 			case v.Err != nil:
 				w.Found = v.Err.Error()
@@ -100,7 +100,7 @@ func describe(ctx context.Context, s *stores, t *target, found resolve.Found) *r
 			if v.Read && v.Chosen {
 				p.Reads = map[bool]string{true: "stream", false: "ranges"}[v.Stream]
 			}
-			p.Ways = append(p.Ways, w)
+			p.Routes = append(p.Routes, w)
 		}
 		r.Places = append(r.Places, p)
 	}
@@ -121,7 +121,7 @@ func (r *resolution) print() error {
 	}
 	for _, p := range r.Places {
 		fmt.Fprintf(out, "\n%-10s%s\n", "location", p.Location)
-		for _, w := range p.Ways {
+		for _, w := range p.Routes {
 			fmt.Fprintf(out, "  %-10s%s: %s\n", w.Access, w.What, w.Found)
 		}
 		if p.Access != string(artifact.Direct) || p.Reads != "unknown" {

@@ -11,7 +11,7 @@
 //     listed by another store.
 //   - [NewServed]: a tracking server's get-artifact doors, to what only it reads.
 //   - [NewWeb]: plain files of the web.
-//   - [NewChoice]: several ways to one directory, decided by what answers.
+//   - [NewRouter]: several routes to one directory, decided by what answers.
 //   - [Unsupported]: a scheme that nothing here reads; each question is
 //     answered with errors.ErrUnsupported and the scheme's name.
 //

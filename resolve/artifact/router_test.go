@@ -60,15 +60,15 @@ func (s *scripted) ReadRange(ctx context.Context, _ string, _, n int64, _ string
 
 var refused = &mlflow.Error{Status: 403}
 
-func choiceOf(stores ...*scripted) *Choice {
-	var ways []Way
+func routerOf(stores ...*scripted) *Router {
+	var routes []Route
 	for i, s := range stores {
-		ways = append(ways, Way{Access: Access(fmt.Sprint(i)), Store: s})
+		routes = append(routes, Route{Access: Access(fmt.Sprint(i)), Store: s})
 	}
-	return NewChoice("id", "where", ways, 0)
+	return NewRouter("id", "where", routes, 0)
 }
 
-// patience is how long a way may be silent before the next one is tried.
+// patience is how long a route may be silent before the next one is tried.
 const patience = 20 * time.Second
 
 // TestFirstRouteThatAnswersIsTaken fails when artifacts can't be read although one of
@@ -79,8 +79,8 @@ func TestFirstRouteThatAnswersIsTaken(t *testing.T) {
 	some := []Entry{{Name: "f", Size: 1}}
 	takes := map[string]time.Duration{"silent": patience, "slow, and not silent": 4 * patience, "a read in silence": patience} // the others: no time
 	for name, c := range map[string]struct {
-		ways []*scripted
-		want string // the way taken, or the beginning of the error
+		routes []*scripted
+		want   string // the route taken, or the beginning of the error
 	}{
 		"the first that answers":         {[]*scripted{{entries: some}, {}}, "0"},
 		"no credentials":                 {[]*scripted{{list: NoCredentials("none")}, {entries: some}}, "1"},
@@ -101,7 +101,7 @@ func TestFirstRouteThatAnswersIsTaken(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				begin := time.Now()
-				ch := choiceOf(c.ways...)
+				ch := routerOf(c.routes...)
 				_, err := ch.List(t.Context(), "")
 				if err == nil {
 					var b *cache.Body
@@ -110,7 +110,7 @@ func TestFirstRouteThatAnswersIsTaken(t *testing.T) {
 					}
 				}
 				got := ""
-				for _, v := range ch.Verdicts() {
+				for _, v := range ch.Statuses() {
 					if v.Chosen {
 						got = string(v.Access)
 					}
@@ -135,7 +135,7 @@ func TestFirstRouteThatAnswersIsTaken(t *testing.T) {
 func TestRouteIsRemembered(t *testing.T) {
 	t.Parallel()
 	first, second := &scripted{list: refused}, &scripted{entries: []Entry{{Name: "f"}}}
-	c := choiceOf(first, second)
+	c := routerOf(first, second)
 	var wg sync.WaitGroup
 	for range 20 {
 		wg.Go(func() {
@@ -146,12 +146,12 @@ func TestRouteIsRemembered(t *testing.T) {
 	}
 	wg.Wait()
 	if n := first.lists.Load(); n != 1 {
-		t.Errorf("the first way was tried %d times", n)
+		t.Errorf("the first route was tried %d times", n)
 	}
 	if Chosen(c) != Store(second) {
 		t.Error("the choice is not seen from outside")
 	}
-	// A way that has brought a file is not left for a read that fails.
+	// A route that has brought a file is not left for a read that fails.
 	b, err := c.ReadRange(t.Context(), "f", 0, 1, "")
 	if err != nil {
 		t.Fatal(err)
@@ -168,8 +168,8 @@ func TestRouteIsRemembered(t *testing.T) {
 func TestAbsentDirectoryDecidesNoRoute(t *testing.T) {
 	t.Parallel()
 	local, server := &scripted{list: fs.ErrNotExist}, &scripted{}
-	c := choiceOf(local, server)
-	c.ways[0].Elsewhere = true
+	c := routerOf(local, server)
+	c.routes[0].Elsewhere = true
 	for range 2 {
 		if tree, err := c.List(t.Context(), ""); err != nil || len(tree[""]) > 0 {
 			t.Fatal(tree, err)
@@ -182,9 +182,9 @@ func TestAbsentDirectoryDecidesNoRoute(t *testing.T) {
 	if _, err := c.List(t.Context(), ""); err != nil || Chosen(c) != Store(local) {
 		t.Error("what is there now is not taken", err)
 	}
-	c = choiceOf(&scripted{list: fs.ErrNotExist}, &scripted{entries: []Entry{{Name: "f"}}})
-	c.ways[0].Elsewhere = true
-	if _, err := c.List(t.Context(), ""); err != nil || c.Verdicts()[1].Chosen == false {
+	c = routerOf(&scripted{list: fs.ErrNotExist}, &scripted{entries: []Entry{{Name: "f"}}})
+	c.routes[0].Elsewhere = true
+	if _, err := c.List(t.Context(), ""); err != nil || c.Statuses()[1].Chosen == false {
 		t.Error("what the server has is not taken", err)
 	}
 }
@@ -193,7 +193,7 @@ func TestAbsentDirectoryDecidesNoRoute(t *testing.T) {
 // count as broken for those that come after it.
 func TestCancelledListDecidesNoRoute(t *testing.T) {
 	t.Parallel()
-	c := choiceOf(&scripted{silent: true}, &scripted{entries: []Entry{{Name: "f"}}})
+	c := routerOf(&scripted{silent: true}, &scripted{entries: []Entry{{Name: "f"}}})
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := c.List(ctx, ""); !errors.Is(err, context.Canceled) {
@@ -210,7 +210,7 @@ func TestCancelledListDecidesNoRoute(t *testing.T) {
 func TestNoRouteIsLeftForGood(t *testing.T) {
 	t.Parallel()
 	signed, proxy := &scripted{read: errors.New("connection reset")}, &scripted{read: refused}
-	c := choiceOf(signed, proxy)
+	c := routerOf(signed, proxy)
 	read := func() error {
 		body, err := c.ReadRange(t.Context(), "f", 0, 1, "")
 		if err == nil {

@@ -14,108 +14,108 @@ import (
 	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
 )
 
-// Access is a kind of way to an artifact's bytes.
+// Access is a kind of route to an artifact's bytes.
 type Access string
 
-// The ways, in the order in which they are tried.
+// The routes, in the order in which they are tried.
 const (
 	Direct    Access = "direct"    // with the client's own credentials, or as a local file
 	Presigned Access = "presigned" // with URLs that the tracking server signs
 	Server    Access = "server"    // through the tracking server
 )
 
-// Way is one way to a directory of artifacts.
-type Way struct {
+// Route is one route to a directory of artifacts.
+type Route struct {
 	Access Access
 	Says   string // what it is, for a person
 	Store  Store
 
-	// Elsewhere says that where nothing is found this way, it may lie on
+	// Elsewhere says that where nothing is found by this route, it may lie on
 	// another machine: an absent directory is no answer.
 	Elsewhere bool
 }
 
-// Verdict is how a way was found to be. Err nil and Chosen false is a way that
+// RouteStatus is how a route was found to be. Err nil and Chosen false is a route that
 // nobody had to try.
-type Verdict struct {
-	Way
+type RouteStatus struct {
+	Route
 	Err    error
 	Chosen bool
-	// Stream says that the way brings whole files in one stream; it is known
+	// Stream says that the route brings whole files in one stream; it is known
 	// once a file was read (Read).
 	Stream, Read bool
 }
 
-// Choice is a directory that several ways may lead to. Which one is decided
+// Router is a directory that several routes may lead to. Which one is decided
 // by what answers, in their order, when the directory is first asked for, and
-// remembered: a way is left for the next one where it has no credentials, is
+// remembered: a route is left for the next one where it has no credentials, is
 // refused, is not offered, or can't be reached. Its first read may still show
-// that a way does not hold what its listing promised (a URL signed for a host
+// that a route does not hold what its listing promised (a URL signed for a host
 // that only the server reaches), and it is left then, too. Where none has held
 // yet, all of them are tried again.
-type Choice struct {
+type Router struct {
 	Where string // the directory's URI, as it may be shown
 
 	id       string
-	ways     []Way
-	patience time.Duration // for a way that has another behind it
-	total    time.Duration // for all ways together; 0: each has its own
+	routes   []Route
+	patience time.Duration // for a route that has another behind it
+	total    time.Duration // for all routes together; 0: each has its own
 
 	mu     sync.Mutex // guards what follows
-	errs   []error    // of the ways that were left, in order
-	failed []error    // of the last attempt that found no way at all
-	listed bool       // the way is decided, as far as listing goes
+	errs   []error    // of the routes that were left, in order
+	failed []error    // of the last attempt that found no route at all
+	listed bool       // the route is decided, as far as listing goes
 	proven bool       // and a read has succeeded
 	stream bool
 	trying chan struct{} // closed when the trial that is running ends
 }
 
 var (
-	_ Store  = (*Choice)(nil)
-	_ Stater = (*Choice)(nil)
+	_ Store  = (*Router)(nil)
+	_ Stater = (*Router)(nil)
 )
 
-// NewChoice makes a store of ways, which are not empty, to the directory at
+// NewRouter makes a store of routes, which are not empty, to the directory at
 // where, which id identifies. silence is how long all of them together may be
 // silent; 0: each has its own patience.
-func NewChoice(id, where string, ways []Way, silence time.Duration) *Choice {
-	c := &Choice{Where: where, id: id, ways: ways, patience: 20 * time.Second, total: silence}
+func NewRouter(id, where string, routes []Route, silence time.Duration) *Router {
+	c := &Router{Where: where, id: id, routes: routes, patience: 20 * time.Second, total: silence}
 	if silence > 0 {
 		c.patience = min(c.patience, silence/3)
 	}
 	return c
 }
 
-// ID is that of the directory, whatever the way.
-func (c *Choice) ID() string { return c.id }
+// ID is that of the directory, whatever the route.
+func (c *Router) ID() string { return c.id }
 
-// decided is the way of s where s is a Choice that is decided; else s itself,
-// by no way.
-func decided(s Store) Way {
-	if c, ok := s.(*Choice); ok {
+// decided is the route of s where s is a Router that is decided; else s itself,
+// by no route.
+func decided(s Store) Route {
+	if c, ok := s.(*Router); ok {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		if c.listed {
-			return c.ways[len(c.errs)]
+			return c.routes[len(c.errs)]
 		}
 	}
-	return Way{Store: s}
+	return Route{Store: s}
 }
 
-// Via is the way by which s is reached; empty while that is undecided, or where
+// Via is the route by which s is reached; empty while that is undecided, or where
 // there is no choice.
 func Via(s Store) Access { return decided(s).Access }
 
-// Chosen is the store that answers for s: where s is a Choice that is decided,
-// that of its way.
+// Chosen is the store that answers for s: where s is a Router that is decided,
+// that of its route.
 func Chosen(s Store) Store { return decided(s).Store }
 
-// Presume takes the way of a kind as the one that is chosen, where none is: it
+// Presume takes the route of a kind as the one that is chosen, where none is: it
 // was when the directory was listed last. Its first read may still leave it.
-func (c *Choice) Presume(a Access) {
+func (c *Router) Presume(a Access) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for i, w := range c.ways {
+	for i, w := range c.routes {
 		if !c.listed && w.Access == a {
 			for range i {
 				c.errs = append(c.errs, errPresumed)
@@ -127,13 +127,13 @@ func (c *Choice) Presume(a Access) {
 
 var errPresumed = errors.New("not tried: it was left when the directory was listed last")
 
-// Verdicts says how each way was found.
-func (c *Choice) Verdicts() []Verdict {
+// Routes says how each route was found.
+func (c *Router) Statuses() []RouteStatus {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	out := make([]Verdict, len(c.ways))
-	for i, w := range c.ways {
-		out[i] = Verdict{Way: w}
+	out := make([]RouteStatus, len(c.routes))
+	for i, w := range c.routes {
+		out[i] = RouteStatus{Route: w}
 		switch {
 		case i < len(c.errs):
 			out[i].Err = c.errs[i]
@@ -146,8 +146,8 @@ func (c *Choice) Verdicts() []Verdict {
 	return out
 }
 
-// List lists by the way that is chosen, or chooses.
-func (c *Choice) List(ctx context.Context, dir string) (tree Tree, err error) {
+// List lists by the route that is chosen, or chooses.
+func (c *Router) List(ctx context.Context, dir string) (tree Tree, err error) {
 	err = c.ask(ctx, func(ctx context.Context, s Store) (bool, error) {
 		tree, err = s.List(ctx, dir)
 		return len(tree[dir]) > 0, err
@@ -155,8 +155,8 @@ func (c *Choice) List(ctx context.Context, dir string) (tree Tree, err error) {
 	return tree, err
 }
 
-// Stat asks for one name by the way that is chosen, or chooses.
-func (c *Choice) Stat(ctx context.Context, p string) (e Entry, err error) {
+// Stat asks for one name by the route that is chosen, or chooses.
+func (c *Router) Stat(ctx context.Context, p string) (e Entry, err error) {
 	err = c.ask(ctx, func(ctx context.Context, s Store) (bool, error) {
 		e, err = Stat(ctx, s, p)
 		return err == nil, err
@@ -164,13 +164,13 @@ func (c *Choice) Stat(ctx context.Context, p string) (e Entry, err error) {
 	return e, err
 }
 
-// ask asks the way that is chosen by f, which tells whether it found anything.
+// ask asks the route that is chosen by f, which tells whether it found anything.
 // Where none is chosen, it tries one after another, one caller at a time.
-func (c *Choice) ask(ctx context.Context, f func(context.Context, Store) (bool, error)) error {
+func (c *Router) ask(ctx context.Context, f func(context.Context, Store) (bool, error)) error {
 	for {
 		c.mu.Lock()
 		if c.listed {
-			s := c.ways[len(c.errs)].Store
+			s := c.routes[len(c.errs)].Store
 			c.mu.Unlock()
 			_, err := f(ctx, s)
 			return err
@@ -190,13 +190,13 @@ func (c *Choice) ask(ctx context.Context, f func(context.Context, Store) (bool, 
 	}
 }
 
-func (c *Choice) try(ctx context.Context, f func(context.Context, Store) (bool, error)) error {
+func (c *Router) try(ctx context.Context, f func(context.Context, Store) (bool, error)) error {
 	var errs []error
 	var err error
 	var found, absent bool
 	begin := time.Now()
-	for i, w := range c.ways {
-		last := i == len(c.ways)-1
+	for i, w := range c.routes {
+		last := i == len(c.routes)-1
 		tctx, cancel := ctx, context.CancelFunc(func() {})
 		if d := c.patienceFor(last, begin); d > 0 {
 			tctx, cancel = untilAnswered(ctx, d)
@@ -210,10 +210,10 @@ func (c *Choice) try(ctx context.Context, f func(context.Context, Store) (bool, 
 			found, err = f(tctx, w.Store)
 		}
 		cancel()
-		if err == nil || !leads(err) && (last || !w.Elsewhere) {
+		if err == nil || !tryNext(err) && (last || !w.Elsewhere) {
 			break // it answered, be it that nothing is there
 		}
-		absent = absent || !leads(err)
+		absent = absent || !tryNext(err)
 		if ctx.Err() != nil {
 			errs = nil // the caller went: nothing was found out
 			break
@@ -225,18 +225,18 @@ func (c *Choice) try(ctx context.Context, f func(context.Context, Store) (bool, 
 	close(c.trying)
 	c.trying = nil
 	switch {
-	case len(errs) == len(c.ways):
+	case len(errs) == len(c.routes):
 		c.failed = errs
-		return c.noWay(errs)
+		return c.noRoute(errs)
 	case ctx.Err() == nil && (found || !absent):
 		c.errs, c.listed = errs, true // else nothing is anywhere yet
 	}
 	return err
 }
 
-// patienceFor is how long a way may take to begin its answer, where the first
+// patienceFor is how long a route may take to begin its answer, where the first
 // was asked at begin; 0: as long as it likes.
-func (c *Choice) patienceFor(last bool, begin time.Time) time.Duration {
+func (c *Router) patienceFor(last bool, begin time.Time) time.Duration {
 	if !last {
 		return c.patience
 	}
@@ -267,10 +267,10 @@ func answered(ctx context.Context) {
 	}
 }
 
-// noWay is the error where each way failed. One that is a refusal or knows
+// noRoute is the error where each route failed. One that is a refusal or knows
 // nothing of the place hides none of the others' words; that one is not offered
 // is the answer only where all of them are not.
-func (c *Choice) noWay(errs []error) error {
+func (c *Router) noRoute(errs []error) error {
 	if len(errs) == 1 {
 		return errs[0]
 	}
@@ -279,37 +279,37 @@ func (c *Choice) noWay(errs []error) error {
 	if len(offered) > 0 {
 		errs = offered
 	}
-	return &noWay{words, errs}
+	return &noRoute{words, errs}
 }
 
-// words are those of the errors of the ways, in order.
-func (c *Choice) words(errs []error) string {
+// words are those of the errors of the routes, in order.
+func (c *Router) words(errs []error) string {
 	var words []string
 	for i, err := range errs {
-		words = append(words, fmt.Sprintf("%s: %v", c.ways[i].Access, err))
+		words = append(words, fmt.Sprintf("%s: %v", c.routes[i].Access, err))
 	}
 	return strings.Join(words, "; ")
 }
 
-type noWay struct {
+type noRoute struct {
 	words string
 	errs  []error
 }
 
-func (n *noWay) Error() string   { return n.words }
-func (n *noWay) Unwrap() []error { return n.errs }
+func (n *noRoute) Error() string   { return n.words }
+func (n *noRoute) Unwrap() []error { return n.errs }
 
-var _ error = (*noWay)(nil)
+var _ error = (*noRoute)(nil)
 
 // checker is a Store that can tell without a listing whether it is offered.
 type checker interface {
 	check(ctx context.Context) error
 }
 
-// leads tells whether err leads on to the next way: there are no credentials,
+// tryNext tells whether err leads on to the next route: there are no credentials,
 // or they are refused; it is not offered, or can't be reached. What says that
 // the place or the content is not there is an answer and does not.
-func leads(err error) bool {
+func tryNext(err error) bool {
 	var refusal *mlflow.Error
 	if errors.As(err, &refusal) && refusal.NoSuchEndpoint() {
 		return true
@@ -317,15 +317,15 @@ func leads(err error) bool {
 	return !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, cache.ErrChanged)
 }
 
-// ReadRange reads by the way that is chosen. The first read proves the way.
-func (c *Choice) ReadRange(ctx context.Context, file string, off, n int64, validator string) (*cache.Body, error) {
+// ReadRange reads by the route that is chosen. The first read proves the route.
+func (c *Router) ReadRange(ctx context.Context, file string, off, n int64, validator string) (*cache.Body, error) {
 	begin := time.Now()
 	for {
 		c.mu.Lock()
 		at, proven := len(c.errs), c.proven
-		w := c.ways[at]
+		w := c.routes[at]
 		c.mu.Unlock()
-		body, err := c.read(ctx, w, c.patienceFor(proven || at == len(c.ways)-1, begin), file, off, n, validator)
+		body, err := c.read(ctx, w, c.patienceFor(proven || at == len(c.routes)-1, begin), file, off, n, validator)
 		c.mu.Lock()
 		if err == nil {
 			if at == len(c.errs) {
@@ -334,28 +334,28 @@ func (c *Choice) ReadRange(ctx context.Context, file string, off, n int64, valid
 			c.mu.Unlock()
 			return body, nil
 		}
-		switch last := at == len(c.ways)-1; {
-		case at != len(c.errs): // somebody else has left this way meanwhile
-		case ctx.Err() == nil && last && !c.proven && leads(err) && len(c.errs) > 0:
-			// No way has held so far: none is left for good. The next one tries them all.
+		switch last := at == len(c.routes)-1; {
+		case at != len(c.errs): // somebody else has left this route meanwhile
+		case ctx.Err() == nil && last && !c.proven && tryNext(err) && len(c.errs) > 0:
+			// No route has held so far: none is left for good. The next one tries them all.
 			c.failed, c.errs, c.listed = append(c.errs, err), nil, false
 			words := c.words(c.failed)
 			c.mu.Unlock()
-			return nil, &noWay{words, []error{err}}
-		case ctx.Err() != nil || proven || c.proven || !leads(err) || last:
+			return nil, &noRoute{words, []error{err}}
+		case ctx.Err() != nil || proven || c.proven || !tryNext(err) || last:
 			c.mu.Unlock()
 			return nil, err
 		default:
 			c.errs = append(c.errs, err)
 		}
-		validator = "" // of another way, another kind
+		validator = "" // of another route, another kind
 		c.mu.Unlock()
 	}
 }
 
-// read asks one way, which must begin to answer within patience, if that is
+// read asks one route, which must begin to answer within patience, if that is
 // not 0.
-func (c *Choice) read(ctx context.Context, w Way, patience time.Duration, file string, off, n int64, validator string) (*cache.Body, error) {
+func (c *Router) read(ctx context.Context, w Route, patience time.Duration, file string, off, n int64, validator string) (*cache.Body, error) {
 	if patience == 0 {
 		return w.Store.ReadRange(ctx, file, off, n, validator)
 	}
