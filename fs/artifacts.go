@@ -155,6 +155,7 @@ func (f artifactFile) Open(context.Context) (Handle, error) {
 	if o, ok := artifact.Chosen(f.it.Store).(artifact.Opener); ok {
 		return f.openLocal(o)
 	}
+	f.it = f.it.Pinned()
 	key := f.it.Key()
 	h := &cachedHandle{f: f, File: f.d.t.cache.Open(key, f.it, f.it.Known())}
 	h.Whole = f.d.inModel || weights[strings.ToLower(path.Ext(f.it.Name))]

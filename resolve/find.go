@@ -154,7 +154,7 @@ func (r *Resolver) findPlace(ctx context.Context, uri string) (Found, error) {
 		return root(uri)
 	}
 	o := Origin{Final: true}
-	return Found{Item: *o.overlay(nil, Layer{Store: s}, e), Path: name, Prefix: name}, nil
+	return Found{Item: *o.overlay(nil, Layer{Store: s}, e, artifact.Via(s)), Path: name, Prefix: name}, nil
 }
 
 // findLocal follows symbolic links in the path that the user gave; below it,
@@ -218,7 +218,7 @@ func (r *Resolver) Explain(ctx context.Context, f Found) []Reason {
 			small := slices.DeleteFunc(slices.Clone(ls.entries), func(e artifact.Entry) bool { return e.IsDir || e.Size < 2 || e.Size > 1<<20 })
 			if len(small) > 0 {
 				e := slices.MinFunc(small, func(a, b artifact.Entry) int { return cmp.Compare(a.Size, b.Size) })
-				err = r.probe(ctx, l.Store, *f.Dir.overlay(nil, l, e))
+				err = r.probe(ctx, l.Store, *f.Dir.overlay(nil, l, e, ls.via))
 			}
 		}
 		why.Err = err

@@ -13,8 +13,8 @@ import (
 // merged from its sorted listings as it is read, and holds no copy of them.
 type Items struct {
 	o      *Origin
-	layers [][]artifact.Entry // what is left of each
-	mounts []Mount            // left, sorted by name; the later of two of one name wins
+	layers []listing // what is left of each
+	mounts []Mount   // left, sorted by name; the later of two of one name wins
 	left   []artifact.LeftOut
 	model  bool
 	meta   bool // MetaName is wanted, and was not given yet
@@ -22,13 +22,13 @@ type Items struct {
 
 // List gives what is in o.
 func (r *Resolver) List(ctx context.Context, o *Origin) (*Items, error) {
-	it := &Items{o: o, layers: make([][]artifact.Entry, len(o.Layers)), mounts: slices.Clone(o.Mounts)}
+	it := &Items{o: o, layers: make([]listing, len(o.Layers)), mounts: slices.Clone(o.Mounts)}
 	for k, l := range o.Layers {
 		ls, err := r.list(ctx, l, o.Final)
 		if err != nil {
 			return nil, err
 		}
-		it.layers[k] = ls.entries
+		it.layers[k] = ls
 		it.left = append(it.left, ls.left...)
 	}
 	slices.SortStableFunc(it.mounts, func(a, b Mount) int { return strings.Compare(a.Name, b.Name) })
@@ -59,10 +59,10 @@ func (l *Items) Next() (Item, bool) {
 		return Item{}, false
 	}
 	var out *Item
-	for k, entries := range l.layers {
-		if len(entries) > 0 && entries[0].Name == name {
-			out = l.o.overlay(out, l.o.Layers[k], entries[0])
-			l.layers[k] = entries[1:]
+	for k := range l.layers {
+		if ls := &l.layers[k]; len(ls.entries) > 0 && ls.entries[0].Name == name {
+			out = l.o.overlay(out, l.o.Layers[k], ls.entries[0], ls.via)
+			ls.entries = ls.entries[1:]
 		}
 	}
 	for len(l.mounts) > 0 && l.mounts[0].Name == name {
@@ -82,9 +82,9 @@ func (l *Items) least() (name string, ok bool) {
 			name, ok = n, true
 		}
 	}
-	for _, entries := range l.layers {
-		if len(entries) > 0 {
-			see(entries[0].Name)
+	for _, ls := range l.layers {
+		if len(ls.entries) > 0 {
+			see(ls.entries[0].Name)
 		}
 	}
 	if len(l.mounts) > 0 {

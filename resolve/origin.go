@@ -58,8 +58,9 @@ type Item struct {
 	Store   artifact.Store // nil: Content is all of it
 	Path    string
 	Content string
-	Size    int64  // bytes
-	Version string // the content's validator, where a listing gives one
+	Size    int64           // bytes
+	Version string          // the content's validator, where a listing gives one
+	Via     artifact.Access // the route by which it was listed; empty where there is no choice
 	Mtime   time.Time
 	Final   bool
 }
@@ -67,7 +68,7 @@ type Item struct {
 // Key identifies the content of a file in a store. The route to it is part of
 // that: each has validators of its own.
 func (it Item) Key() cache.Key {
-	return cache.Key{Location: it.Store.ID() + "\x00" + string(artifact.Via(it.Store)) + "\x00" + it.Path, Size: it.Size, Version: it.Version}
+	return cache.Key{Location: it.Store.ID() + "\x00" + string(artifact.ListedVia(it.Store, it.Via)) + "\x00" + it.Path, Size: it.Size, Version: it.Version}
 }
 
 // Known tells whether the key of a file in a store means one content for ever,
@@ -76,7 +77,14 @@ func (it Item) Known() bool { return it.Final || it.Version != "" }
 
 // ReadRange makes a file in a store a cache.Source.
 func (it Item) ReadRange(ctx context.Context, off, n int64, validator string) (*cache.Body, error) {
-	return it.Store.ReadRange(ctx, it.Path, off, n, validator)
+	return artifact.ReadVia(ctx, it.Store, it.Via, it.Path, off, n, validator)
+}
+
+// Pinned is it with the route that its Key names now, so that a reader stays with
+// one content when the directory goes back to an earlier route.
+func (it Item) Pinned() Item {
+	it.Via = artifact.ListedVia(it.Store, it.Via)
+	return it
 }
 
 var _ cache.Source = Item{}
@@ -89,6 +97,7 @@ func (it Item) Origin() string { return server(artifact.Chosen(it.Store)) }
 type listing struct {
 	entries []artifact.Entry
 	left    []artifact.LeftOut
+	via     artifact.Access // the route by which it came
 	final   bool
 }
 
@@ -104,15 +113,15 @@ func (l listing) find(name string) (artifact.Entry, bool) {
 // the directories below it in the same answer is remembered with it.
 func (r *Resolver) list(ctx context.Context, l Layer, final bool) (listing, error) {
 	out, err := r.listings.Get(ctx, dirKey(l.Store, l.Dir), func(ctx context.Context) (listing, error) {
-		tree, err := r.tree(ctx, l)
-		for dir, entries := range tree {
+		said, err := r.tree(ctx, l)
+		for dir, entries := range said.Tree {
 			if dir != l.Dir {
 				shown, left := artifact.Clean(r.log, dir, entries)
-				r.listings.PutAs(ctx, dirKey(l.Store, dir), listing{shown, left, final})
+				r.listings.PutAs(ctx, dirKey(l.Store, dir), listing{shown, left, said.Via, final})
 			}
 		}
-		shown, left := artifact.Clean(r.log, l.Dir, tree[l.Dir])
-		return listing{shown, left, final}, err
+		shown, left := artifact.Clean(r.log, l.Dir, said.Tree[l.Dir])
+		return listing{shown, left, said.Via, final}, err
 	})
 	if errors.Is(err, fs.ErrNotExist) && !errors.Is(err, artifact.ErrNoBucket) {
 		return listing{}, nil // a place that nothing was written to
@@ -128,9 +137,10 @@ type listed struct {
 }
 
 // tree asks a store for a directory, or gives what it said last.
-func (r *Resolver) tree(ctx context.Context, l Layer) (artifact.Tree, error) {
+func (r *Resolver) tree(ctx context.Context, l Layer) (listed, error) {
 	if _, here := artifact.Chosen(l.Store).(artifact.Opener); here || r.opt.Answers == nil {
-		return l.Store.List(ctx, l.Dir)
+		tree, err := l.Store.List(ctx, l.Dir)
+		return listed{tree, artifact.Via(l.Store)}, err
 	}
 	said, err := answers.StaleIfError(ctx, r.opt.Answers, server(l.Store), dirKey(l.Store, l.Dir), func(ctx context.Context) (listed, error) {
 		tree, err := l.Store.List(ctx, l.Dir)
@@ -152,7 +162,7 @@ func (r *Resolver) tree(ctx context.Context, l Layer) (artifact.Tree, error) {
 	if c, ok := l.Store.(*artifact.Router); ok && err == nil {
 		c.Presume(said.Via)
 	}
-	return said.Tree, err
+	return said, err
 }
 
 // server is what leads to a store's server.
@@ -202,7 +212,7 @@ func (r *Resolver) find(ctx context.Context, o *Origin, name string) (it *Item, 
 			return nil, err
 		}
 		if e, ok := ls.find(name); ok {
-			it = o.overlay(it, l, e)
+			it = o.overlay(it, l, e, ls.via)
 		}
 	}
 	for i := range o.Mounts {
@@ -213,11 +223,12 @@ func (r *Resolver) find(ctx context.Context, o *Origin, name string) (it *Item, 
 	return it, nil
 }
 
-// overlay puts entry e of layer l over what is there by its name.
-func (o *Origin) overlay(below *Item, l Layer, e artifact.Entry) *Item {
+// overlay puts entry e of layer l, listed by the route via, over what is there by
+// its name.
+func (o *Origin) overlay(below *Item, l Layer, e artifact.Entry, via artifact.Access) *Item {
 	p := path.Join(l.Dir, e.Name)
 	if !e.IsDir {
-		return &Item{Name: e.Name, Store: l.Store, Path: p, Size: e.Size, Version: e.Version, Mtime: e.Mtime, Final: o.Final}
+		return &Item{Name: e.Name, Store: l.Store, Path: p, Size: e.Size, Version: e.Version, Via: via, Mtime: e.Mtime, Final: o.Final}
 	}
 	d := Origin{Mtime: o.Mtime, Final: o.Final}
 	if below != nil && below.Dir != nil {

@@ -12,6 +12,7 @@
 //   - [NewServed]: a tracking server's get-artifact doors, to what only it reads.
 //   - [NewWeb]: plain files of the web.
 //   - [NewRouter]: several routes to one directory, decided by what answers.
+//     Those that were left are tried again ([RetryRoutes]).
 //   - [Unsupported]: a scheme that nothing here reads; each question is
 //     answered with errors.ErrUnsupported and the scheme's name.
 //

@@ -52,7 +52,7 @@ type RouteStatus struct {
 // refused, is not offered, or can't be reached. Its first read may still show
 // that a route does not hold what its listing promised (a URL signed for a host
 // that only the server reaches), and it is left then, too. Where none has held
-// yet, all of them are tried again.
+// yet, all of them are tried again; those that were left are, every [RetryRoutes].
 type Router struct {
 	Where string // the directory's URI, as it may be shown
 
@@ -61,11 +61,13 @@ type Router struct {
 	patience time.Duration // for a route that has another behind it
 	total    time.Duration // for all routes together; 0: each has its own
 
-	mu     sync.Mutex // guards what follows
-	errs   []error    // of the routes that were left, in order
-	failed []error    // of the last attempt that found no route at all
-	listed bool       // the route is decided, as far as listing goes
-	proven bool       // and a read has succeeded
+	mu     sync.Mutex  // guards what follows
+	left   []leftRoute // before the one that is chosen, in order
+	since  time.Time   // when it was chosen, or those before it were tried again
+	again  bool        // they are being tried again
+	failed []error     // of the last attempt that found no route at all
+	listed bool        // the route is decided, as far as listing goes
+	proven bool        // and a read has succeeded
 	stream bool
 	trying chan struct{} // closed when the trial that is running ends
 }
@@ -89,27 +91,6 @@ func NewRouter(id, where string, routes []Route, silence time.Duration) *Router 
 // ID is that of the directory, whatever the route.
 func (c *Router) ID() string { return c.id }
 
-// decided is the route of s where s is a Router that is decided; else s itself,
-// by no route.
-func decided(s Store) Route {
-	if c, ok := s.(*Router); ok {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		if c.listed {
-			return c.routes[len(c.errs)]
-		}
-	}
-	return Route{Store: s}
-}
-
-// Via is the route by which s is reached; empty while that is undecided, or where
-// there is no choice.
-func Via(s Store) Access { return decided(s).Access }
-
-// Chosen is the store that answers for s: where s is a Router that is decided,
-// that of its route.
-func Chosen(s Store) Store { return decided(s).Store }
-
 // Presume takes the route of a kind as the one that is chosen, where none is: it
 // was when the directory was listed last. Its first read may still leave it.
 func (c *Router) Presume(a Access) {
@@ -118,16 +99,16 @@ func (c *Router) Presume(a Access) {
 	for i, w := range c.routes {
 		if !c.listed && w.Access == a {
 			for range i {
-				c.errs = append(c.errs, errPresumed)
+				c.left = append(c.left, leftRoute{err: errPresumed})
 			}
-			c.listed = true
+			c.listed, c.since = true, time.Now()
 		}
 	}
 }
 
 var errPresumed = errors.New("not tried: it was left when the directory was listed last")
 
-// Routes says how each route was found.
+// Statuses says how each route was found.
 func (c *Router) Statuses() []RouteStatus {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -135,9 +116,9 @@ func (c *Router) Statuses() []RouteStatus {
 	for i, w := range c.routes {
 		out[i] = RouteStatus{Route: w}
 		switch {
-		case i < len(c.errs):
-			out[i].Err = c.errs[i]
-		case i == len(c.errs) && c.listed:
+		case i < len(c.left):
+			out[i].Err = c.left[i].err
+		case i == len(c.left) && c.listed:
 			out[i].Chosen, out[i].Stream, out[i].Read = true, c.stream, c.proven
 		case !c.listed && i < len(c.failed):
 			out[i].Err = c.failed[i]
@@ -170,7 +151,8 @@ func (c *Router) ask(ctx context.Context, f func(context.Context, Store) (bool, 
 	for {
 		c.mu.Lock()
 		if c.listed {
-			s := c.routes[len(c.errs)].Store
+			s := c.routes[len(c.left)].Store
+			c.retryLater()
 			c.mu.Unlock()
 			_, err := f(ctx, s)
 			return err
@@ -229,7 +211,11 @@ func (c *Router) try(ctx context.Context, f func(context.Context, Store) (bool, 
 		c.failed = errs
 		return c.noRoute(errs)
 	case ctx.Err() == nil && (found || !absent):
-		c.errs, c.listed = errs, true // else nothing is anywhere yet
+		c.left = nil
+		for _, err := range errs {
+			c.left = append(c.left, leftRoute{err: err})
+		}
+		c.listed, c.since = true, time.Now() // else nothing is anywhere yet
 	}
 	return err
 }
@@ -319,38 +305,62 @@ func tryNext(err error) bool {
 
 // ReadRange reads by the route that is chosen. The first read proves the route.
 func (c *Router) ReadRange(ctx context.Context, file string, off, n int64, validator string) (*cache.Body, error) {
+	return c.readVia(ctx, "", file, off, n, validator)
+}
+
+// readVia is ReadRange of a file that was listed by the route via. Where an
+// earlier route has been taken since, the file is read by its own all the same:
+// its validator is of that.
+func (c *Router) readVia(ctx context.Context, via Access, file string, off, n int64, validator string) (*cache.Body, error) {
 	begin := time.Now()
 	for {
 		c.mu.Lock()
-		at, proven := len(c.errs), c.proven
-		w := c.routes[at]
+		at, proven := len(c.left), c.proven
+		own := c.index(via)
 		c.mu.Unlock()
-		body, err := c.read(ctx, w, c.patienceFor(proven || at == len(c.routes)-1, begin), file, off, n, validator)
+		switch {
+		case own > at:
+			return c.routes[own].Store.ReadRange(ctx, file, off, n, validator)
+		case own >= 0 && own < at:
+			validator = "" // of another route, another kind
+		}
+		last := at == len(c.routes)-1
+		body, err := c.read(ctx, c.routes[at], c.patienceFor(proven || last, begin), file, off, n, validator)
 		c.mu.Lock()
-		if err == nil {
-			if at == len(c.errs) {
+		switch {
+		case err == nil:
+			if at == len(c.left) {
 				c.listed, c.proven, c.stream = true, true, body.Whole
 			}
 			c.mu.Unlock()
 			return body, nil
-		}
-		switch last := at == len(c.routes)-1; {
-		case at != len(c.errs): // somebody else has left this route meanwhile
-		case ctx.Err() == nil && last && !c.proven && tryNext(err) && len(c.errs) > 0:
+		case at != len(c.left): // somebody else has left this route meanwhile
+		case ctx.Err() == nil && last && !c.proven && tryNext(err) && len(c.left) > 0:
 			// No route has held so far: none is left for good. The next one tries them all.
-			c.failed, c.errs, c.listed = append(c.errs, err), nil, false
-			words := c.words(c.failed)
+			err := c.none(err)
 			c.mu.Unlock()
-			return nil, &noRoute{words, []error{err}}
+			return nil, err
 		case ctx.Err() != nil || proven || c.proven || !tryNext(err) || last:
 			c.mu.Unlock()
 			return nil, err
 		default:
-			c.errs = append(c.errs, err)
+			c.left, c.since = append(c.left, leftRoute{err, file}), time.Now()
 		}
 		validator = "" // of another route, another kind
 		c.mu.Unlock()
 	}
+}
+
+// none forgets what was found of the routes, of which the last failed by err.
+// c.mu is held.
+func (c *Router) none(err error) error {
+	c.failed = nil
+	for _, l := range c.left {
+		c.failed = append(c.failed, l.err)
+	}
+	c.failed = append(c.failed, err)
+	c.left, c.listed = nil, false
+	return &noRoute{c.words(c.failed), []error{err}}
 }
 
 // read asks one route, which must begin to answer within patience, if that is

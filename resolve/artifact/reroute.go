@@ -1,0 +1,143 @@
+package artifact
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/mlflowfs/mlflowfs/cache"
+)
+
+// RetryRoutes is how often the routes that a directory's [Router] has left are
+// tried again, as long as the directory is asked for.
+const RetryRoutes = 5 * time.Minute
+
+// leftRoute is a route that was left, and why: the directory could not be listed,
+// or a file not read.
+type leftRoute struct {
+	err  error
+	file string // empty: it was the listing
+}
+
+// decided is the route of s where s is a Router that is decided; else s itself,
+// by no route.
+func decided(s Store) Route {
+	if c, ok := s.(*Router); ok {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.listed {
+			return c.routes[len(c.left)]
+		}
+	}
+	return Route{Store: s}
+}
+
+// Via is the route by which s is reached; empty while that is undecided, or where
+// there is no choice.
+func Via(s Store) Access { return decided(s).Access }
+
+// Chosen is the store that answers for s: where s is a Router that is decided,
+// that of its route.
+func Chosen(s Store) Store { return decided(s).Store }
+
+// ListedVia is the route of s that holds what was listed by the route via: that
+// one, or where it was left since, the one that is chosen now.
+func ListedVia(s Store, via Access) Access {
+	c, ok := s.(*Router)
+	if !ok {
+		return ""
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if own := c.index(via); c.listed && own > len(c.left) {
+		return via
+	}
+	if !c.listed {
+		return ""
+	}
+	return c.routes[len(c.left)].Access
+}
+
+// ReadVia reads a file of s that was listed by the route via, and has the
+// validator of that. It goes on by that route where the directory has gone back
+// to an earlier one since.
+func ReadVia(ctx context.Context, s Store, via Access, file string, off, n int64, validator string) (*cache.Body, error) {
+	if c, ok := s.(*Router); ok {
+		return c.readVia(ctx, via, file, off, n, validator)
+	}
+	return s.ReadRange(ctx, file, off, n, validator)
+}
+
+// index is the place of a route among all; -1 where there is none.
+func (c *Router) index(a Access) int {
+	return slices.IndexFunc(c.routes, func(r Route) bool { return r.Access == a })
+}
+
+// retryLater has the routes that were left tried again, where that is due. No
+// caller waits for it: a route that is silent is so for its whole patience. c.mu
+// is held.
+func (c *Router) retryLater() {
+	if len(c.left) == 0 || c.again || time.Since(c.since) < RetryRoutes {
+		return
+	}
+	c.again = true
+	left := slices.Clone(c.left)
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Duration(len(left))*c.patience)
+		defer cancel()
+		c.retry(ctx, left)
+	}()
+}
+
+// retry tries the routes that were left, in order, and takes the first that does
+// now what it did not do then.
+func (c *Router) retry(ctx context.Context, left []leftRoute) {
+	back, read, whole := -1, false, false
+	for i := range left {
+		tctx, cancel := context.WithTimeout(ctx, c.patience)
+		body, err := c.probe(tctx, c.routes[i], left[i].file)
+		if body != nil {
+			read, whole = true, body.Whole
+			body.Close()
+		}
+		cancel()
+		if err == nil {
+			back = i
+			break
+		}
+		left[i].err = err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.again, c.since = false, time.Now()
+	switch {
+	case len(c.left) != len(left): // it was decided anew meanwhile
+	case back < 0:
+		c.left = left
+	default:
+		c.left, c.proven, c.stream = left[:back], read, whole
+	}
+}
+
+// probe lists the directory by a route, and reads the first byte of the file at
+// which it was left. The body is to be closed.
+func (c *Router) probe(ctx context.Context, r Route, file string) (*cache.Body, error) {
+	if ck, ok := r.Store.(checker); ok {
+		if err := ck.check(ctx); err != nil {
+			return nil, err
+		}
+	}
+	tree, err := r.Store.List(ctx, "")
+	switch {
+	case err != nil:
+		return nil, err
+	case r.Elsewhere && len(tree[""]) == 0:
+		return nil, errNothingHere
+	case file == "":
+		return nil, nil
+	}
+	return r.Store.ReadRange(ctx, file, 0, 1, "")
+}
+
+var errNothingHere = errors.New("nothing is there")
