@@ -15,6 +15,10 @@ type Error struct {
 	Status  int    // HTTP status
 	Code    string // MLflow's error_code; empty where the body was no MLflow error
 	Message string // MLflow's message, or the beginning of the body
+
+	// Name says that one thing was asked for by its name: a refusal of the name
+	// means that there is none.
+	Name bool
 }
 
 func (e *Error) Error() string {
@@ -32,7 +36,7 @@ func (e *Error) Error() string {
 func (e *Error) Is(target error) bool {
 	switch target {
 	case fs.ErrNotExist:
-		return e.Status == http.StatusNotFound
+		return e.Status == http.StatusNotFound || e.Name && e.Status == http.StatusBadRequest && e.Code == "INVALID_PARAMETER_VALUE"
 	case fs.ErrPermission:
 		return e.Status == http.StatusUnauthorized || e.Status == http.StatusForbidden
 	}

@@ -141,7 +141,10 @@ func (s *rest) Run(ctx context.Context, id string) (*Run, error) {
 	var out struct {
 		Run json.RawMessage `json:"run"`
 	}
-	if err := s.c.JSON(ctx, api+"runs/get", url.Values{"run_id": {id}}, nil, &out); err != nil {
+	if err := s.lookUp(ctx, "runs/get", url.Values{"run_id": {id}}, &out); err != nil {
+		return nil, err
+	}
+	if err := has(nil, "run", id, string(out.Run)); err != nil {
 		return nil, err
 	}
 	return runOf(out.Run)
@@ -169,6 +172,25 @@ func (s *rest) searchRuns(ctx context.Context, experimentIDs []string, token str
 		body["page_token"] = token
 	}
 	return s.c.JSON(ctx, api+"runs/search", nil, body, out)
+}
+
+// lookUp asks for one thing by its name.
+func (s *rest) lookUp(ctx context.Context, path string, query url.Values, out any) error {
+	err := s.c.JSON(ctx, api+path, query, nil, out)
+	var refusal *Error
+	if errors.As(err, &refusal) {
+		refusal.Name = true
+	}
+	return err
+}
+
+// has is the error of a look-up: err, or that an answer of status 200 does not hold
+// what was asked for, of which got is a part that is never empty.
+func has(err error, kind, name, got string) error {
+	if err == nil && got == "" {
+		return fmt.Errorf("the server's answer holds no %s %q: something in front of it, or that is no MLflow server, has answered", kind, name)
+	}
+	return err
 }
 
 // page turns a page as JSON gives it into one of ours.
@@ -216,25 +238,25 @@ func (s *rest) ExperimentByName(ctx context.Context, name string) (*Experiment, 
 	var out struct {
 		Experiment restExperiment `json:"experiment"`
 	}
-	if err := s.c.JSON(ctx, api+"experiments/get-by-name", url.Values{"experiment_name": {name}}, nil, &out); err != nil {
+	if err := s.lookUp(ctx, "experiments/get-by-name", url.Values{"experiment_name": {name}}, &out); err != nil {
 		return nil, err
 	}
 	if out.Experiment.Stage == "deleted" {
 		return nil, notFound("experiment", name)
 	}
 	e := out.Experiment.experiment()
-	return &e, nil
+	return &e, has(nil, "experiment", name, e.ID)
 }
 
 func (s *rest) LoggedModel(ctx context.Context, id string) (*LoggedModel, error) {
 	var out struct {
 		Model restLoggedModel `json:"model"`
 	}
-	if err := s.c.JSON(ctx, api+"logged-models/"+url.PathEscape(id), nil, nil, &out); err != nil {
+	if err := s.lookUp(ctx, "logged-models/"+url.PathEscape(id), nil, &out); err != nil {
 		return nil, err
 	}
 	m := out.Model.model()
-	return &m, nil
+	return &m, has(nil, "logged model", id, m.ID)
 }
 
 func (s *rest) SearchLoggedModels(ctx context.Context, experimentIDs []string, runID, token string) (Page[LoggedModel], error) {
@@ -280,11 +302,11 @@ func (s *rest) RegisteredModel(ctx context.Context, name string) (*RegisteredMod
 	var out struct {
 		Model restModel `json:"registered_model"`
 	}
-	if err := s.c.JSON(ctx, api+"registered-models/get", url.Values{"name": {name}}, nil, &out); err != nil {
+	if err := s.lookUp(ctx, "registered-models/get", url.Values{"name": {name}}, &out); err != nil {
 		return nil, err
 	}
 	m := out.Model.model()
-	return &m, nil
+	return &m, has(nil, "registered model", name, m.Name)
 }
 
 func (s *rest) SearchRegisteredModels(ctx context.Context, token string) (Page[RegisteredModel], error) {
@@ -300,11 +322,11 @@ func (s *rest) Version(ctx context.Context, name, version string) (*Version, err
 	var out struct {
 		Version restVersion `json:"model_version"`
 	}
-	if err := s.c.JSON(ctx, api+"model-versions/get", url.Values{"name": {name}, "version": {version}}, nil, &out); err != nil {
+	if err := s.lookUp(ctx, "model-versions/get", url.Values{"name": {name}, "version": {version}}, &out); err != nil {
 		return nil, err
 	}
 	v := out.Version.version()
-	return &v, nil
+	return &v, has(nil, "version", name+" "+version, v.Version)
 }
 
 func (s *rest) SearchVersions(ctx context.Context, name, token string) (Page[Version], error) {
@@ -338,8 +360,8 @@ func (s *rest) DownloadURI(ctx context.Context, name, version string) (string, e
 	var out struct {
 		URI string `json:"artifact_uri"`
 	}
-	err := s.c.JSON(ctx, api+"model-versions/get-download-uri", url.Values{"name": {name}, "version": {version}}, nil, &out)
-	return out.URI, err
+	err := s.lookUp(ctx, "model-versions/get-download-uri", url.Values{"name": {name}, "version": {version}}, &out)
+	return out.URI, has(err, "version", name+" "+version, out.URI)
 }
 
 func (s *rest) Close() error {
