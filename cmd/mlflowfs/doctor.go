@@ -82,7 +82,7 @@ func (f *mountFlags) doctor(ctx context.Context, out io.Writer) error {
 			failed++
 		}
 	}
-	for _, check := range []func() finding{checkFUSE, checkFusermount, checkKernel, checkReadAhead, f.checkCache} {
+	for _, check := range []func() finding{checkFUSE, checkFusermount, checkKernel, checkReadAhead, func() finding { return checkUpdatedb(updatedbConf) }, f.checkCache} {
 		tell(check())
 	}
 	for _, x := range f.checkServer(ctx) {

@@ -21,6 +21,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -95,6 +96,18 @@ and read lazily: nothing is downloaded before a program reads it.
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Version:       version(),
+		Args: func(c *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return nil
+			}
+			why := fmt.Errorf("%q is no command (see `mlflowfs --help`)", args[0])
+			if like := c.SuggestionsFor(args[0]); len(like) > 0 {
+				why = fmt.Errorf("%q is no command: is %s meant?", args[0], strings.Join(like, " or "))
+			}
+			return usageError{why}
+		},
+		RunE:                       func(c *cobra.Command, _ []string) error { return c.Help() },
+		SuggestionsMinimumDistance: 2,
 	}
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w (see `%s --help`)", err, c.CommandPath())}
