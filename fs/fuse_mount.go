@@ -3,7 +3,6 @@ package fs
 import (
 	"errors"
 	"fmt"
-	"hash/maphash"
 	"log"
 	"log/slog"
 	"os"
@@ -69,7 +68,6 @@ const negativeTTL = time.Second
 func Mount(point string, root *Node, opt MountOptions) (*Mounted, error) {
 	a := &adapter{
 		log: opt.Log, uid: uint32(os.Getuid()), gid: uint32(os.Getgid()), mounted: time.Now(),
-		seeds:    [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()},
 		answered: opt.Answered, failed: opt.Failed,
 		kernel: newKernel(opt.Log, opt.NoPassing, opt.NoPushing),
 		names:  newNames(opt.Log, opt.MaxNames),

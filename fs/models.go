@@ -43,6 +43,9 @@ func (d modelsDir) Lookup(ctx context.Context, file string) (*Node, error) {
 			if v, ok := m.Aliases[name[at+1:]]; ok && isVersion(v) {
 				return d.alias(m, v), nil
 			}
+			if v, ok := resolve.Latest(m, ""); ok && isVersion(v.Version) && strings.EqualFold(name[at+1:], latest) {
+				return d.alias(m, v.Version), nil
+			}
 		}
 	}
 	m, err := d.t.r.RegisteredModel(ctx, name)
@@ -70,7 +73,7 @@ func (d modelsDir) alias(m *mlflow.RegisteredModel, version string) *Node {
 // through the logged models.
 func (d modelsDir) List(ctx context.Context) (Listing, error) {
 	return &modelsListing{d: d, registered: pages[mlflow.RegisteredModel]{
-		search: d.t.r.Registry().SearchRegisteredModels,
+		search: d.t.r.SearchRegisteredModels,
 	}}, nil
 }
 
@@ -101,7 +104,7 @@ func (l *modelsListing) Next(ctx context.Context) (Entry, error) {
 		}
 		l.logged = &pages[mlflow.LoggedModel]{
 			search: func(ctx context.Context, token string) (mlflow.Page[mlflow.LoggedModel], error) {
-				return l.d.t.r.Tracking().SearchLoggedModels(ctx, ids, "", token)
+				return l.d.t.r.SearchLoggedModels(ctx, ids, "", token)
 			},
 			entry: func(m *mlflow.LoggedModel) (Entry, bool) {
 				if !mlflow.ValidLoggedModelID(m.ID) {

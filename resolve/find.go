@@ -23,8 +23,10 @@ type Found struct {
 
 	// Path is where mlflow.artifacts.download_artifacts puts it below its
 	// destination; empty for a root. Prefix is what list_artifacts puts before
-	// each name, which is the same but for a run_id with a path.
-	Path, Prefix string
+	// each name, which is the same but for a run_id with a path. Returned is the
+	// path below the destination that download_artifacts gives to its caller, which
+	// is Path but for a logged model's directory whose URI ends in a slash.
+	Path, Prefix, Returned string
 
 	// Trail is how it was found, from the URI's name to the last one.
 	Trail []Step
@@ -50,13 +52,17 @@ func (r *Resolver) Find(ctx context.Context, uri string) (Found, error) {
 		return r.findPlace(ctx, uri)
 	}
 	var f Found
-	o, _, err := r.named(ctx, u, 0, &f.Trail)
+	o, _, p, err := r.named(ctx, u, 0, &f.Trail)
 	if err != nil {
 		return Found{}, err
 	}
-	f.Item, err = r.walk(ctx, o, u.Path)
-	if f.Path = u.Path; u.RunID != "" && f.Path != "" {
-		f.Path = path.Base(u.Path)
+	f.Item, err = r.walk(ctx, o, p)
+	if err == nil && u.Inside && f.Dir == nil {
+		err = fmt.Errorf("%s is a file: %w", p, fs.ErrNotExist)
+	}
+	f.Path, f.Returned = p, p
+	if u.RunID != "" && p != "" {
+		f.Path, f.Returned = r.placeInRun(ctx, o, u)
 	}
 	f.Prefix = f.Path
 	return f, err
@@ -82,13 +88,37 @@ func (r *Resolver) name(uri string) {
 	}
 }
 
+// placeInRun is where download_artifacts puts u, which has a path, of the run's
+// directory o, and what it gives to its caller. What the run itself has is rooted
+// at u's directory, what a logged model has at the run
+// (mlflow.store.artifact.runs_artifact_repo).
+func (r *Resolver) placeInRun(ctx context.Context, o Origin, u URI) (at, returned string) {
+	at = path.Base(u.Path)
+	if u.Inside {
+		at = ""
+	}
+	name, _, _ := strings.Cut(u.Path, "/")
+	if !slices.ContainsFunc(o.Mounts, func(m Mount) bool { return m.Name == name }) {
+		return at, at
+	}
+	o.Mounts = nil
+	if _, err := r.walk(ctx, o, u.Path); err == nil {
+		return at, at
+	}
+	if u.Inside {
+		return u.Path, ""
+	}
+	return u.Path, u.Path
+}
+
 // FindRun is Find for run_id and path as mlflow.artifacts takes them: with no
 // path, the run's own artifacts without its logged models.
 func (r *Resolver) FindRun(ctx context.Context, runID, p string) (Found, error) {
-	p = strings.Trim(p, "/")
-	if p != "" && mlflow.ValidRunID(runID) {
-		f, err := r.Find(ctx, URI{RunID: runID, Path: p}.String())
-		f.Prefix = p
+	inside := strings.HasSuffix(p, "/")
+	if p = strings.Trim(p, "/"); p != "" && mlflow.ValidRunID(runID) {
+		u := URI{RunID: runID, Path: parts(p), Inside: inside}
+		f, err := r.Find(ctx, u.String())
+		f.Prefix = u.Path
 		return f, err
 	}
 	run, err := r.Run(ctx, runID)
@@ -134,10 +164,15 @@ func (r *Resolver) findPlace(ctx context.Context, uri string) (Found, error) {
 			name = n
 		}
 	}
+	inside := strings.HasSuffix(uri, "/") // what is in it is meant
 	root := func(uri string) (Found, error) {
 		o, err := r.At(ctx, uri)
 		o.Final = true
-		return Found{Item: Item{Dir: &o}, Path: name, Prefix: name}, err
+		f := Found{Item: Item{Dir: &o}}
+		if !inside {
+			f.Path, f.Prefix, f.Returned = name, name, name
+		}
+		return f, err
 	}
 	if name == "" {
 		return root(dir)
@@ -153,8 +188,11 @@ func (r *Resolver) findPlace(ctx context.Context, uri string) (Found, error) {
 	if e.IsDir {
 		return root(uri)
 	}
+	if inside {
+		return Found{}, fmt.Errorf("%s is a file: %w", name, fs.ErrNotExist)
+	}
 	o := Origin{Final: true}
-	return Found{Item: *o.overlay(nil, Layer{Store: s}, e, artifact.Via(s)), Path: name, Prefix: name}, nil
+	return Found{Item: *o.overlay(nil, Layer{Store: s}, e, artifact.Via(s)), Path: name, Prefix: name, Returned: name}, nil
 }
 
 // findLocal follows symbolic links in the path that the user gave; below it,
@@ -181,7 +219,10 @@ func (r *Resolver) findLocal(ctx context.Context, uri string) (Found, error) {
 	}
 	o, err := r.At(ctx, dir)
 	o.Final = true
-	f := Found{Item: Item{Dir: &o}, Path: name, Prefix: name}
+	f := Found{Item: Item{Dir: &o}}
+	if !strings.HasSuffix(uri, "/") {
+		f.Path, f.Prefix, f.Returned = name, name, name
+	}
 	if err == nil && !st.IsDir() {
 		f.Item, err = r.Lookup(ctx, &o, filepath.Base(p))
 	}

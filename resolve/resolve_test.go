@@ -35,7 +35,13 @@ func TestURIMeansWhatMLflowMeans(t *testing.T) {
 		"models:/echo@champ":       {Name: "echo", Alias: "champ"},
 		"models:/echo@3/MLmodel":   {Name: "echo", Alias: "3", Path: "MLmodel"},
 		"models:/a@b@c":            {Name: "a@b", Alias: "c"},
-		"models:/a@b/1":            {Name: "a@b", Version: "1"},
+		"models:/a@b/1":            {Name: "a", Alias: "b", Path: "1"},
+		"models:/a@b/x//y/":        {Name: "a", Alias: "b", Path: "x/y"},
+		"models:/echo@LATEST":      {Name: "echo", Alias: "LATEST"},
+		"models:///echo/3":         {Name: "echo", Version: "3"},
+		"runs:///abc/x":            {RunID: "abc", Path: "x"},
+		"runs:/abc/x//y":           {RunID: "abc", Path: "x/y"},
+		"runs:/abc/sub/":           {RunID: "abc", Path: "sub", Inside: true},
 		"models:/" + id:            {ModelID: id},
 		"models:/" + id + "/x":     {ModelID: id, Path: "x"},
 		"models:/m-notanid/1":      {Name: "m-notanid", Version: "1"},
@@ -46,7 +52,7 @@ func TestURIMeansWhatMLflowMeans(t *testing.T) {
 			t.Errorf("%s: %v %v %s", s, found, err, d)
 		}
 	}
-	for _, s := range []string{"runs:", "runs:/", "runs:/../x", "runs://host/abc", "models:/", "models:/echo", "models:/echo@", "models:/@a", "models:/ /1", "models:/a@b//1"} {
+	for _, s := range []string{"runs:", "runs:/", "runs:/../x", "runs://host/abc", "models:/", "models:/echo", "models:/echo@", "models:/@a", "models:/a@/1", "models:/a@ /1", "models:/echo/3//x", "models:////echo/3", "models:/ /1", "models:/a@b//1"} {
 		if u, found, err := ParseURI(s); err == nil || !found {
 			t.Errorf("%s was taken as %+v", s, u)
 		}

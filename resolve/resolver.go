@@ -63,6 +63,8 @@ type Resolver struct {
 	opt Options
 	log *slog.Logger
 
+	lost lostParts
+
 	stores      *cache.Memo[place, artifact.Store]
 	buckets     *cache.Memo[string, opened]
 	listings    *cache.Memo[string, listing]
@@ -106,6 +108,7 @@ func New(opt Options) *Resolver {
 	return &Resolver{
 		opt:    opt,
 		log:    opt.Log,
+		lost:   lostParts{why: map[Part]string{}},
 		stores: cache.NewMemo[place](10_000, nil, func(artifact.Store) time.Duration { return lasting }),
 		buckets: cache.NewMemo[string](1_000, nil, func(o opened) time.Duration {
 			if o.err != nil {
@@ -162,7 +165,7 @@ func (r *Resolver) Run(ctx context.Context, id string) (*mlflow.Run, error) {
 func (r *Resolver) modelsOf(ctx context.Context, run *mlflow.Run) ([]mlflow.LoggedModel, error) {
 	return r.runModels.Get(ctx, run.ID, func(ctx context.Context) ([]mlflow.LoggedModel, error) {
 		models, err := all(ctx, func(ctx context.Context, token string) (mlflow.Page[mlflow.LoggedModel], error) {
-			return r.opt.Tracking.SearchLoggedModels(ctx, []string{run.ExperimentID}, run.ID, token)
+			return r.SearchLoggedModels(ctx, []string{run.ExperimentID}, run.ID, token)
 		})
 		seen, unique := map[string]bool{}, models[:0]
 		for _, m := range models {
@@ -312,17 +315,18 @@ func (r *Resolver) follow(ctx context.Context, v version, hops int, trail *[]Ste
 		o, err = r.at(ctx, place{v.uri, r.door(ctx, v)})
 		return o, true, err
 	}
-	if o, final, err = r.named(ctx, u, hops, trail); err == nil {
-		o, err = r.descend(ctx, o, u.Path)
+	var p string
+	if o, final, p, err = r.named(ctx, u, hops, trail); err == nil {
+		o, err = r.descend(ctx, o, p)
 	}
 	return o, final, err
 }
 
-// named gives the root that a name of MLflow's leads to. Each step of the way
-// is appended to trail, where that is not nil.
-func (r *Resolver) named(ctx context.Context, u URI, hops int, trail *[]Step) (o Origin, final bool, err error) {
+// named gives the root that a name of MLflow's leads to, and the path below it.
+// Each step of the way is appended to trail, where that is not nil.
+func (r *Resolver) named(ctx context.Context, u URI, hops int, trail *[]Step) (o Origin, final bool, p string, err error) {
 	if hops > maxHops {
-		return Origin{}, false, errors.New("the sources of the model's versions lead in a circle")
+		return Origin{}, false, "", errors.New("the sources of the model's versions lead in a circle")
 	}
 	step := func(kind, name, leads string) {
 		if trail != nil {
@@ -344,11 +348,17 @@ func (r *Resolver) named(ctx context.Context, u URI, hops int, trail *[]Step) (o
 		}
 	default:
 		var number string
-		if number, err = r.Number(ctx, u); err == nil {
+		number, err = r.Number(ctx, u)
+		if other, ok := u.named(); ok && errors.Is(err, fs.ErrNotExist) {
+			if n, oerr := r.Number(ctx, other); oerr == nil {
+				u, number, err = other, n, nil
+			}
+		}
+		if err == nil {
 			o, err = r.versionOrigin(ctx, u.Name, number, hops, trail)
 		}
 	}
-	return o, o.Final, err
+	return o, o.Final, u.Path, err
 }
 
 // door is the tracking server's door to where a version's files lie: as a
@@ -386,7 +396,7 @@ func (r *Resolver) Number(ctx context.Context, u URI) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if u.Alias != "" {
+	if u.Alias != "" && !strings.EqualFold(u.Alias, latest) {
 		if v, ok := m.Aliases[u.Alias]; ok {
 			return v, nil
 		}

@@ -18,7 +18,12 @@ type URI struct {
 	Version string
 	Stage   string
 	Alias   string
-	Path    string // below it, without a slash at either end
+	Path    string // below it, without a slash at either end, and of no empty parts
+
+	// Inside says that the URI ends in a slash behind its path: what is in the
+	// directory is meant, and not the directory itself. MLflow's client makes a
+	// difference for runs:/ alone.
+	Inside bool
 }
 
 // ParseURI reads a runs:/ or models:/ URI as the MLflow client does
@@ -32,30 +37,37 @@ func ParseURI(s string) (u URI, found bool, err error) {
 	bad := func(form string) (URI, bool, error) {
 		return URI{}, true, fmt.Errorf("%q is no %s:/ URI: it must be %s", s, scheme, form)
 	}
+	rest = strings.Replace(rest, "///", "/", 1) // an empty host
 	rest, ok = strings.CutPrefix(rest, "/")
 	if strings.HasPrefix(rest, "/") {
 		return bad("of this tracking server, without a host")
 	}
+	whole := rest
 	rest = strings.TrimRight(rest, "/")
 	first, path, _ := strings.Cut(rest, "/")
 	if scheme == "runs" {
 		if !ok || !mlflow.ValidRunID(first) {
 			return bad("runs:/<run_id>/<path>")
 		}
-		return URI{RunID: first, Path: strings.Trim(path, "/")}, true, nil
+		u = URI{RunID: first, Path: parts(path)}
+		u.Inside = u.Path != "" && len(whole) > len(rest)
+		return u, true, nil
 	}
-	switch at := strings.LastIndexByte(first, '@'); {
+	at := strings.LastIndexByte(first, '@')
+	switch {
 	case !ok || strings.TrimSpace(first) == "":
 		return bad("models:/<name>/<version>, models:/<name>/<stage>, models:/<name>@<alias> or models:/<model_id>")
 	case mlflow.ValidLoggedModelID(first):
-		return URI{ModelID: first, Path: strings.Trim(path, "/")}, true, nil
-	case at > 0 && at < len(first)-1 && !isVersion(strings.Trim(path, "/")):
-		return URI{Name: first[:at], Alias: first[at+1:], Path: strings.Trim(path, "/")}, true, nil
+		return URI{ModelID: first, Path: parts(path)}, true, nil
+	case strings.HasPrefix(path, "/"):
+		return bad("without an empty part behind the name")
+	case at > 0 && strings.TrimSpace(first[at+1:]) != "":
+		return URI{Name: first[:at], Alias: first[at+1:], Path: parts(path)}, true, nil
 	}
 	which, path, _ := strings.Cut(path, "/")
-	u = URI{Name: first, Path: strings.Trim(path, "/")}
+	u = URI{Name: first, Path: parts(path)}
 	switch {
-	case strings.TrimSpace(which) == "":
+	case at >= 0 || strings.TrimSpace(which) == "" || strings.HasPrefix(path, "/"):
 		return bad("models:/<name>/<version>, models:/<name>/<stage>, models:/<name>@<alias> or models:/<model_id>")
 	case isVersion(which):
 		u.Version = which
@@ -66,6 +78,22 @@ func ParseURI(s string) (u URI, found bool, err error) {
 }
 
 const latest = "latest"
+
+// parts is a path without empty parts.
+func parts(path string) string {
+	return strings.Join(strings.FieldsFunc(path, func(r rune) bool { return r == '/' }), "/")
+}
+
+// named is what a URI of an alias means where there is no such alias: a version of
+// a model whose name holds an @. MLflow's client knows no URI for that.
+func (u URI) named() (URI, bool) {
+	which, path, _ := strings.Cut(u.Path, "/")
+	v := URI{Name: u.Name + "@" + u.Alias, Path: path}
+	if isVersion(which) {
+		v.Version = which
+	}
+	return v, u.Alias != "" && (v.Version != "" || strings.EqualFold(which, latest))
+}
 
 // isVersion tells whether s is a version number.
 func isVersion(s string) bool {
@@ -91,6 +119,9 @@ func (u URI) String() string {
 	}
 	if u.Path != "" {
 		s += "/" + u.Path
+	}
+	if u.Inside {
+		s += "/"
 	}
 	return s
 }

@@ -202,8 +202,9 @@ func (c *connection) open(ttl time.Duration, needed bool, allowed *resolve.Allow
 	if c.registryURI != "" && c.registryURI != c.trackingURI {
 		var client *mlflow.Client
 		if s.registry, client, err = mlflow.Open(c.registryURI, env, log); err != nil {
-			s.close()
-			return nil, fmt.Errorf("the registry: %w", err)
+			err = fmt.Errorf("the registry: %w", err)
+			log.Warn("registered models are left out: the rest is shown", "err", err)
+			s.registry = mlflow.NoRegistry(err)
 		}
 		if client != nil {
 			s.clients = append(s.clients, client)

@@ -100,7 +100,7 @@ func download(ctx context.Context, s *stores, found resolve.Found, dst string, p
 	if err != nil {
 		return err
 	}
-	fmt.Println(filepath.Join(dst, filepath.FromSlash(found.Path)))
+	fmt.Println(filepath.Join(dst, filepath.FromSlash(found.Returned)))
 	return nil
 }
 

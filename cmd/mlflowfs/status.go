@@ -23,6 +23,7 @@ import (
 
 	"github.com/mlflowfs/mlflowfs/cache"
 	"github.com/mlflowfs/mlflowfs/fs"
+	"github.com/mlflowfs/mlflowfs/resolve"
 	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
 )
 
@@ -35,15 +36,16 @@ type status struct {
 	Started    time.Time `json:"started"`
 	Uptime     float64   `json:"uptime_seconds"`
 
-	HitRate   float64          `json:"cache_hit_rate"` // of the blocks that programs wanted
-	Pinned    int64            `json:"cache_pinned_bytes"`
-	Cache     cache.Stats      `json:"cache"`
-	FUSE      fs.Stats         `json:"fuse"`
-	Errors    map[string]int64 `json:"errors"`          // that programs got, by errno
-	Requests  map[string]int64 `json:"server_requests"` // by the class of the answer's status
-	Retries   map[string]int64 `json:"server_retries"`  // by that of the answer that was the reason
-	Transfers []transfer       `json:"transfers"`
-	Unread    []string         `json:"unreadable_parts"` // of a store on this machine
+	HitRate   float64           `json:"cache_hit_rate"` // of the blocks that programs wanted
+	Pinned    int64             `json:"cache_pinned_bytes"`
+	Cache     cache.Stats       `json:"cache"`
+	FUSE      fs.Stats          `json:"fuse"`
+	Errors    map[string]int64  `json:"errors"`          // that programs got, by errno
+	Requests  map[string]int64  `json:"server_requests"` // by the class of the answer's status
+	Retries   map[string]int64  `json:"server_retries"`  // by that of the answer that was the reason
+	Transfers []transfer        `json:"transfers"`
+	Unread    []string          `json:"unreadable_parts"` // of a store on this machine
+	LeftOut   []resolve.LeftOut `json:"left_out"`         // of what is shown
 }
 
 // transfer is a file that is on its way.
@@ -60,6 +62,7 @@ func (d *daemon) status() *status {
 		Mountpoint: d.point, Server: mlflow.Redact(d.server), Version: version(), PID: os.Getpid(),
 		Started: d.started, Uptime: time.Since(d.started).Seconds(),
 		HitRate: c.HitRate(), Cache: c, FUSE: d.mounted(), Errors: d.meter.errors(), Requests: map[string]int64{}, Retries: map[string]int64{}, Transfers: []transfer{}, Unread: []string{},
+		LeftOut: d.stores.LeftOut(),
 	}
 	if d.disk != nil {
 		s.Pinned = d.disk.Pinned()
@@ -118,6 +121,9 @@ func (s *status) show(w io.Writer) {
 	line("asked again after", "%s", by(statusClasses[:], s.Retries))
 	line("files", "%d opened, %d of them read by the kernel itself; %d open now; %d names known", s.FUSE.Opens, s.FUSE.PassedOpens, s.Cache.Open, s.FUSE.Names)
 	line("errors given", "%s", by(slices.Sorted(maps.Keys(s.Errors)), s.Errors))
+	for _, x := range s.LeftOut {
+		line("left out", "%s: %s", x.Part, x.Why)
+	}
 	if s.FUSE.Waiting > 0 {
 		line("waiting", "%d requests, the longest for %.1f s", s.FUSE.Waiting, s.FUSE.LongestWait)
 	}
