@@ -32,7 +32,9 @@ var differences = []difference{
 	{"`%` and two digits in a path", func(u string, _ *seed) bool { return strings.Contains(u, "%2") }, "runs:/{wide}/doc%2Ftext.txt", true},
 	{"`runs:/<run_id>`, `runs:/<run_id>/`", func(u string, s *seed) bool { return strings.Count(strings.Trim(u, "/"), "/") == 1 && isRuns(u) }, "runs:/{empty}", true},
 	{"a path that is not there, or a file, with a last slash", func(u string, _ *seed) bool { return strings.HasSuffix(u, "/") }, "runs:/{wide}/none/", true},
-	{"a path that is not there", func(u string, _ *seed) bool { return strings.Contains(u, "none") || strings.Contains(u, ".txt/x") || strings.HasSuffix(u, "@champion/1") }, "runs:/{wide}/doc/none", true},
+	{"a path that is not there", func(u string, _ *seed) bool {
+		return strings.Contains(u, "none") || strings.Contains(u, ".txt/x") || strings.HasSuffix(u, "@champion/1")
+	}, "runs:/{wide}/doc/none", true},
 	{"a path below `models:/m-<id>`", func(u string, _ *seed) bool { return strings.HasPrefix(u, "models:/m-") }, "", false},
 	{"`models:/<name>/<version>` of a name with an `@`", func(u string, _ *seed) bool { return strings.HasPrefix(u, "models:/with@sign and space/") }, "models:/with@sign and space/1/MLmodel", true},
 	{"what a run and its logged model of one name have both", func(u string, s *seed) bool { return strings.HasPrefix(u, "runs:/"+s.Second+"/model") }, "", false},
