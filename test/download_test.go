@@ -246,6 +246,7 @@ func TestCommandErrorsSayWhy(t *testing.T) {
 		{2, all, "download " + run + " --run-id " + or.Run, []string{"exactly one"}},
 		{2, all, "download " + run + " --path x", []string{"--run-id"}},
 		{2, all, "cat a b", []string{"one URI"}},
+		{2, all, "lss " + run, []string{"lss", "no command", "ls"}},
 		{2, all, "ls --artifact-access magic " + run, []string{"magic", "presigned"}},
 		{2, all, "ls --nonsense " + run, []string{"--nonsense"}},
 		{3, all, "ls s3://nobucket-here/x", []string{"no such bucket"}},
