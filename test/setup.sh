@@ -108,7 +108,7 @@ azurite() {
 stores='boto3 google-cloud-storage azure-storage-blob azure-identity pyftpdlib'
 python() {
 	# shellcheck disable=SC2086
-	install mlflow3 $mlflow3 $stores pillow onnx onnxruntime duckdb safetensors 'Flask-WTF<2'
+	install mlflow3 $mlflow3 $stores kubernetes pillow onnx onnxruntime duckdb safetensors 'Flask-WTF<2'
 	# shellcheck disable=SC2086
 	install mlflow2 $mlflow2 boto3 pillow 'Flask-WTF<2'
 }

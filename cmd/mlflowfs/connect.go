@@ -28,6 +28,7 @@ type connection struct {
 	access      accessFlag
 	addresses   []string // --allow-address
 	tokenFile   string
+	headerFile  string
 	logLevel    string
 	logFormat   string
 	level       slog.LevelVar // of the log, now
@@ -48,6 +49,8 @@ func (c *connection) bind(set *settings, logLevel string) {
 	set.bind("registry-uri", "MLFLOW_REGISTRY_URI")
 	fl.StringVar(&c.tokenFile, "token-file", "", "file that holds the token for the tracking server, read anew when it changes")
 	set.bind("token-file", mlflow.TokenFileVariable)
+	fl.StringVar(&c.headerFile, "header-file", "", "file of headers for the tracking server, one 'Name: value' a line, read anew when it changes")
+	set.bind("header-file", mlflow.HeaderFileVariable)
 	fl.Var(&c.access, "artifact-access", "auto, or one way to artifacts: direct (with this client's credentials), presigned (URLs that the server signs), server (through the server)")
 	set.bind("artifact-access", "MLFLOWFS_ARTIFACT_ACCESS")
 	fl.StringSliceVar(&c.addresses, "allow-address", nil, "what a server's signed URLs and redirects may lead to on this machine or an inner network: host:port, a host, an address, or a network such as 10.0.0.0/8 (comma-separated)")
@@ -169,6 +172,8 @@ func (c *connection) env(name string) string {
 		return c.registryURI
 	case name == mlflow.TokenFileVariable && c.tokenFile != "":
 		return c.tokenFile
+	case name == mlflow.HeaderFileVariable && c.headerFile != "":
+		return c.headerFile
 	}
 	return os.Getenv(name)
 }

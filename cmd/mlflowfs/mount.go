@@ -54,7 +54,7 @@ foreground, where Ctrl-C (SIGINT) or SIGTERM unmounts; --daemon has it go on in
 the background.
 
 Credentials are taken from MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD,
-from MLFLOW_TRACKING_TOKEN, or from ~/.mlflow/credentials. These variables of
+from MLFLOW_TRACKING_TOKEN, from ~/.mlflow/credentials or from a netrc file. These variables of
 MLflow's work here, too: MLFLOW_TRACKING_INSECURE_TLS,
 MLFLOW_TRACKING_SERVER_CERT_PATH, MLFLOW_TRACKING_CLIENT_CERT_PATH,
 MLFLOW_TRACKING_AWS_SIGV4, MLFLOW_WORKSPACE, MLFLOW_ENABLE_WORKSPACES,

@@ -33,7 +33,7 @@ The file is the one that ` + "`--config`" + ` or ` + "`" + configVariable + "`" 
     - s3://bucket
     - gs://bucket/dir
 
-A key that is none is an error, which names the nearest one. Credentials do not belong in it: MLflow's own variables and files hold them, or ` + "`token-file`" + `.
+A key that is none is an error, which names the nearest one. Credentials do not belong in it: MLflow's own variables and files hold them, or ` + "`token-file` and `header-file`" + `.
 
 | setting | variable | default | what |
 |---|---|---|---|

@@ -41,17 +41,21 @@ func NewClient(uri string, env Env, log *slog.Logger) (*Client, error) {
 		// The parse error would quote the URI, which may hold a password.
 		return nil, fmt.Errorf("the tracking URI is no http:// or https:// address with a host")
 	}
-	creds, err := newRenewable(u, env, log)
+	return newTrackingClient(u, env, kubernetes{serviceAccount, env}, log)
+}
+
+func newTrackingClient(u *url.URL, env Env, kube kubernetes, log *slog.Logger) (*Client, error) {
+	creds, err := newRenewable(source{u, env, kube}, log)
 	if err != nil {
 		return nil, err
 	}
-	tlsConf, err := tlsConfig(env)
+	tlsConf, err := trackingTLS(env, log)
 	if err != nil {
 		return nil, err
 	}
 	base := &url.URL{Scheme: u.Scheme, Host: u.Host, Path: strings.TrimRight(u.Path, "/")}
 	c, err := newClient(base, env, log, tlsConf, func(t *http.Transport) http.RoundTripper {
-		auth := &authTransport{next: t, base: base, creds: creds, workspace: env("MLFLOW_WORKSPACE")}
+		auth := &authTransport{next: t, base: base, creds: creds}
 		if Truthy(env("MLFLOW_TRACKING_AWS_SIGV4")) {
 			auth.sigV4 = &sigV4{signer: v4.NewSigner()}
 		}
@@ -67,7 +71,7 @@ func NewClient(uri string, env Env, log *slog.Logger) (*Client, error) {
 // server's: it has no credentials, and of MLflow's variables it follows those
 // on timeouts and retries.
 func NewWebClient(env Env, log *slog.Logger) (*Client, error) {
-	return newClient(&url.URL{}, env, log, nil, func(t *http.Transport) http.RoundTripper { return t })
+	return newClient(&url.URL{}, env, log, webTLS(env, log), func(t *http.Transport) http.RoundTripper { return t })
 }
 
 func newClient(base *url.URL, env Env, log *slog.Logger, tlsConf *tls.Config, dress func(*http.Transport) http.RoundTripper) (*Client, error) {
@@ -77,7 +81,7 @@ func newClient(base *url.URL, env Env, log *slog.Logger, tlsConf *tls.Config, dr
 	}
 	set.strangers = true
 	set.Reach.Name(base.String())
-	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, TLSClientConfig: tlsConf}
+	transport := &http.Transport{Proxy: proxies(env), TLSClientConfig: tlsConf}
 	set.Tune(transport)
 	c := &Client{base: base, set: set, log: log, most: maxAnswer, sent: &counted{next: dress(transport), conns: transport}}
 	c.presigned = cache.NewMemo[struct{}](1, nil, func(bool) time.Duration { return 10 * time.Minute })
@@ -143,9 +147,9 @@ func worthRetrying(ctx context.Context, resp *http.Response, err error) (bool, e
 	if errors.As(err, &inside) {
 		return false, inside
 	}
-	var unsigned *signError
-	if errors.As(err, &unsigned) {
-		return false, unsigned
+	var final *hopeless
+	if errors.As(err, &final) {
+		return false, final
 	}
 	if err != nil {
 		return retryablehttp.DefaultRetryPolicy(ctx, resp, err)
@@ -158,13 +162,18 @@ func worthRetrying(ctx context.Context, resp *http.Response, err error) (bool, e
 	return false, nil
 }
 
+// hopeless is an error that no repetition mends.
+type hopeless struct{ error }
+
+func (e *hopeless) Unwrap() error { return e.error }
+
 // Do sends req, again where that is worth it, and returns when the headers of
 // an answer are there, be it one of success or not. When no headers have come
 // after MLFLOW_HTTP_REQUEST_TIMEOUT, retries included, or no piece of the body
 // for that long, the request ends with an error. One that the tracking server
 // refuses is sent once more where there are new credentials by now.
 func (c *Client) Do(req *http.Request) (*http.Response, error) {
-	if c.creds == nil || req.URL.Host != c.base.Host || req.URL.Scheme != c.base.Scheme {
+	if c.creds == nil || !sameServer(c.base, req.URL) {
 		return c.send(req)
 	}
 	with := c.creds.get()

@@ -1,11 +1,9 @@
 package mlflow
 
 import (
-	"crypto/tls"
-	"crypto/x509"
+	"cmp"
 	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -16,63 +14,124 @@ import (
 	"sync"
 	"time"
 
-	"gopkg.in/ini.v1"
+	"golang.org/x/net/http/httpguts"
 )
 
 // Env looks up an environment variable, as os.Getenv does.
 type Env func(name string) string
 
-// credentials is what identifies the user to the tracking server.
+// credentials are the headers that tell the tracking server who asks.
 type credentials struct {
-	user, password string
-	token          string
+	authorization string // empty: none
+	workspace     string
+	own           string // the lines of HeaderFileVariable's file
+	who           string // the user, for Asker; nothing secret
 }
 
-// TokenFileVariable names a file that holds a token, which may be another one
-// the next time that it is read.
-const TokenFileVariable = "MLFLOWFS_TOKEN_FILE"
+// Variables of ours that name a file with a secret, which may be another one the next
+// time that it is read: a token, alone; and headers, one "Name: value" a line.
+const (
+	TokenFileVariable  = "MLFLOWFS_TOKEN_FILE"
+	HeaderFileVariable = "MLFLOWFS_HEADER_FILE"
+)
 
-// readCredentials takes them from where the MLflow client does
-// (mlflow.utils.credentials): the tracking URI's own user and password, the
-// environment, ~/.mlflow/credentials; the first that has a part wins it. A
-// token's file comes before all of them.
-func readCredentials(u *url.URL, env Env) (credentials, error) {
-	if name := env(TokenFileVariable); name != "" {
-		b, err := os.ReadFile(name)
-		token := strings.TrimSpace(string(b))
-		if err == nil && token == "" {
-			err = fmt.Errorf("%s is empty", name)
-		}
-		if err != nil {
-			return credentials{}, fmt.Errorf("the token can't be read: %w", err)
-		}
-		if strings.ContainsAny(token, "\r\n") {
-			return credentials{}, fmt.Errorf("%s holds more than one line: it must hold the token alone", name)
-		}
-		return credentials{token: token}, nil
+// source is where the credentials for one tracking server are read from.
+type source struct {
+	uri  *url.URL
+	env  Env
+	kube kubernetes
+}
+
+// read takes the credentials from where MLflow's client does. The first wins of: our
+// token's file; with MLFLOW_TRACKING_AUTH of Kubernetes, MLFLOW_TRACKING_TOKEN or
+// Kubernetes' token; the netrc file's entry for the host, which Python's requests
+// puts in the place of any other; the tracking URI's own user and password; the
+// variables' and ~/.mlflow/credentials' user and password
+// (mlflow.utils.credentials); MLFLOW_TRACKING_TOKEN.
+func (s source) read() (c credentials, err error) {
+	if c.own, err = readHeaders(s.env(HeaderFileVariable)); err != nil {
+		return c, err
 	}
-	c := credentials{
-		user:     env("MLFLOW_TRACKING_USERNAME"),
-		password: env("MLFLOW_TRACKING_PASSWORD"),
-		token:    env("MLFLOW_TRACKING_TOKEN"),
+	if c.own != "" {
+		defer func() { c.who += " headers of " + s.env(HeaderFileVariable) }()
 	}
-	if c.user == "" || c.password == "" {
-		user, password, err := credentialsFile(env("HOME"))
+	c.workspace = strings.TrimSpace(s.env("MLFLOW_WORKSPACE"))
+	token, namespace := kubernetesAuth(s.env("MLFLOW_TRACKING_AUTH"))
+	if namespace && c.workspace == "" {
+		if c.workspace, err = s.kube.namespace(); err != nil {
+			return c, err
+		}
+	}
+	if name := s.env(TokenFileVariable); name != "" {
+		t, err := readToken(name)
+		return c.token(t), err
+	}
+	if token {
+		t := s.env("MLFLOW_TRACKING_TOKEN")
+		if t == "" {
+			t, err = s.kube.token()
+		}
+		return c.token(t), err
+	}
+	if user, password, ok := netrcFor(s.uri.Hostname(), s.env); ok {
+		return c.basic(latin1(user), latin1(password)), nil
+	}
+	if password, ok := s.uri.User.Password(); ok && (s.uri.User.Username() != "" || password != "") {
+		return c.basic(latin1(s.uri.User.Username()), latin1(password)), nil
+	}
+	user, password := s.env("MLFLOW_TRACKING_USERNAME"), s.env("MLFLOW_TRACKING_PASSWORD")
+	if user == "" || password == "" {
+		u, p, err := credentialsFile(s.env("HOME"))
 		if err != nil {
 			return c, err
 		}
-		if c.user == "" {
-			c.user = user
-		}
-		if c.password == "" {
-			c.password = password
-		}
+		user, password = cmp.Or(user, u), cmp.Or(password, p)
 	}
-	if u.User != nil {
-		c.user = u.User.Username()
-		c.password, _ = u.User.Password()
+	if user != "" && password != "" {
+		return c.basic(user, password), nil
 	}
-	return c, nil
+	return c.token(s.env("MLFLOW_TRACKING_TOKEN")), nil
+}
+
+func (c credentials) basic(user, password string) credentials {
+	c.authorization = "Basic " + base64.StdEncoding.EncodeToString([]byte(user+":"+password))
+	c.who = user
+	return c
+}
+
+func (c credentials) token(t string) credentials {
+	if t != "" {
+		c.authorization, c.who = "Bearer "+t, "token "+subject(t)
+	}
+	return c
+}
+
+// latin1 is s as requests writes the user and password of a netrc file and of an
+// address; MLflow writes its own in UTF-8. What Latin-1 has no letter for stays UTF-8.
+func latin1(s string) string {
+	var b []byte
+	for _, r := range s {
+		if r > 0xff {
+			return s
+		}
+		b = append(b, byte(r))
+	}
+	return string(b)
+}
+
+func readToken(name string) (string, error) {
+	b, err := os.ReadFile(name)
+	token := strings.TrimSpace(string(b))
+	if err == nil && token == "" {
+		err = fmt.Errorf("%s is empty", name)
+	}
+	if err != nil {
+		return "", fmt.Errorf("the token can't be read: %w", err)
+	}
+	if strings.ContainsAny(token, "\r\n") {
+		return "", fmt.Errorf("%s holds more than one line: it must hold the token alone", name)
+	}
+	return token, nil
 }
 
 // Asker tells apart what the server at uri may answer to two users: it names
@@ -84,15 +143,11 @@ func Asker(uri string, env Env) string {
 	if err != nil {
 		u = &url.URL{}
 	}
-	c, err := readCredentials(u, env)
-	user := c.user
-	switch {
-	case err != nil: // it can't be asked, either
-	case c.user != "" && c.password != "":
-	case c.token != "":
-		user = "token " + subject(c.token)
+	c, err := source{u, env, kubernetes{serviceAccount, env}}.read()
+	if err != nil {
+		c.who = "" // it can't be asked, either
 	}
-	return fmt.Sprintf("%q %q", env("MLFLOW_WORKSPACE"), user)
+	return fmt.Sprintf("%q %q", c.workspace, c.who)
 }
 
 // subject is whom a JWT is of; empty where the token is none.
@@ -114,8 +169,7 @@ func subject(token string) string {
 
 // renewable are credentials that are read anew when their files have changed.
 type renewable struct {
-	uri *url.URL
-	env Env
+	source
 	log *slog.Logger
 
 	mu     sync.Mutex // guards what follows; no other lock is taken under it
@@ -124,25 +178,34 @@ type renewable struct {
 	looked time.Time
 }
 
-// lookEvery is how often it is looked whether a file has changed.
-const lookEvery = time.Second
+// lookEvery is how often it is looked whether a file has changed, and kubeEvery how
+// often Kubernetes is asked for a token anew, as MLflow's client does.
+const (
+	lookEvery = time.Second
+	kubeEvery = time.Minute
+)
 
-func newRenewable(u *url.URL, env Env, log *slog.Logger) (*renewable, error) {
-	r := &renewable{uri: u, env: env, log: log, looked: time.Now()}
+func newRenewable(s source, log *slog.Logger) (*renewable, error) {
+	r := &renewable{source: s, log: log, looked: time.Now()}
 	r.stamp = r.stamped()
 	var err error
-	r.now, err = readCredentials(u, env)
+	r.now, err = s.read()
 	return r, err
 }
 
 // stamped is what the files are known to have changed by.
-func (r *renewable) stamped() (s string) {
-	for _, name := range []string{r.env(TokenFileVariable), filepath.Join(r.env("HOME"), ".mlflow", "credentials")} {
+func (s source) stamped() (stamp string) {
+	names := []string{s.env(TokenFileVariable), s.env(HeaderFileVariable), netrcFile(s.env), filepath.Join(s.env("HOME"), ".mlflow", "credentials")}
+	if token, _ := kubernetesAuth(s.env("MLFLOW_TRACKING_AUTH")); token {
+		names = append(append(names, filepath.Join(s.kube.account, "token")), s.kube.kubeFiles()...)
+		stamp = fmt.Sprint(time.Now().Truncate(kubeEvery).Unix(), " ")
+	}
+	for _, name := range names {
 		if st, err := os.Stat(name); err == nil {
-			s += fmt.Sprint(name, st.Size(), st.ModTime().UnixNano(), " ")
+			stamp += fmt.Sprint(name, st.Size(), st.ModTime().UnixNano(), " ")
 		}
 	}
-	return s
+	return stamp
 }
 
 // get gives the credentials of now.
@@ -152,7 +215,7 @@ func (r *renewable) get() credentials {
 	if time.Since(r.looked) > lookEvery {
 		r.looked = time.Now()
 		if s := r.stamped(); s != r.stamp {
-			r.read(s)
+			r.renew(s)
 		}
 	}
 	return r.now
@@ -164,14 +227,14 @@ func (r *renewable) refused(old credentials) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.now == old {
-		r.read(r.stamped())
+		r.renew(r.stamped())
 	}
 	return r.now != old
 }
 
-// read reads the files anew; what can't be read changes nothing. r.mu is held.
-func (r *renewable) read(stamp string) {
-	c, err := readCredentials(r.uri, r.env)
+// renew reads the files anew; what can't be read changes nothing. r.mu is held.
+func (r *renewable) renew(stamp string) {
+	c, err := r.read()
 	if err != nil {
 		r.log.Warn("the credentials can't be read anew; those of before are used", "err", err)
 		return
@@ -182,104 +245,105 @@ func (r *renewable) read(stamp string) {
 	}
 }
 
+// credentialsFile is the user and the password of ~/.mlflow/credentials. As in Python,
+// a file that may not be read is as none.
 func credentialsFile(home string) (user, password string, err error) {
-	if home == "" {
+	path := filepath.Join(home, ".mlflow", "credentials")
+	b, err := os.ReadFile(path)
+	if err != nil {
 		return "", "", nil
 	}
-	path := filepath.Join(home, ".mlflow", "credentials")
-	f, err := ini.LoadSources(ini.LoadOptions{Insensitive: true, SpaceBeforeInlineComment: true, IgnoreInlineComment: true}, path)
-	if errors.Is(err, os.ErrNotExist) {
-		return "", "", nil
+	f, err := parseINI(string(b))
+	if err == nil {
+		user, err = f.get("mlflow", "mlflow_tracking_username")
+	}
+	if err == nil {
+		password, err = f.get("mlflow", "mlflow_tracking_password")
 	}
 	if err != nil {
-		// The parser's own words may quote the line, and with it a password.
-		return "", "", fmt.Errorf("%s can't be read as an ini file with a section [mlflow]", path)
+		return "", "", fmt.Errorf("%s: %w (a %% is written %%%%)", path, err)
 	}
-	s := f.Section("mlflow")
-	return s.Key("mlflow_tracking_username").String(), s.Key("mlflow_tracking_password").String(), nil
+	return user, password, nil
+}
+
+// readHeaders reads the file of headers; empty where none is named.
+func readHeaders(name string) (string, error) {
+	if name == "" {
+		return "", nil
+	}
+	b, err := os.ReadFile(name)
+	if err != nil {
+		return "", fmt.Errorf("the headers can't be read: %w", err)
+	}
+	var lines []string
+	for i, line := range strings.Split(string(b), "\n") {
+		if line = strings.TrimSpace(line); line == "" || strings.HasPrefix(line, "#") {
+			continue
+		}
+		// The line may be a secret, and is not quoted.
+		key, value, ok := strings.Cut(line, ":")
+		if value = strings.TrimSpace(value); !ok || !httpguts.ValidHeaderFieldName(key) || !httpguts.ValidHeaderFieldValue(value) {
+			return "", fmt.Errorf("%s: line %d is no header: it must be `Name: value`", name, i+1)
+		}
+		switch key = http.CanonicalHeaderKey(key); key {
+		case "Host", "Content-Length", "Content-Type", "Transfer-Encoding", "Connection", "Range", "If-Match":
+			return "", fmt.Errorf("%s: line %d: %s is not for the user to set", name, i+1, key)
+		}
+		lines = append(lines, key+": "+value)
+	}
+	return strings.Join(lines, "\n"), nil
 }
 
 // authTransport adds the credentials to requests for the tracking server, and
 // to no others: neither another host named by an artifact URI nor the target
 // of a redirect gets them.
 type authTransport struct {
-	next      http.RoundTripper
-	base      *url.URL
-	creds     *renewable
-	workspace string
-	sigV4     *sigV4 // nil: no signature
+	next  http.RoundTripper
+	base  *url.URL
+	creds *renewable
+	sigV4 *sigV4 // nil: no signature
 }
 
 func (t *authTransport) RoundTrip(req *http.Request) (*http.Response, error) {
-	if req.URL.Scheme == t.base.Scheme && req.URL.Host == t.base.Host {
-		req = req.Clone(req.Context())
-		c := t.creds.get()
-		switch {
-		case c.user != "" && c.password != "":
-			req.SetBasicAuth(c.user, c.password)
-		case c.token != "":
-			req.Header.Set("Authorization", "Bearer "+c.token)
+	if !sameServer(t.base, req.URL) {
+		return t.next.RoundTrip(req)
+	}
+	req = req.Clone(req.Context())
+	c := t.creds.get()
+	if c.authorization != "" {
+		req.Header.Set("Authorization", c.authorization)
+	}
+	if c.workspace != "" {
+		req.Header.Set("X-MLFLOW-WORKSPACE", c.workspace)
+	}
+	for _, line := range strings.Split(c.own, "\n") {
+		if key, value, ok := strings.Cut(line, ": "); ok {
+			req.Header.Set(key, value)
 		}
-		if t.workspace != "" {
-			req.Header.Set("X-MLFLOW-WORKSPACE", t.workspace)
-		}
-		if t.sigV4 != nil { // takes the place of any other Authorization
-			req.Header.Del("Authorization")
-			if err := t.sigV4.sign(req); err != nil {
-				return nil, &signError{err}
-			}
+	}
+	if t.sigV4 != nil { // takes the place of any other Authorization
+		req.Header.Del("Authorization")
+		if err := t.sigV4.sign(req); err != nil {
+			return nil, &hopeless{fmt.Errorf("MLFLOW_TRACKING_AWS_SIGV4: %w", err)}
 		}
 	}
 	return t.next.RoundTrip(req)
 }
 
+// sameServer tells whether u is the tracking server's, which may get its credentials:
+// at the same scheme, host and port, or at https where the tracking URI says http,
+// both at their standard ports (requests' should_strip_auth).
+func sameServer(base, u *url.URL) bool {
+	if !strings.EqualFold(base.Hostname(), u.Hostname()) {
+		return false
+	}
+	port := func(u *url.URL) string {
+		return cmp.Or(u.Port(), map[string]string{"http": "80", "https": "443"}[u.Scheme])
+	}
+	if base.Scheme == "http" && u.Scheme == "https" {
+		return port(base) == "80" && port(u) == "443"
+	}
+	return base.Scheme == u.Scheme && port(base) == port(u)
+}
+
 var _ http.RoundTripper = (*authTransport)(nil)
-
-// tlsConfig follows MLFLOW_TRACKING_INSECURE_TLS, _SERVER_CERT_PATH (a file of
-// CA certificates, or a directory of such files) and _CLIENT_CERT_PATH (one
-// file with certificate and key).
-func tlsConfig(env Env) (*tls.Config, error) {
-	c := &tls.Config{MinVersion: tls.VersionTLS12}
-	c.InsecureSkipVerify = Truthy(env("MLFLOW_TRACKING_INSECURE_TLS"))
-	if path := env("MLFLOW_TRACKING_SERVER_CERT_PATH"); path != "" {
-		if c.InsecureSkipVerify {
-			return nil, errors.New("MLFLOW_TRACKING_INSECURE_TLS and MLFLOW_TRACKING_SERVER_CERT_PATH exclude each other: set one of them")
-		}
-		pool, err := readCAs(path)
-		if err != nil {
-			return nil, fmt.Errorf("MLFLOW_TRACKING_SERVER_CERT_PATH: %w", err)
-		}
-		c.RootCAs = pool
-	}
-	if path := env("MLFLOW_TRACKING_CLIENT_CERT_PATH"); path != "" {
-		cert, err := tls.LoadX509KeyPair(path, path)
-		if err != nil {
-			return nil, fmt.Errorf("MLFLOW_TRACKING_CLIENT_CERT_PATH: %w", err)
-		}
-		c.Certificates = []tls.Certificate{cert}
-	}
-	return c, nil
-}
-
-func readCAs(path string) (*x509.CertPool, error) {
-	files := []string{path}
-	if st, err := os.Stat(path); err != nil {
-		return nil, err
-	} else if st.IsDir() {
-		if files, err = filepath.Glob(filepath.Join(path, "*")); err != nil {
-			return nil, err
-		}
-	}
-	pool, found := x509.NewCertPool(), false
-	for _, f := range files {
-		pem, err := os.ReadFile(f)
-		if err != nil {
-			return nil, err
-		}
-		found = pool.AppendCertsFromPEM(pem) || found
-	}
-	if !found {
-		return nil, fmt.Errorf("%s holds no PEM certificate", path)
-	}
-	return pool, nil
-}

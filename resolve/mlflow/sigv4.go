@@ -26,14 +26,6 @@ type sigV4 struct {
 	conf   aws.Config
 }
 
-// signError is why a request could not be signed, which no repetition mends.
-type signError struct{ err error }
-
-func (e *signError) Error() string { return "MLFLOW_TRACKING_AWS_SIGV4: " + e.err.Error() }
-func (e *signError) Unwrap() error { return e.err }
-
-var _ error = (*signError)(nil)
-
 // load reads AWS's environment and profiles, when the first request is signed.
 func (s *sigV4) load(ctx context.Context) (aws.Config, error) {
 	s.mu.Lock()
