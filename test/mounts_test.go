@@ -78,7 +78,7 @@ type mount struct {
 }
 
 // fast makes a mount give up early where a test waits for that.
-var fast = []string{"MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR=0.05", "MLFLOW_HTTP_REQUEST_MAX_RETRIES=4"}
+var fast = []string{"MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR=0.05", "MLFLOW_HTTP_REQUEST_BACKOFF_JITTER=0", "MLFLOW_HTTP_REQUEST_MAX_RETRIES=4"}
 
 // mountAt mounts a tracking URI and returns when the mount is ready. The mount
 // goes with the test, and must go without a word of panic.

@@ -156,7 +156,7 @@ func unleash(t *testing.T, p *count.Origin, seed uint64, share float64, artifact
 }
 
 // impatient makes a mount give up early, so that many faults can come.
-var impatient = []string{"MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR=0.02", "MLFLOW_HTTP_REQUEST_MAX_RETRIES=2", "MLFLOW_HTTP_REQUEST_TIMEOUT=3"}
+var impatient = []string{"MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR=0.02", "MLFLOW_HTTP_REQUEST_BACKOFF_JITTER=0", "MLFLOW_HTTP_REQUEST_MAX_RETRIES=2", "MLFLOW_HTTP_REQUEST_TIMEOUT=3"}
 
 // referenceRows are the origins and the ways to cache that TestReferenceModel holds; the
 // last ones in a soak alone.

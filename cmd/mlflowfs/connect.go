@@ -160,8 +160,10 @@ func (s *stores) close() {
 // env is the environment, with what flags say in its place.
 func (c *connection) env(name string) string {
 	switch {
-	case name == mlflow.TimeoutVariable && c.timeout > 0:
+	case (name == mlflow.TimeoutVariable || name == mlflow.WholeVariable) && c.timeout > 0:
 		return strconv.FormatFloat(c.timeout.Seconds(), 'f', -1, 64)
+	case name == mlflow.WholeVariable && c.timeout == 0:
+		return "" // of a mount, which this is none
 	case name == mlflow.OfflineVariable && c.offline:
 		return "true"
 	case name == mlflow.AllowAddressVariable && len(c.addresses) > 0:

@@ -204,8 +204,10 @@ func (f *mountFlags) checkServer(ctx context.Context) []finding {
 	case errors.Is(err, os.ErrPermission):
 		return []finding{{"server", well, shown + " answers", ""},
 			{"credentials", broken, err.Error(), "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, or write ~/.mlflow/credentials"}}
-	case errors.As(err, &refusal) && refusal.Status == http.StatusNotFound:
+	case errors.As(err, &refusal) && refusal.NoSuchEndpoint():
 		return []finding{{"server", broken, shown + " answers, and is no MLflow tracking server", "check the tracking URI's port and path"}}
+	case errors.As(err, &refusal) && refusal.Final():
+		return []finding{{"server", broken, shown + " refuses what it is asked: " + err.Error(), "check MLFLOW_WORKSPACE, if it is set"}}
 	default:
 		return []finding{{"server", broken, shown + " does not answer: " + err.Error(), "check the address, and that the server runs; a mount comes up without it, and shows what is known"}}
 	}

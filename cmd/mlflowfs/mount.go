@@ -259,8 +259,10 @@ func ping(s mlflow.Store, uri string, log *slog.Logger) error {
 		return nil
 	case errors.Is(err, iofs.ErrPermission):
 		return fmt.Errorf("the tracking server %s refuses the credentials (%w): set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, or write ~/.mlflow/credentials", shown, err)
-	case errors.As(err, &refusal) && refusal.Status == 404:
+	case errors.As(err, &refusal) && refusal.NoSuchEndpoint():
 		return fmt.Errorf("%s answers, and is no MLflow tracking server: check the tracking URI's port and path", shown)
+	case errors.As(err, &refusal) && refusal.Final():
+		return fmt.Errorf("the tracking server %s refuses what it is asked: %w", shown, err) // such as a workspace that is not there
 	}
 	log.Warn("the tracking server does not answer; mounting all the same, and asking it again when something is read", "server", shown, "err", err)
 	return nil

@@ -86,45 +86,76 @@ func newClient(base *url.URL, env Env, log *slog.Logger, tlsConf *tls.Config, dr
 	c := &Client{base: base, set: set, log: log, most: maxAnswer, sent: &counted{next: dress(transport), conns: transport}}
 	c.presigned = cache.NewMemo[struct{}](1, nil, func(bool) time.Duration { return 10 * time.Minute })
 	c.retry = &retryablehttp.Client{
-		HTTPClient:   &http.Client{Transport: c.sent, CheckRedirect: keepHeadersHome},
+		HTTPClient:   &http.Client{Transport: c.sent, CheckRedirect: redirects(env)},
 		RetryMax:     set.Retries,
-		RetryWaitMin: set.Backoff,
-		RetryWaitMax: longestWait,
-		CheckRetry:   worthRetrying,
 		ErrorHandler: retryablehttp.PassthroughErrorHandler,
 		Logger:       nil,
 	}
-	c.retry.Backoff = func(least, most time.Duration, attempt int, resp *http.Response) time.Duration {
+	c.retry.CheckRetry = func(ctx context.Context, resp *http.Response, err error) (bool, error) {
+		again, err := worthRetrying(ctx, resp, err)
+		if w, ok := ctx.Value(watchKey{}).(*Watch); ok && again {
+			w.timer.Stop() // the wait is none of the server's silence
+		}
+		return again, err
+	}
+	c.retry.Backoff = func(_, _ time.Duration, attempt int, resp *http.Response) time.Duration {
 		c.sent.again[class(resp)].Add(1)
-		return retryablehttp.DefaultBackoff(least, most, attempt, resp) // doubles; follows Retry-After
+		wait := set.wait(attempt, resp)
+		if wait > longestWait {
+			c.log.Warn("the server is asked again later", "in", wait.Round(time.Second), "answer", status(resp))
+		}
+		return wait
 	}
 	c.retry.PrepareRetry = func(req *http.Request) error {
 		c.log.Debug("asking again", "request", req.Method+" "+req.URL.EscapedPath())
+		if w, ok := req.Context().Value(watchKey{}).(*Watch); ok {
+			w.timer.Reset(w.silence)
+		}
 		return nil
 	}
 	return c, nil
 }
 
-// longestWait is the longest time before a request is sent again, but where
-// the server asks for more: one that is back is found so much later.
-const longestWait = 3 * time.Second
+// watchKey is the context's key of the Watch whose time does not run while a request
+// waits to be sent again.
+type watchKey struct{}
 
-// keepHeadersHome lets a redirect to another host take no header along but
-// what a range needs: a header that a presigned URL came with may hold a key.
-func keepHeadersHome(req *http.Request, via []*http.Request) error {
-	if len(via) >= 10 {
-		return errors.New("stopped after 10 redirects")
+func status(resp *http.Response) string {
+	if resp == nil {
+		return "none"
 	}
-	if req.URL.Host != via[0].URL.Host || req.URL.Scheme != via[0].URL.Scheme {
-		kept := http.Header{}
-		for _, h := range []string{"Range", "If-Match"} {
-			if v := via[0].Header.Get(h); v != "" {
-				kept.Set(h, v)
-			}
+	return resp.Status
+}
+
+// redirects says what becomes of a request that is sent elsewhere. With
+// MLFLOW_ALLOW_HTTP_REDIRECTS=false none is; one that would lose its method, and its
+// body with it, is an error, too. Another host gets no header but what a range and a
+// body need: a header that a presigned URL came with may hold a key.
+func redirects(env Env) func(*http.Request, []*http.Request) error {
+	const variable = "MLFLOW_ALLOW_HTTP_REDIRECTS"
+	forbidden := env(variable) != "" && !Truthy(env(variable))
+	return func(req *http.Request, via []*http.Request) error {
+		first := via[0]
+		what := fmt.Sprintf("%s %s was redirected to %s", first.Method, first.URL.EscapedPath(), Redact(req.URL.String()))
+		switch {
+		case forbidden:
+			return &hopeless{fmt.Errorf("%s, and %s is false", what, variable)}
+		case req.Method != first.Method:
+			return &hopeless{fmt.Errorf("%s in a way (%s) that makes a %s of it: give that server's own address as the tracking URI", what, req.Response.Status, req.Method)}
+		case len(via) >= 10:
+			return errors.New("stopped after 10 redirects")
 		}
-		req.Header = kept
+		if req.URL.Host != first.URL.Host || req.URL.Scheme != first.URL.Scheme {
+			kept := http.Header{}
+			for _, h := range []string{"Range", "If-Match", "Content-Type"} {
+				if v := first.Header.Get(h); v != "" {
+					kept.Set(h, v)
+				}
+			}
+			req.Header = kept
+		}
+		return nil
 	}
-	return nil
 }
 
 // Reach is what the client may reach.
@@ -169,8 +200,9 @@ func (e *hopeless) Unwrap() error { return e.error }
 
 // Do sends req, again where that is worth it, and returns when the headers of
 // an answer are there, be it one of success or not. When no headers have come
-// after MLFLOW_HTTP_REQUEST_TIMEOUT, retries included, or no piece of the body
-// for that long, the request ends with an error. One that the tracking server
+// after MLFLOW_HTTP_REQUEST_TIMEOUT, or no piece of the body for that long, the
+// request ends with an error; retries, and the waits before them, are included
+// where Settings.Whole is set. One that the tracking server
 // refuses is sent once more where there are new credentials by now.
 func (c *Client) Do(req *http.Request) (*http.Response, error) {
 	if c.creds == nil || !sameServer(c.base, req.URL) {
@@ -193,7 +225,11 @@ func (c *Client) Do(req *http.Request) (*http.Response, error) {
 
 func (c *Client) send(req *http.Request) (*http.Response, error) {
 	w := c.set.Watch(req.Context(), req.Method+" "+req.URL.Host)
-	rreq, err := retryablehttp.FromRequest(req.WithContext(w.Context()))
+	ctx := w.Context()
+	if !c.set.Whole {
+		ctx = context.WithValue(ctx, watchKey{}, w)
+	}
+	rreq, err := retryablehttp.FromRequest(req.WithContext(ctx))
 	if err != nil {
 		return nil, w.End(err)
 	}

@@ -51,6 +51,12 @@ func (e *Error) NoSuchEndpoint() bool {
 	return e.Status == http.StatusNotFound && e.Code == "" || e.Code == "ENDPOINT_NOT_FOUND"
 }
 
+// Final tells whether MLflow itself refuses, and would again: 4xx with an error_code, but
+// for what is worth another try.
+func (e *Error) Final() bool {
+	return e.Code != "" && e.Status/100 == 4 && e.Status != http.StatusRequestTimeout && e.Status != http.StatusTooManyRequests
+}
+
 // CheckStatus turns an answer that is neither 200 nor 206 into an *Error and
 // closes its body.
 func CheckStatus(resp *http.Response) error {

@@ -269,7 +269,7 @@ func TestDamagedCredentialsFileIsNotQuoted(t *testing.T) {
 // again.
 func TestOnlyTransientErrorsAreRetried(t *testing.T) {
 	t.Parallel()
-	fast := env(map[string]string{"MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "0.001", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3"})
+	fast := env(map[string]string{"MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "0.001", "MLFLOW_HTTP_REQUEST_BACKOFF_JITTER": "0", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3"})
 	for _, status := range []int{408, 429, 500, 502, 503, 504} {
 		var n atomic.Int64
 		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -358,6 +358,9 @@ func TestBadSettingIsRefusedByName(t *testing.T) {
 	t.Parallel()
 	for _, vars := range []map[string]string{
 		{"MLFLOW_HTTP_REQUEST_TIMEOUT": "soon"},
+		{"MLFLOW_HTTP_REQUEST_TIMEOUT": "inf"},
+		{"MLFLOW_HTTP_REQUEST_TIMEOUT": "0"},
+		{"MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "nan"},
 		{"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "-1"},
 		{"MLFLOW_TRACKING_SERVER_CERT_PATH": "/nowhere"},
 		{"MLFLOW_TRACKING_CLIENT_CERT_PATH": "/nowhere"},
@@ -527,7 +530,7 @@ func TestNoHeaderGoesAlongWithARedirect(t *testing.T) {
 		http.Redirect(w, r, far.URL+"/first", http.StatusFound)
 	}))
 	defer near.Close()
-	c := &http.Client{CheckRedirect: keepHeadersHome}
+	c := &http.Client{CheckRedirect: redirects(env(nil))}
 	req, err := http.NewRequest(http.MethodGet, near.URL, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -595,5 +598,134 @@ func TestAskersAreToldApart(t *testing.T) {
 	}
 	if len(seen) != 8 {
 		t.Errorf("8 askers are taken for %d", len(seen))
+	}
+}
+
+// TestRedirectsAreFollowedOrSaid fails when a POST that is redirected loses its
+// Content-Type, as from http to https, when one that a redirect makes a GET of is not
+// said, or when a redirect is followed although MLFLOW_ALLOW_HTTP_REDIRECTS is false.
+func TestRedirectsAreFollowedOrSaid(t *testing.T) {
+	t.Parallel()
+	var asked atomic.Int64
+	far := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked.Add(1)
+		if body, _ := io.ReadAll(r.Body); r.Method != http.MethodPost || r.Header.Get("Content-Type") != "application/json" || len(body) == 0 {
+			t.Errorf("the target gets %s %v %s", r.Method, r.Header, body)
+		}
+		ok(w, r)
+	}))
+	defer far.Close()
+	for code, vars := range map[int]map[string]string{
+		307: nil, 308: {"MLFLOW_ALLOW_HTTP_REDIRECTS": "1"}, // followed
+		301: nil, 302: nil, 303: {"MLFLOW_ALLOW_HTTP_REDIRECTS": "true"}, 318: {"MLFLOW_ALLOW_HTTP_REDIRECTS": "false"}, // 318: a 308
+	} {
+		near := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, far.URL+r.URL.Path+"?s3cret", code%10+300)
+		}))
+		c, err := NewClient(near.URL, env(vars), quiet)
+		if err != nil {
+			t.Fatal(err)
+		}
+		asked.Store(0)
+		err = c.JSON(context.Background(), "/api/x", nil, map[string]int{"a": 1}, &struct{}{})
+		followed := code == 307 || code == 308
+		if (err == nil) != followed || asked.Load() > 0 != followed || c.Traffic().Requests[3] != 1 {
+			t.Errorf("%d: %v, %d requests at the target, %v", code, err, asked.Load(), c.Traffic())
+		}
+		if err != nil && (!strings.Contains(err.Error(), "was redirected to "+far.URL) || strings.Contains(err.Error(), "s3cret")) {
+			t.Errorf("%d: %v", code, err)
+		}
+		near.Close()
+	}
+}
+
+// TestWaitsAreMLflows fails when a command does not wait for a server as long as MLflow's
+// client does (4 minutes), when a mount waits longer than 3 s, or when a server's word on
+// when to ask again is not followed, or is where that is forbidden.
+func TestWaitsAreMLflows(t *testing.T) {
+	t.Parallel()
+	read := func(vars map[string]string) Settings {
+		s, err := ReadSettings(env(vars))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	command, mount := read(nil), read(map[string]string{WholeVariable: "30"})
+	if command.Retries != 7 {
+		t.Errorf("%d retries", command.Retries)
+	}
+	for attempt, want := range []time.Duration{0, 4, 8, 16, 32, 64, 120} {
+		want *= time.Second
+		if got := command.wait(attempt, nil); got < want || got > want+time.Second {
+			t.Errorf("after attempt %d a command waits %v, want %v", attempt, got, want)
+		}
+		if got := mount.wait(attempt, nil); got > longestWait {
+			t.Errorf("after attempt %d a mount waits %v", attempt, got)
+		}
+	}
+	told := &http.Response{StatusCode: 503, Header: http.Header{"Retry-After": {"7"}}}
+	if got := command.wait(0, told); got != 7*time.Second {
+		t.Errorf("a server says 7 s: %v", got)
+	}
+	if got := read(map[string]string{"MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER": "false"}).wait(0, told); got != 0 {
+		t.Errorf("a server says 7 s, and is not to be heard: %v", got)
+	}
+	if s := read(map[string]string{"MLFLOW_HTTP_REQUEST_BACKOFF_JITTER": "0", "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "10"}); s.wait(1, nil) != 20*time.Second {
+		t.Errorf("with factor 10, after attempt 1: %v", s.wait(1, nil))
+	}
+}
+
+// TestWaitsAreNoSilence fails when a command gives up a server that is down for longer
+// than it may be silent, or when a mount does not.
+func TestWaitsAreNoSilence(t *testing.T) {
+	t.Parallel()
+	for _, mount := range []bool{false, true} {
+		var n atomic.Int64
+		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if n.Add(1) < 5 {
+				w.WriteHeader(503)
+			}
+		}))
+		vars := map[string]string{"MLFLOW_HTTP_REQUEST_TIMEOUT": "0.4", "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "0.05", "MLFLOW_HTTP_REQUEST_BACKOFF_JITTER": "0"}
+		if mount {
+			vars[WholeVariable] = "0.4"
+		}
+		c, err := NewClient(srv.URL, env(vars), quiet)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := get(t, c, srv.URL); (err == nil) == mount {
+			t.Errorf("a mount %v: %v after %d requests", mount, err, n.Load())
+		}
+		srv.Close()
+	}
+}
+
+// TestServerBefore128IsRead fails when a server that can't search experiments, and lists
+// them, is taken for none.
+func TestServerBefore128IsRead(t *testing.T) {
+	t.Parallel()
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/api/2.0/mlflow/experiments/list" {
+			http.NotFound(w, r)
+			return
+		}
+		io.WriteString(w, `{"experiments":[{"experiment_id":"7","name":"old"}],"next_page_token":"`+map[string]string{"": "p"}[r.FormValue("page_token")]+`"}`)
+	}))
+	defer srv.Close()
+	c, err := NewClient(srv.URL, env(nil), quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := NewREST(c)
+	if err := s.Ping(context.Background()); err != nil {
+		t.Error(err)
+	}
+	for token, next := range map[string]string{"": "p", "p": ""} {
+		p, err := s.SearchExperiments(context.Background(), token)
+		if err != nil || len(p.Items) != 1 || p.Items[0].ID != "7" || p.Next != next {
+			t.Errorf("%+v %v", p, err)
+		}
 	}
 }

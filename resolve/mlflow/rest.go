@@ -134,7 +134,17 @@ func (m *restModel) model() RegisteredModel {
 
 func (s *rest) Ping(ctx context.Context) error {
 	var out struct{}
-	return s.c.JSON(ctx, api+"experiments/search", url.Values{"max_results": {"1"}}, nil, &out)
+	return s.searchExperiments(ctx, 1, "", &out)
+}
+
+// searchExperiments asks a server before MLflow 1.28, which has no search, for a list.
+func (s *rest) searchExperiments(ctx context.Context, max int, token string, out any) error {
+	err := s.c.JSON(ctx, api+"experiments/search", search(max, token, ""), nil, out)
+	var e *Error
+	if errors.As(err, &e) && e.NoSuchEndpoint() {
+		err = s.c.JSON(ctx, api+"experiments/list", search(max, token, ""), nil, out)
+	}
+	return err
 }
 
 func (s *rest) Run(ctx context.Context, id string) (*Run, error) {
@@ -218,7 +228,7 @@ func (s *rest) SearchExperiments(ctx context.Context, token string) (Page[Experi
 		Experiments []restExperiment `json:"experiments"`
 		Next        string           `json:"next_page_token"`
 	}
-	err := s.c.JSON(ctx, api+"experiments/search", search(experimentsPage, token, ""), nil, &out)
+	err := s.searchExperiments(ctx, experimentsPage, token, &out)
 	return page(out.Experiments, out.Next, (*restExperiment).experiment), err
 }
 

@@ -129,7 +129,7 @@ func (d Driver) client(ctx context.Context, c Config, name, account, address str
 	}
 	opts := &container.ClientOptions{ClientOptions: policy.ClientOptions{
 		Transport: &http.Client{Transport: sender},
-		Retry:     policy.RetryOptions{MaxRetries: int32(max(d.Settings.Retries, 1)), RetryDelay: d.Settings.Backoff},
+		Retry:     policy.RetryOptions{MaxRetries: int32(max(d.Settings.Retries, 1)), RetryDelay: d.Settings.Backoff / 4},
 	}}
 	withToken := func() (*container.Client, error) {
 		return container.NewClientWithNoCredential(address+"?"+c.SASToken, opts)
