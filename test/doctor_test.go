@@ -40,6 +40,7 @@ func TestDoctorSaysWhatToMend(t *testing.T) {
 	holds(doctor(0, nil, shared.get(t, "sqlite 3.17").uri), "artifacts    wide: ", ", direct")
 	holds(doctor(1, nil, "http://127.0.0.1:1"), "BROKEN  server", "check the address")
 	holds(doctor(1, nil, startOther(t)), "is no MLflow tracking server")
+	holds(doctor(0, []string{"MLFLOW_HTTP_POOL_MAXSIZE=5"}, p.URL), "better  variable     MLFLOW_HTTP_POOL_MAXSIZE is not honoured: --parallelism")
 
 	p.Break(nil, func(r *http.Response) error {
 		r.Header.Set("Date", time.Now().Add(-time.Hour).UTC().Format(http.TimeFormat))

@@ -46,7 +46,8 @@ func doctorCommand() *cobra.Command {
 		Short: "Check what a mount needs here, and say how to mend it",
 		Long: `Doctor checks what a mount needs of this machine, of the tracking server at URI
 (as for --tracking-uri) and of where the experiments' artifacts lie, and says for
-each thing that is missing what to do. It changes nothing. It ends with 1 where a
+each thing that is missing what to do. It names the variables of MLflow's that are
+set and not honoured. It changes nothing. It ends with 1 where a
 mount would not work.`,
 		Args: func(c *cobra.Command, args []string) error {
 			if len(args) > 1 {
@@ -85,7 +86,7 @@ func (f *mountFlags) doctor(ctx context.Context, out io.Writer) error {
 	for _, check := range []func() finding{checkFUSE, checkFusermount, checkKernel, checkReadAhead, func() finding { return checkUpdatedb(updatedbConf) }, f.checkCache} {
 		tell(check())
 	}
-	for _, x := range f.checkServer(ctx) {
+	for _, x := range append(checkVariables(), f.checkServer(ctx)...) {
 		tell(x)
 	}
 	if failed > 0 {

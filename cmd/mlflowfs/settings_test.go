@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -58,6 +59,14 @@ A key that is none is an error, which names the nearest one. Credentials do not 
 		what := strings.ReplaceAll(strings.TrimSuffix(f.Usage, " [$"+variable+"]"), "|", "\\|")
 		fmt.Fprintf(&b, "| `%s` | `%s` | %s | %s |\n", f.Name, variable, fallback, what)
 	})
+	b.WriteString("\nMLflow's own variables for its client are followed, too ([using.md](using.md)), but for these, which `mlflowfs doctor` names with the reason where they are set:\n")
+	for i, v := range unhonoured {
+		end := ","
+		if i == len(unhonoured)-1 {
+			end = "."
+		}
+		fmt.Fprintf(&b, "`%s`%s\n", v.name, end)
+	}
 	const file = "../../docs/configuration.md"
 	if *update {
 		if err := os.WriteFile(file, b.Bytes(), 0o644); err != nil {
@@ -119,6 +128,43 @@ func TestMountHelperTakesFstabOptions(t *testing.T) {
 		}
 		if !strings.Contains(got, cmp.Or(want, "\x00")) {
 			t.Errorf("%s: %s, and not %s", in, got, want)
+		}
+	}
+}
+
+// TestDoctorNamesWhatIsNotHonoured fails when a variable that is set and not honoured is
+// not named by doctor, when one is named that is honoured, or with its value, which may be
+// a secret, or when the code reads a variable that it says it does not honour.
+func TestDoctorNamesWhatIsNotHonoured(t *testing.T) {
+	for _, v := range unhonoured {
+		t.Setenv(v.name, "s3cret")
+		out := checkVariables()
+		if len(out) != 1 || !strings.HasPrefix(out[0].words, v.name+" ") || strings.Contains(out[0].words, "s3cret") {
+			t.Errorf("%s: %+v", v.name, out)
+		}
+		for _, value := range append(v.but, "") {
+			t.Setenv(v.name, value)
+			if out := checkVariables(); len(out) != 0 {
+				t.Errorf("%s=%s: %+v", v.name, value, out)
+			}
+		}
+		if len(v.but) > 0 {
+			continue // it is read
+		}
+		for _, pattern := range []string{"*.go", "../../resolve/*.go", "../../resolve/*/*.go"} {
+			files, err := filepath.Glob(pattern)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, name := range files {
+				b, err := os.ReadFile(name)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if bytes.Contains(b, []byte(`"`+v.name+`"`)) && filepath.Base(name) != "unhonoured.go" {
+					t.Errorf("%s reads %s", name, v.name)
+				}
+			}
 		}
 	}
 }
