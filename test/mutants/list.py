@@ -145,7 +145,7 @@ MUTANTS = [
     dict(
         name="key-goes-with-the-second-redirect",
         file="resolve/mlflow/client.go",
-        old="if req.URL.Host != via[0].URL.Host || req.URL.Scheme != via[0].URL.Scheme {",
+        old="if req.URL.Host != first.URL.Host || req.URL.Scheme != first.URL.Scheme {",
         new="if last := via[len(via)-1]; req.URL.Host != last.URL.Host || req.URL.Scheme != last.URL.Scheme {",
         breaks="a host that a store redirects to, and that redirects once more, gets the key that a presigned URL came with",
         tests="./resolve/mlflow:TestNoHeaderGoesAlongWithARedirect",
