@@ -73,7 +73,7 @@ func sample(t *testing.T) (*Node, storeDir) {
 	for name, content := range map[string]string{"empty": "", "a/b/c.txt": "deep", "names/sp ace #?%41+é😀": "x", ".dot": "y"} {
 		s.write(strings.TrimPrefix(r1, s.dir+"/")+"/"+name, content)
 	}
-	s.write("0/models/"+modelID+"/meta.yaml", fmt.Sprintf("model_id: %s\nname: net\nsource_run_id: %s\nartifact_location: %s/0/models/%s/artifacts\nstatus: 2\ncreation_timestamp: 1500000\n", modelID, runID(1), s.dir, modelID))
+	s.write("0/models/"+modelID+"/meta.yaml", fmt.Sprintf("model_id: %s\nexperiment_id: '0'\nname: net\nsource_run_id: %s\nartifact_location: %s/0/models/%s/artifacts\nstatus: 2\ncreation_timestamp: 1500000\n", modelID, runID(1), s.dir, modelID))
 	s.write("0/models/"+modelID+"/artifacts/MLmodel", "flavors: {}\n")
 	s.write("models/at@sign/meta.yaml", "name: at@sign\ncreation_timestamp: 1600000\n")
 	s.write("models/at@sign/aliases/3", "2")
@@ -340,7 +340,7 @@ func TestHostileNamesAreNotShown(t *testing.T) {
 	s.write("models/evil/aliases/up", "../../../etc")
 	s.write("models/evil/aliases/ok", "7")
 	s.write("0/"+"..hidden/meta.yaml", "status: 3\nlifecycle_stage: active\n")
-	s.write("0/models/"+modelID[:33]+"0/meta.yaml", "name: ../../up\nsource_run_id: "+runID(1)+"\nartifact_location: /etc\nstatus: 2\n")
+	s.write("0/models/"+modelID[:33]+"0/meta.yaml", "model_id: "+modelID[:33]+"0\nexperiment_id: '0'\nname: ../../up\nsource_run_id: "+runID(1)+"\nartifact_location: /etc\nstatus: 2\n")
 	f := asFS{s.tree()}
 	var names []string
 	for _, dir := range []string{"models", "models/evil", "runs", "runs/" + runID(1)} {
