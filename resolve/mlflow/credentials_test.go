@@ -264,7 +264,7 @@ func TestHeadersOfAFileGoToTheTrackingServerOnly(t *testing.T) {
 		}
 	}
 	write("# of the proxy\nX-Key: first\n\nAuthorization: Proxy s3cret\n")
-	vars := env(map[string]string{HeaderFileVariable: file, "MLFLOW_TRACKING_TOKEN": "tok"})
+	vars := env(map[string]string{HeaderFileVariable: file, "MLFLOW_TRACKING_TOKEN": "tok", AllowAddressVariable: "127.0.0.1"})
 	c, err := NewClient(near.URL, vars, quiet)
 	if err != nil {
 		t.Fatal(err)

@@ -65,8 +65,8 @@ func readReach(env Env) (*Reach, error) {
 	return r, nil
 }
 
-// Name lets the host and port of a URI be reached: a user named it. One that names
-// none is ignored.
+// Name lets the host and port of a URI be reached: a user named it. So is the host's
+// port of https, where http leads to. A URI that names no host is ignored.
 func (r *Reach) Name(uri string) {
 	if !strings.Contains(uri, "://") {
 		uri = "http://" + uri
@@ -75,6 +75,7 @@ func (r *Reach) Name(uri string) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		r.named[address(u)] = true
+		r.named[net.JoinHostPort(strings.ToLower(u.Hostname()), "443")] = true
 	}
 }
 
