@@ -96,7 +96,7 @@ c.register_prompt("prompt", "say {{it}}")
 	if got, err := output("ls", m.path("experiments")); err != nil || strings.Join(lines(got), " ") != "Default kept linked lost unread" {
 		t.Errorf("experiments: %s, %v", got, err)
 	}
-	if got, _, err := at("status", m.dir); err != nil || !strings.Contains(got, "can't be read") || !strings.Contains(got, "loop/meta.yaml") {
+	if got, _, err := at("status", m.dir); err != nil || !strings.Contains(got, "left out") || !strings.Contains(got, "loop/meta.yaml") {
 		t.Errorf("status says\n%s, %v", got, err)
 	}
 	if n := strings.Count(m.log.String(), "part=loop/meta.yaml"); n != 1 {

@@ -44,8 +44,7 @@ type status struct {
 	Requests  map[string]int64  `json:"server_requests"` // by the class of the answer's status
 	Retries   map[string]int64  `json:"server_retries"`  // by that of the answer that was the reason
 	Transfers []transfer        `json:"transfers"`
-	Unread    []string          `json:"unreadable_parts"` // of a store on this machine
-	LeftOut   []resolve.LeftOut `json:"left_out"`         // of what is shown
+	LeftOut   []resolve.LeftOut `json:"left_out"` // of what is shown
 }
 
 // transfer is a file that is on its way.
@@ -61,7 +60,7 @@ func (d *daemon) status() *status {
 	s := &status{
 		Mountpoint: d.point, Server: mlflow.Redact(d.server), Version: version(), PID: os.Getpid(),
 		Started: d.started, Uptime: time.Since(d.started).Seconds(),
-		HitRate: c.HitRate(), Cache: c, FUSE: d.mounted(), Errors: d.meter.errors(), Requests: map[string]int64{}, Retries: map[string]int64{}, Transfers: []transfer{}, Unread: []string{},
+		HitRate: c.HitRate(), Cache: c, FUSE: d.mounted(), Errors: d.meter.errors(), Requests: map[string]int64{}, Retries: map[string]int64{}, Transfers: []transfer{},
 		LeftOut: d.stores.LeftOut(),
 	}
 	if d.disk != nil {
@@ -73,7 +72,7 @@ func (d *daemon) status() *status {
 	}
 	for _, r := range d.stores.remarks() {
 		if r.Lesser {
-			s.Unread = append(s.Unread, r.What+": "+r.Words)
+			s.LeftOut = append(s.LeftOut, resolve.LeftOut{Part: resolve.Part(r.What), Why: r.Words})
 		}
 	}
 	t := d.stores.traffic()
@@ -126,9 +125,6 @@ func (s *status) show(w io.Writer) {
 	}
 	if s.FUSE.Waiting > 0 {
 		line("waiting", "%d requests, the longest for %.1f s", s.FUSE.Waiting, s.FUSE.LongestWait)
-	}
-	for _, x := range s.Unread {
-		line("can't be read", "%s", x)
 	}
 	for _, x := range s.Transfers {
 		line("in transfer", "%s: %s of %s", x.Path, size(x.Here), size(x.Size))
