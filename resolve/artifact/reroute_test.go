@@ -56,6 +56,7 @@ func TestRouteThatFailedIsTriedAgain(t *testing.T) {
 				if n := first.lists.Load(); n != lists+1 {
 					t.Errorf("it was listed by the first route %d times, not once more than %d", n, lists)
 				}
+				synctest.Wait()
 				first.list, first.read, first.silent = nil, nil, false
 				time.Sleep(RetryRoutes)
 				use()
@@ -85,6 +86,7 @@ func TestOpenFileStaysOnItsRoute(t *testing.T) {
 			return Via(r)
 		}
 		via := list()
+		synctest.Wait()
 		first.list = nil
 		time.Sleep(RetryRoutes)
 		list()
