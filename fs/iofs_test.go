@@ -107,11 +107,11 @@ func (i info) Info() (iofs.FileInfo, error) { return i, nil }
 func (i info) Mode() iofs.FileMode {
 	switch {
 	case i.n.Dir != nil:
-		return iofs.ModeDir | 0o555
+		return iofs.ModeDir | 0o755
 	case i.n.Link != "":
 		return iofs.ModeSymlink | 0o777
 	}
-	return 0o444
+	return 0o644
 }
 
 type openNode struct {

@@ -160,13 +160,13 @@ func TestAttributesAreTrueAndStay(t *testing.T) {
 	}
 	who := fmt.Sprintf("%d:%d", os.Getuid(), os.Getgid())
 	for path, want := range map[string]string{
-		"":                                    "555 directory " + who,
-		"runs":                                "555 directory " + who,
-		"runs/" + s.Wide + "/doc/text.txt":    "444 regular file " + who,
-		"runs/" + s.Wide + "/empty":           "444 regular empty file " + who,
+		"":                                    "755 directory " + who,
+		"runs":                                "755 directory " + who,
+		"runs/" + s.Wide + "/doc/text.txt":    "644 regular file " + who,
+		"runs/" + s.Wide + "/empty":           "644 regular empty file " + who,
 		"models/echo@champion":                "777 symbolic link " + who,
-		"models/echo/1/registered_model_meta": "444 regular file " + who,
-		"experiments/wide/wide/run.json":      "444 regular file " + who,
+		"models/echo/1/registered_model_meta": "644 regular file " + who,
+		"experiments/wide/wide/run.json":      "644 regular file " + who,
 		"experiments/wide/wide/artifacts":     "777 symbolic link " + who,
 	} {
 		if got := stat("%a %F %u:%g", path); got != want {
