@@ -108,7 +108,7 @@ func TestInodeNumbersOutlastARemount(t *testing.T) {
 func TestFollowerSeesWhatANewOpenSees(t *testing.T) {
 	t.Parallel()
 	s := shared.get(t, "server 3.17")
-	run := newRun(t, s.uri, newExperiment(t, s.uri, fmt.Sprint("followed ", time.Now().UnixNano()), ""))
+	run := newRun(t, s.uri, newExperiment(t, s.uri, fmt.Sprint("other followed ", time.Now().UnixNano()), ""))
 	log := func(text string) {
 		t.Helper()
 		s.release.python(t, []string{"MLFLOW_TRACKING_URI=" + s.uri}, "", "log_text.py", run, "grow.log", text)

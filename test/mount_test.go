@@ -74,7 +74,7 @@ func TestRefusalsSayWhatToDo(t *testing.T) {
 	refuses(t, 2, []string{"MLFLOWFS_LOG_LEVEL=loud"}, at(empty), "loud")
 	refuses(t, 1, nil, []string{"unmount", empty}, "no mount point")
 	refuses(t, 1, nil, []string{"unmount", "/proc"}, "something else")
-	refuses(t, 1, nil, []string{"unknown"}, "unknown")
+	refuses(t, 2, nil, []string{"unknown"}, "unknown")
 
 	other := startOther(t)
 	refuses(t, 1, nil, []string{"mount", "--tracking-uri", other, empty}, "no MLflow tracking server")
