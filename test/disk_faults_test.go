@@ -100,7 +100,7 @@ func TestBadDiskFailsNoRead(t *testing.T) {
 				}
 			}
 			if name != "slow" { // what is written is written behind
-				waitFor(t, "no fault is met", 5*time.Second, func() bool { return d.Met.Of() > 0 })
+				waitFor(t, "no fault is met", 30*time.Second, func() bool { return d.Met.Of() > 0 })
 			}
 			if n := strings.Count(m.log.String(), "can't be used for now"); c.quiet != (n == 0) || n > 1 {
 				t.Errorf("it is said %d times:\n%s", n, m.log)
