@@ -11,7 +11,7 @@
 export GOFLAGS = -buildvcs=false -trimpath
 export CGO_ENABLED = 0
 BIN = .testenv/bin
-# The packages whose tests need no server; those named …AgainstMLflow and …AgainstBotocore run Python's.
+# The packages whose tests need no server; those named …AgainstMLflow, …AgainstBotocore and …AgainstRequests run Python's.
 UNITS = ./cache/... ./cmd/... ./fs/... ./resolve/... ./test/count ./test/fault ./test/run
 # The tests that take as long as they are given.
 LONG = ^Test(ReferenceModel|URIsMeanWhatTheClientMeans|OpenFilesAreOneVersion|WorkLeavesNothingBehind|KilledAtAnyMomentLosesLittle|AnyDiskFaultFailsNoRead|AliasMovesUnderReaders|ManyNamesTakeLittleMemory|ForgottenNamesAreFreed|ContentsDoNotMix|CachedReadWaitsForNothing|ReplacedFilesDoNotMix|ManySmallContentsSlowNothing|ManyClosedFilesTakeLittleMemory)$$
@@ -35,7 +35,7 @@ test: setup check
 quick: format $(BIN)/staticcheck
 	go vet ./...
 	$(BIN)/staticcheck ./...
-	go test -skip 'Against(MLflow|Botocore)' $(UNITS)
+	go test -skip 'Against(MLflow|Botocore|Requests)' $(UNITS)
 
 soak:
 	./test/setup.sh soak
