@@ -1,0 +1,192 @@
+package resolve
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+
+	"github.com/mlflowfs/mlflowfs/resolve/artifact"
+	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
+)
+
+// What the names of the model registry mean is told here: a version, and where its
+// source leads.
+
+// version is a model version with the place of its files.
+type version struct {
+	mlflow.Version
+	uri string
+}
+
+// RegisteredModel gives a registered model with its aliases and latest
+// versions.
+func (r *Resolver) RegisteredModel(ctx context.Context, name string) (*mlflow.RegisteredModel, error) {
+	return r.registered.Get(ctx, name, func(ctx context.Context) (*mlflow.RegisteredModel, error) {
+		return r.opt.Registry.RegisteredModel(ctx, name)
+	})
+}
+
+// Latest is the version that models:/<name>/latest means: the highest of the
+// latest versions, or of those of one stage. A stage is matched in any case,
+// as MLflow matches it; stage empty means any.
+func Latest(m *mlflow.RegisteredModel, stage string) (mlflow.Version, bool) {
+	var best mlflow.Version
+	for _, v := range m.Latest {
+		if stage != "" && !strings.EqualFold(v.Stage, stage) {
+			continue
+		}
+		if best.Version == "" || mlflow.CompareVersions(v.Version, best.Version) > 0 {
+			best = v
+		}
+	}
+	return best, best.Version != ""
+}
+
+func (r *Resolver) version(ctx context.Context, name, number string) (version, error) {
+	return r.versions.Get(ctx, [2]string{name, number}, func(ctx context.Context) (version, error) {
+		v, err := r.opt.Registry.Version(ctx, name, number)
+		if err == nil && v.Prompt {
+			// MLflow's client takes its source, "dummy-source", for a path.
+			err = fmt.Errorf("%s is a prompt, which has no files: %w", name, fs.ErrNotExist)
+		}
+		if err != nil {
+			return version{}, err
+		}
+		uri, err := r.opt.Registry.DownloadURI(ctx, name, number)
+		return version{*v, uri}, err
+	})
+}
+
+// Version gives a model version. It never depends on a search, which may lag.
+func (r *Resolver) Version(ctx context.Context, name, number string) (*mlflow.Version, error) {
+	v, err := r.version(ctx, name, number)
+	return &v.Version, err
+}
+
+// VersionOrigin is models:/<name>/<version>.
+func (r *Resolver) VersionOrigin(ctx context.Context, name, number string) (Origin, error) {
+	return r.versionOrigin(ctx, name, number, 0, nil)
+}
+
+// maxHops bounds how often a version's source may lead to another model.
+const maxHops = 8
+
+func (r *Resolver) versionOrigin(ctx context.Context, name, number string, hops int, trail *[]Step) (Origin, error) {
+	v, err := r.version(ctx, name, number)
+	if err != nil {
+		return Origin{}, err
+	}
+	if trail != nil {
+		*trail = append(*trail, Step{"version", name + " " + number, Shown(v.uri)})
+	}
+	o, final, err := r.follow(ctx, v, hops+1, trail)
+	if err != nil {
+		return Origin{}, err
+	}
+	o.Meta, o.Mtime, o.Final = metaOf(name, number), v.Created, v.Final() && final
+	return o, nil
+}
+
+// follow goes to where a version's URI leads, be it a name of MLflow's or a
+// place, and tells whether what is there is final, as far as MLflow says.
+func (r *Resolver) follow(ctx context.Context, v version, hops int, trail *[]Step) (o Origin, final bool, err error) {
+	u, found, err := ParseURI(v.uri)
+	switch {
+	case err != nil:
+		return Origin{}, false, err
+	case !found:
+		o, err = r.at(ctx, place{v.uri, r.door(ctx, v)})
+		return o, true, err
+	}
+	var p string
+	if o, final, p, err = r.named(ctx, u, hops, trail); err == nil {
+		o, err = r.descend(ctx, o, p)
+	}
+	return o, final, err
+}
+
+// named gives the root that a name of MLflow's leads to, and the path below it.
+// Each step of the way is appended to trail, where that is not nil.
+func (r *Resolver) named(ctx context.Context, u URI, hops int, trail *[]Step) (o Origin, final bool, p string, err error) {
+	if hops > maxHops {
+		return Origin{}, false, "", errors.New("the sources of the model's versions lead in a circle")
+	}
+	step := func(kind, name, leads string) {
+		if trail != nil {
+			*trail = append(*trail, Step{kind, name, Shown(leads)})
+		}
+	}
+	switch {
+	case u.RunID != "":
+		var run *mlflow.Run
+		if run, err = r.Run(ctx, u.RunID); err == nil {
+			step("run", run.ID, run.ArtifactURI)
+			o, err = r.RunOrigin(ctx, run)
+		}
+	case u.ModelID != "":
+		var m *mlflow.LoggedModel
+		if m, err = r.LoggedModel(ctx, u.ModelID); err == nil {
+			step("model", m.ID, m.ArtifactURI)
+			o, err = r.modelOrigin(ctx, m)
+		}
+	default:
+		var number string
+		number, err = r.Number(ctx, u)
+		if other, ok := u.named(); ok && errors.Is(err, fs.ErrNotExist) {
+			if n, oerr := r.Number(ctx, other); oerr == nil {
+				u, number, err = other, n, nil
+			}
+		}
+		if err == nil {
+			o, err = r.versionOrigin(ctx, u.Name, number, hops, trail)
+		}
+	}
+	return o, o.Final, u.Path, err
+}
+
+// door is the tracking server's door to where a version's files lie: as a
+// logged model, which its source names, or as a part of its run. Where the
+// server's own artifact API leads there, none is needed.
+func (r *Resolver) door(ctx context.Context, v version) artifact.Door {
+	switch s := scheme(v.uri); {
+	case r.opt.Client == nil, s == "mlflow-artifacts", s == "http", s == "https":
+		return artifact.Door{}
+	}
+	if u, _, err := ParseURI(v.Source); err == nil && u.ModelID != "" && u.Path == "" {
+		return artifact.Door{ModelID: u.ModelID}
+	}
+	if v.RunID == "" {
+		return artifact.Door{}
+	}
+	run, err := r.Run(ctx, v.RunID)
+	if err != nil {
+		return artifact.Door{} // a run that is gone for good, say
+	}
+	dir, ok := relative(run.ArtifactURI, v.uri)
+	if !ok {
+		return artifact.Door{}
+	}
+	return artifact.Door{RunID: v.RunID, Dir: dir}
+}
+
+// Number is the version that a models:/ URI with a name means; fs.ErrNotExist
+// where it means none.
+func (r *Resolver) Number(ctx context.Context, u URI) (string, error) {
+	if u.Version != "" {
+		return u.Version, nil
+	}
+	m, err := r.RegisteredModel(ctx, u.Name)
+	if err != nil {
+		return "", err
+	}
+	if u.Alias != "" && !strings.EqualFold(u.Alias, latest) {
+		if v, ok := m.Aliases[u.Alias]; ok {
+			return v, nil
+		}
+	} else if v, ok := Latest(m, u.Stage); ok {
+		return v.Version, nil
+	}
+	return "", fmt.Errorf("%v: %w", u, fs.ErrNotExist)
+}
