@@ -2,8 +2,6 @@ package test
 
 import (
 	"encoding/json"
-	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -13,19 +11,14 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+
+	"github.com/mlflowfs/mlflowfs/test/count"
 )
 
 // victim is a server on this machine that nobody should ask; it counts connections.
-func victim(t *testing.T) (s *httptest.Server, n *atomic.Int64) {
+func victim(t *testing.T) (*httptest.Server, *atomic.Int64) {
 	t.Helper()
-	n = new(atomic.Int64)
-	s = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "secret") }))
-	s.Config.ConnState = func(_ net.Conn, st http.ConnState) {
-		if st == http.StateNew {
-			n.Add(1)
-		}
-	}
-	s.Start()
+	s, n := count.Connections("secret")
 	t.Cleanup(s.Close)
 	return s, n
 }

@@ -14,19 +14,14 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/mlflowfs/mlflowfs/test/count"
 )
 
 // connections is a server that answers "inner", and counts who connects to it.
-func connections(t *testing.T) (s *httptest.Server, n *atomic.Int64) {
+func connections(t *testing.T) (*httptest.Server, *atomic.Int64) {
 	t.Helper()
-	n = new(atomic.Int64)
-	s = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "inner") }))
-	s.Config.ConnState = func(_ net.Conn, st http.ConnState) {
-		if st == http.StateNew {
-			n.Add(1)
-		}
-	}
-	s.Start()
+	s, n := count.Connections("inner")
 	t.Cleanup(s.Close)
 	return s, n
 }
