@@ -76,9 +76,7 @@ func (k kubernetes) namespace() (string, error) {
 // ~/.kube/config.
 func (k kubernetes) kubeFiles() (names []string) {
 	for _, name := range strings.Split(cmp.Or(k.env("KUBECONFIG"), "~/.kube/config"), ":") {
-		if rest, ok := strings.CutPrefix(name, "~/"); ok {
-			name = filepath.Join(k.env("HOME"), rest)
-		}
+		name = InHome(name, k.env("HOME"))
 		if _, err := os.Stat(name); name != "" && err == nil {
 			names = append(names, name)
 		}

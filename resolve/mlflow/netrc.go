@@ -15,10 +15,7 @@ type login struct{ user, account, password string }
 func netrcFile(env Env) string {
 	names := []string{filepath.Join(env("HOME"), ".netrc"), filepath.Join(env("HOME"), "_netrc")}
 	if named := env("NETRC"); named != "" {
-		if rest, ok := strings.CutPrefix(named, "~/"); ok {
-			named = filepath.Join(env("HOME"), rest)
-		}
-		names = []string{named}
+		names = []string{InHome(named, env("HOME"))}
 	}
 	for _, name := range names {
 		if _, err := os.Stat(name); err == nil {
@@ -26,6 +23,14 @@ func netrcFile(env Env) string {
 		}
 	}
 	return ""
+}
+
+// InHome is the path of a file that may be written with a ~ for the user's home.
+func InHome(name, home string) string {
+	if rest, ok := strings.CutPrefix(name, "~/"); ok {
+		return filepath.Join(home, rest)
+	}
+	return name
 }
 
 // netrcFor is the user and the password of the netrc file's entry for a host, or of

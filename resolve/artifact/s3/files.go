@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
 
 	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
@@ -27,11 +26,7 @@ type awsFiles struct {
 // file that is not there is empty.
 func readFiles(env mlflow.Env, home string) (awsFiles, error) {
 	place := func(variable, usual string) string {
-		name := os.Expand(cmp.Or(env(variable), usual), env)
-		if below, ok := strings.CutPrefix(name, "~/"); ok {
-			name = filepath.Join(home, below)
-		}
-		return name
+		return mlflow.InHome(os.Expand(cmp.Or(env(variable), usual), env), home)
 	}
 	out := awsFiles{
 		config: place("AWS_CONFIG_FILE", "~/.aws/config"), credentials: place("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials"),
