@@ -70,7 +70,8 @@ func placeholders(ids []string) (string, []any) {
 func (v sqlView) runJSON(ctx context.Context, r *Run) ([]byte, error) {
 	type info struct{ user, stage sql.NullString }
 	i, err := one(ctx, v.db, "run", r.ID, func(rows *sql.Rows) (i info, err error) {
-		return i, rows.Scan(&i.user, &i.stage)
+		err = rows.Scan(&i.user, &i.stage)
+		return i, err
 	}, "SELECT user_id, lifecycle_stage FROM runs WHERE run_uuid = ?", r.ID)
 	if err != nil {
 		return nil, err
@@ -156,14 +157,16 @@ func (v sqlView) inputsAndOutputs(ctx context.Context, runID string, out *jsonRu
 		return err
 	}
 	models, err := query(ctx, v.db, func(rows *sql.Rows) (m jsonModelInput, err error) {
-		return m, rows.Scan(&m.ModelID)
+		err = rows.Scan(&m.ModelID)
+		return m, err
 	}, "SELECT destination_id FROM inputs WHERE source_type = 'RUN_INPUT' AND source_id = ? AND destination_type = 'MODEL_INPUT' ORDER BY destination_id", runID)
 	if err != nil {
 		return err
 	}
 	out.Inputs = jsonInputs{datasets, models}
 	outputs, err := query(ctx, v.db, func(rows *sql.Rows) (o jsonModelOutput, err error) {
-		return o, rows.Scan(&o.ModelID, &o.Step)
+		err = rows.Scan(&o.ModelID, &o.Step)
+		return o, err
 	}, "SELECT destination_id, "+v.or("inputs", "step", "0")+" FROM inputs WHERE source_type = 'RUN_OUTPUT' AND source_id = ? AND destination_type = 'MODEL_OUTPUT'", runID)
 	out.setOutputs(outputs)
 	return err

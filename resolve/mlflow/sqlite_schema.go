@@ -63,13 +63,15 @@ func (c *sqliteSchema) words() string {
 }
 
 func generationOf(ctx context.Context, db *sql.DB) (n int64, err error) {
-	return n, db.QueryRowContext(ctx, "PRAGMA schema_version").Scan(&n)
+	err = db.QueryRowContext(ctx, "PRAGMA schema_version").Scan(&n)
+	return n, err
 }
 
 func readSchema(ctx context.Context, f *sqliteFile, generation int64) (*sqliteSchema, error) {
 	c := &sqliteSchema{file: f, generation: generation, columns: map[string]map[string]bool{}}
 	rows, err := query(ctx, f.db, func(r *sql.Rows) (c [2]string, err error) {
-		return c, r.Scan(&c[0], &c[1])
+		err = r.Scan(&c[0], &c[1])
+		return c, err
 	}, `SELECT m.name, p.name FROM sqlite_master m, pragma_table_info(m.name) p WHERE m.type = 'table'`)
 	if err != nil {
 		return nil, err
@@ -81,7 +83,10 @@ func readSchema(ctx context.Context, f *sqliteFile, generation int64) (*sqliteSc
 		c.columns[r[0]][r[1]] = true
 	}
 	if c.has("alembic_version", "version_num") {
-		revision, err := query(ctx, f.db, func(r *sql.Rows) (s string, err error) { return s, r.Scan(&s) }, "SELECT version_num FROM alembic_version")
+		revision, err := query(ctx, f.db, func(r *sql.Rows) (s string, err error) {
+			err = r.Scan(&s)
+			return s, err
+		}, "SELECT version_num FROM alembic_version")
 		if err != nil {
 			return nil, err
 		}
