@@ -151,7 +151,7 @@ func TestDoctorNamesWhatIsNotHonoured(t *testing.T) {
 		if len(v.but) > 0 {
 			continue // it is read
 		}
-		for _, pattern := range []string{"*.go", "../../resolve/*.go", "../../resolve/*/*.go"} {
+		for _, pattern := range []string{"*.go", "../../resolve/*.go", "../../resolve/*/*.go", "../../resolve/*/*/*.go"} {
 			files, err := filepath.Glob(pattern)
 			if err != nil {
 				t.Fatal(err)
