@@ -577,6 +577,25 @@ func TestAnswersAreBounded(t *testing.T) {
 	}
 }
 
+// TestBlockIsThereWhenItsMemoryIsLetGo fails when a block that is written is, for a
+// moment, neither in the memory of who wrote it nor on disk: it is fetched again.
+func TestBlockIsThereWhenItsMemoryIsLetGo(t *testing.T) {
+	t.Parallel()
+	f := create(t, open(t, t.TempDir(), 1<<30), "x", 3*BlockSize, "")
+	defer f.Close()
+	b := make([]byte, BlockSize)
+	done := make(chan error, 1)
+	there := false
+	f.Write(Run{
+		First: 1, Data: [][]byte{b}, Sums: []uint32{Sum(b)},
+		Released: func() { there, _ = f.Has(1) },
+		Written:  func(err error) { done <- err },
+	})
+	if err := <-done; err != nil || !there {
+		t.Errorf("%v; there when it is let go: %v", err, there)
+	}
+}
+
 // TestWritesAreGathered fails when blocks that wait to be written are written one
 // by one: a write costs a system call, and the file's lock.
 func TestWritesAreGathered(t *testing.T) {

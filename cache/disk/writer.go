@@ -135,7 +135,9 @@ func (f *File) writeOne(runs []Run, bytes int64) {
 			f.d.wrote(f.name, room, took)
 			released()
 		}, func() (err error) {
-			took, err = f.put(runs)
+			if took, err = f.put(runs); err == nil {
+				f.wrote(runs) // before they are released: a reader finds them here or there
+			}
 			return err
 		})
 	}
@@ -143,16 +145,20 @@ func (f *File) writeOne(runs []Run, bytes int64) {
 	if err != nil && f.writer.failed == nil {
 		f.writer.failed = err
 	}
-	for _, r := range runs {
-		for k, sum := range r.Sums {
-			if err == nil {
-				f.blocks.set(r.First+int64(k), verified, sum)
-			}
-		}
-	}
 	f.mu.Unlock()
 	for _, r := range runs {
 		r.Written(err)
+	}
+}
+
+// wrote notes that the blocks of runs are on disk.
+func (f *File) wrote(runs []Run) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, r := range runs {
+		for k, sum := range r.Sums {
+			f.blocks.set(r.First+int64(k), verified, sum)
+		}
 	}
 }
 
