@@ -4,7 +4,7 @@ import (
 	"context"
 	"slices"
 
-	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
+	"github.com/mlflowfs/mlflowfs/resolve/meta"
 )
 
 // experimentsDir is experiments/: one directory for each experiment.
@@ -14,7 +14,7 @@ var _ Dir = experimentsDir{}
 
 // experimentNames gives each experiment its name in the directory: its own,
 // escaped, with its id behind a dash where it is too long.
-func experimentNames(all []mlflow.Experiment) (names []string, at map[string]int) {
+func experimentNames(all []meta.Experiment) (names []string, at map[string]int) {
 	names, at = make([]string, len(all)), make(map[string]int, len(all))
 	for i := range all {
 		names[i] = Escape(all[i].Name)
@@ -28,7 +28,7 @@ func experimentNames(all []mlflow.Experiment) (names []string, at map[string]int
 	return names, at
 }
 
-func (d experimentsDir) node(e *mlflow.Experiment) *Node {
+func (d experimentsDir) node(e *meta.Experiment) *Node {
 	return &Node{Dir: experimentDir{d.t, e.ID}, Mtime: e.Created, TTL: d.t.r.TTL(false)}
 }
 
@@ -77,7 +77,7 @@ var _ Dir = experimentDir{}
 // runNames gives each run its name in the directory: its own, escaped; with
 // the first 8 digits of its id behind a dash where several runs have that
 // name, or where it is too long; the whole id where even that is taken.
-func runNames(runs []mlflow.Run) []string {
+func runNames(runs []meta.Run) []string {
 	count := map[string]int{}
 	for i := range runs {
 		count[runs[i].Name]++
@@ -111,7 +111,7 @@ func runNames(runs []mlflow.Run) []string {
 // namesOfRuns are the runs' names, and what leads to them. Its id leads to a run,
 // too: a store on disk makes a run in one step and names it in the next, and
 // somebody has listed it in between.
-func namesOfRuns(runs []mlflow.Run) (names []string, at map[string]int) {
+func namesOfRuns(runs []meta.Run) (names []string, at map[string]int) {
 	names, at = runNames(runs), make(map[string]int, 2*len(runs))
 	for i := range runs {
 		at[runs[i].ID] = i
@@ -122,7 +122,7 @@ func namesOfRuns(runs []mlflow.Run) (names []string, at map[string]int) {
 	return names, at
 }
 
-func (d experimentDir) node(run *mlflow.Run) *Node {
+func (d experimentDir) node(run *meta.Run) *Node {
 	id := run.ID
 	dir := lazyDir(func(ctx context.Context) (Dir, error) { return d.inside(ctx, id) })
 	return &Node{Dir: dir, Mtime: run.Mtime(), TTL: d.t.r.TTL(false)}

@@ -8,26 +8,26 @@ import (
 
 	"github.com/mlflowfs/mlflowfs/cache"
 	"github.com/mlflowfs/mlflowfs/resolve"
-	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
+	"github.com/mlflowfs/mlflowfs/resolve/meta"
 )
 
 // crowd is a server with n experiments, each of which has n runs. Each name has to
 // be made into a file's.
 type crowd struct {
-	mlflow.Store
+	meta.Store
 	n int
 }
 
-func (c crowd) SearchExperiments(context.Context, string) (p mlflow.Page[mlflow.Experiment], _ error) {
+func (c crowd) SearchExperiments(context.Context, string) (p meta.Page[meta.Experiment], _ error) {
 	for i := range c.n {
-		p.Items = append(p.Items, mlflow.Experiment{ID: fmt.Sprint(i), Name: fmt.Sprint("team/", i)})
+		p.Items = append(p.Items, meta.Experiment{ID: fmt.Sprint(i), Name: fmt.Sprint("team/", i)})
 	}
 	return p, nil
 }
 
-func (c crowd) SearchRuns(context.Context, []string, string) (p mlflow.Page[mlflow.Run], _ error) {
+func (c crowd) SearchRuns(context.Context, []string, string) (p meta.Page[meta.Run], _ error) {
 	for i := range c.n {
-		p.Items = append(p.Items, mlflow.Run{ID: runID(i), Name: fmt.Sprint("twice/", i/2)})
+		p.Items = append(p.Items, meta.Run{ID: runID(i), Name: fmt.Sprint("twice/", i/2)})
 	}
 	return p, nil
 }

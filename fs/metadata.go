@@ -8,7 +8,7 @@ import (
 	"strings"
 
 	"github.com/mlflowfs/mlflowfs/resolve"
-	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
+	"github.com/mlflowfs/mlflowfs/resolve/meta"
 )
 
 // runsTable is the name of an experiment's table of runs, and csvEnding that of
@@ -19,7 +19,7 @@ const (
 )
 
 // report is a node of a text that is known.
-func (t *tree) report(text string, run *mlflow.Run) *Node {
+func (t *tree) report(text string, run *meta.Run) *Node {
 	n := sized(text)
 	n.Mtime, n.TTL = run.Mtime(), t.r.TTL(run.Final())
 	return n
@@ -27,7 +27,7 @@ func (t *tree) report(text string, run *mlflow.Run) *Node {
 
 // metadata is what was logged to a run, as files: run.json, params/<key>,
 // tags/<key>, metrics/<key>.csv.
-func (t *tree) metadata(run *mlflow.Run) (fixed, error) {
+func (t *tree) metadata(run *meta.Run) (fixed, error) {
 	var doc bytes.Buffer
 	if err := json.Indent(&doc, run.JSON, "", "  "); err != nil {
 		return nil, err
@@ -52,7 +52,7 @@ func (t *tree) metadata(run *mlflow.Run) (fixed, error) {
 
 // pairs is a directory with a file for each of a run's params or tags, which
 // holds its value and no more.
-func (t *tree) pairs(what string, run *mlflow.Run, pairs []mlflow.Pair) fixed {
+func (t *tree) pairs(what string, run *meta.Run, pairs []meta.Pair) fixed {
 	var out fixed
 	for _, p := range pairs {
 		if name := Escape(p.Key); len(name) > maxName {
@@ -68,7 +68,7 @@ func (t *tree) pairs(what string, run *mlflow.Run, pairs []mlflow.Pair) fixed {
 // listing does not ask for them: a table's size costs a request.
 type metricsDir struct {
 	t    *tree
-	run  *mlflow.Run
+	run  *meta.Run
 	keys []string
 }
 
@@ -112,7 +112,7 @@ func (d experimentDir) table(ctx context.Context) (*Node, error) {
 const modelCard = "model.json"
 
 // card is what the registry says of a registered model, in the names of its API.
-func (d modelDir) card(m *mlflow.RegisteredModel) (*Node, error) {
+func (d modelDir) card(m *meta.RegisteredModel) (*Node, error) {
 	type version struct {
 		Version string `json:"version"`
 		Stage   string `json:"current_stage"`

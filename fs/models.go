@@ -10,7 +10,7 @@ import (
 	"strings"
 
 	"github.com/mlflowfs/mlflowfs/resolve"
-	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
+	"github.com/mlflowfs/mlflowfs/resolve/meta"
 )
 
 // modelsDir is models/: registered models, their aliases, and logged models.
@@ -25,7 +25,7 @@ func (d modelsDir) Lookup(ctx context.Context, file string) (*Node, error) {
 	if Escape(name) != file {
 		return nil, notExist(file)
 	}
-	if mlflow.ValidLoggedModelID(name) {
+	if meta.ValidLoggedModelID(name) {
 		m, err := d.t.r.LoggedModel(ctx, name)
 		if err == nil {
 			return d.loggedModel(m), nil
@@ -55,24 +55,24 @@ func (d modelsDir) Lookup(ctx context.Context, file string) (*Node, error) {
 	return d.registered(m), nil
 }
 
-func (d modelsDir) loggedModel(m *mlflow.LoggedModel) *Node {
+func (d modelsDir) loggedModel(m *meta.LoggedModel) *Node {
 	id := m.ID
 	dir := d.t.artifacts("models:/"+id, func(ctx context.Context) (resolve.Origin, error) { return d.t.r.LoggedModelOrigin(ctx, id) })
 	return &Node{Dir: dir, Mtime: m.Created, TTL: d.t.r.TTL(m.Final())}
 }
 
-func (d modelsDir) registered(m *mlflow.RegisteredModel) *Node {
+func (d modelsDir) registered(m *meta.RegisteredModel) *Node {
 	return &Node{Dir: modelDir{d.t, m.Name}, Mtime: m.Created, TTL: d.t.r.TTL(false)}
 }
 
-func (d modelsDir) alias(m *mlflow.RegisteredModel, version string) *Node {
+func (d modelsDir) alias(m *meta.RegisteredModel, version string) *Node {
 	return &Node{Link: Escape(m.Name) + "/" + version, Moves: true, Mtime: m.Created, TTL: d.t.r.TTL(false)}
 }
 
 // List pages through the registered models, each with its aliases, and then
 // through the logged models.
 func (d modelsDir) List(ctx context.Context) (Listing, error) {
-	return &modelsListing{d: d, registered: pages[mlflow.RegisteredModel]{
+	return &modelsListing{d: d, registered: pages[meta.RegisteredModel]{
 		search: d.t.r.SearchRegisteredModels,
 	}}, nil
 }
@@ -81,9 +81,9 @@ func (d modelsDir) List(ctx context.Context) (Listing, error) {
 // in ready.
 type modelsListing struct {
 	d          modelsDir
-	registered pages[mlflow.RegisteredModel]
+	registered pages[meta.RegisteredModel]
 	ready      entries
-	logged     *pages[mlflow.LoggedModel] // once the registered ones are through
+	logged     *pages[meta.LoggedModel] // once the registered ones are through
 }
 
 var _ Listing = (*modelsListing)(nil)
@@ -102,12 +102,12 @@ func (l *modelsListing) Next(ctx context.Context) (Entry, error) {
 		if err != nil {
 			return Entry{}, err
 		}
-		l.logged = &pages[mlflow.LoggedModel]{
-			search: func(ctx context.Context, token string) (mlflow.Page[mlflow.LoggedModel], error) {
+		l.logged = &pages[meta.LoggedModel]{
+			search: func(ctx context.Context, token string) (meta.Page[meta.LoggedModel], error) {
 				return l.d.t.r.SearchLoggedModels(ctx, ids, "", token)
 			},
-			entry: func(m *mlflow.LoggedModel) (Entry, bool) {
-				if !mlflow.ValidLoggedModelID(m.ID) {
+			entry: func(m *meta.LoggedModel) (Entry, bool) {
+				if !meta.ValidLoggedModelID(m.ID) {
 					return l.d.t.leaveOut("models", m.ID)
 				}
 				return Entry{m.ID, l.d.loggedModel(m)}, true
@@ -118,7 +118,7 @@ func (l *modelsListing) Next(ctx context.Context) (Entry, error) {
 }
 
 // expand gives the model's directory and leaves its aliases in ready.
-func (l *modelsListing) expand(m *mlflow.RegisteredModel) (Entry, bool) {
+func (l *modelsListing) expand(m *meta.RegisteredModel) (Entry, bool) {
 	name := Escape(m.Name)
 	for _, a := range slices.Sorted(maps.Keys(m.Aliases)) {
 		if n := name + "@" + Escape(a); len(n) > maxName || !isVersion(m.Aliases[a]) {
@@ -180,13 +180,13 @@ func isVersion(name string) bool {
 	return name != "" && name[0] != '0' && len(name) <= maxName && strings.Trim(name, "0123456789") == ""
 }
 
-func (d modelDir) version(v *mlflow.Version) *Node {
+func (d modelDir) version(v *meta.Version) *Node {
 	number := v.Version
 	dir := d.t.artifacts("models:/"+d.name+"/"+number, func(ctx context.Context) (resolve.Origin, error) { return d.t.r.VersionOrigin(ctx, d.name, number) })
 	return &Node{Dir: dir, Mtime: v.Created, TTL: d.t.r.TTL(v.Final())}
 }
 
-func (d modelDir) link(v mlflow.Version) *Node {
+func (d modelDir) link(v meta.Version) *Node {
 	return &Node{Link: v.Version, Moves: true, Mtime: v.Created, TTL: d.t.r.TTL(false)}
 }
 
@@ -214,11 +214,11 @@ func (d modelDir) List(ctx context.Context) (Listing, error) {
 			links = append(links, Entry{name, d.link(v)})
 		}
 	}
-	return &chain{&links, &pages[mlflow.Version]{
-		search: func(ctx context.Context, token string) (mlflow.Page[mlflow.Version], error) {
+	return &chain{&links, &pages[meta.Version]{
+		search: func(ctx context.Context, token string) (meta.Page[meta.Version], error) {
 			return d.t.r.Registry().SearchVersions(ctx, d.name, token)
 		},
-		entry: func(v *mlflow.Version) (Entry, bool) {
+		entry: func(v *meta.Version) (Entry, bool) {
 			if !isVersion(v.Version) {
 				return d.t.leaveOut("models/"+d.name, v.Version)
 			}

@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"github.com/mlflowfs/mlflowfs/resolve"
-	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
+	"github.com/mlflowfs/mlflowfs/resolve/meta"
 )
 
 // runsDir is runs/: every run of every experiment.
@@ -25,7 +25,7 @@ func (d runsDir) Lookup(ctx context.Context, id string) (*Node, error) {
 	return d.t.runNode(run), nil
 }
 
-func (t *tree) runNode(run *mlflow.Run) *Node {
+func (t *tree) runNode(run *meta.Run) *Node {
 	run = run.WithoutJSON()
 	dir := t.artifacts("runs:/"+run.ID, func(ctx context.Context) (resolve.Origin, error) { return t.r.RunOrigin(ctx, run) })
 	return &Node{Dir: dir, Mtime: run.Mtime(), TTL: t.r.TTL(run.Final())}
@@ -37,8 +37,8 @@ func (d runsDir) List(ctx context.Context) (Listing, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &pages[mlflow.Run]{
-		search: func(ctx context.Context, token string) (mlflow.Page[mlflow.Run], error) {
+	return &pages[meta.Run]{
+		search: func(ctx context.Context, token string) (meta.Page[meta.Run], error) {
 			return d.t.r.Tracking().SearchRuns(ctx, ids, token)
 		},
 		entry: (&runOrder{t: d.t}).entry,
@@ -55,7 +55,7 @@ type runOrder struct {
 	listed bool
 }
 
-func (o *runOrder) entry(run *mlflow.Run) (Entry, bool) {
+func (o *runOrder) entry(run *meta.Run) (Entry, bool) {
 	if o.listed && run.Start.After(o.last) {
 		return Entry{}, false
 	}
@@ -65,7 +65,7 @@ func (o *runOrder) entry(run *mlflow.Run) (Entry, bool) {
 	if o.given[run.ID] {
 		return Entry{}, false
 	}
-	if !mlflow.ValidRunID(run.ID) || len(run.ID) > maxName {
+	if !meta.ValidRunID(run.ID) || len(run.ID) > maxName {
 		return o.t.leaveOut("runs", run.ID)
 	}
 	o.given[run.ID] = true
@@ -74,10 +74,10 @@ func (o *runOrder) entry(run *mlflow.Run) (Entry, bool) {
 
 // pages is a listing that holds one page of a search at a time.
 type pages[T any] struct {
-	search func(context.Context, string) (mlflow.Page[T], error)
+	search func(context.Context, string) (meta.Page[T], error)
 	entry  func(*T) (Entry, bool) // false: leave it out
 
-	page  mlflow.Page[T]
+	page  meta.Page[T]
 	began bool
 }
 

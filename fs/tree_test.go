@@ -20,7 +20,8 @@ import (
 
 	"github.com/mlflowfs/mlflowfs/cache"
 	"github.com/mlflowfs/mlflowfs/resolve"
-	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
+	"github.com/mlflowfs/mlflowfs/resolve/meta"
+	"github.com/mlflowfs/mlflowfs/resolve/rest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -86,7 +87,7 @@ func sample(t *testing.T) (*Node, storeDir) {
 func (s storeDir) tree() *Node {
 	s.t.Helper()
 	log := slog.New(slog.DiscardHandler)
-	st, _, err := mlflow.Open(s.dir, func(string) string { return "" }, log)
+	st, _, err := meta.Open(s.dir, func(string) string { return "" }, log)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -215,14 +216,14 @@ func TestRunsAreListedNewestFirst(t *testing.T) {
 // because the server gives the same page again.
 func TestRunsAreListedOnceWhilePagesShift(t *testing.T) {
 	t.Parallel()
-	at := func(id string, s int64) mlflow.Run { return mlflow.Run{ID: id, Start: time.Unix(s, 0)} }
-	answers := map[string]mlflow.Page[mlflow.Run]{
-		"":  {Items: []mlflow.Run{at("d", 9), at("c", 5), at("b", 5)}, Next: "1"},
-		"1": {Items: []mlflow.Run{at("c", 5), at("b", 5), at("a", 5), at("z", 1)}, Next: "2"},
-		"2": {Items: []mlflow.Run{at("new", 8), at("../x", 0), at("y", 0)}, Next: "2"},
+	at := func(id string, s int64) meta.Run { return meta.Run{ID: id, Start: time.Unix(s, 0)} }
+	answers := map[string]meta.Page[meta.Run]{
+		"":  {Items: []meta.Run{at("d", 9), at("c", 5), at("b", 5)}, Next: "1"},
+		"1": {Items: []meta.Run{at("c", 5), at("b", 5), at("a", 5), at("z", 1)}, Next: "2"},
+		"2": {Items: []meta.Run{at("new", 8), at("../x", 0), at("y", 0)}, Next: "2"},
 	}
-	p := &pages[mlflow.Run]{
-		search: func(_ context.Context, token string) (mlflow.Page[mlflow.Run], error) { return answers[token], nil },
+	p := &pages[meta.Run]{
+		search: func(_ context.Context, token string) (meta.Page[meta.Run], error) { return answers[token], nil },
 		entry:  (&runOrder{t: &tree{r: resolve.New(resolve.Options{}), log: slog.New(slog.DiscardHandler)}}).entry,
 	}
 	var got []string
@@ -246,7 +247,7 @@ func TestRunsAreListedOnceWhilePagesShift(t *testing.T) {
 func TestRunNamesAreUnique(t *testing.T) {
 	t.Parallel()
 	long := strings.Repeat("é", 200)
-	runs := []mlflow.Run{
+	runs := []meta.Run{
 		{ID: "11111111aaaa", Name: "twice"}, {ID: "22222222bbbb", Name: "twice"}, {ID: "11111111cccc", Name: "twice"},
 		{ID: "33333333dddd", Name: "twice-22222222"}, {ID: "44444444eeee", Name: ""}, {ID: "55555555ffff", Name: "a/b"}, {ID: "66666666ffff", Name: long},
 	}
@@ -314,7 +315,7 @@ func TestErrorsHaveTheirErrno(t *testing.T) {
 	t.Parallel()
 	for want, err := range map[string]error{
 		"no such file or directory": fmt.Errorf("x: %w", iofs.ErrNotExist),
-		"permission denied":         &mlflow.Error{Status: 403},
+		"permission denied":         &rest.Error{Status: 403},
 		"operation not supported":   fmt.Errorf("x: %w", errors.ErrUnsupported),
 		"stale file handle":         fmt.Errorf("x: %w", cache.ErrChanged),
 		"interrupted system call":   fmt.Errorf("x: %w", errInterrupted),

@@ -5,25 +5,25 @@ import (
 	"fmt"
 	"testing"
 
-	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
+	"github.com/mlflowfs/mlflowfs/resolve/meta"
 )
 
 // talker is a tracking server whose runs are of a size, and whose search for
 // experiments never ends.
 type talker struct {
-	mlflow.Store
+	meta.Store
 	size  int
 	asked int
 }
 
-func (s *talker) Run(_ context.Context, id string) (*mlflow.Run, error) {
+func (s *talker) Run(_ context.Context, id string) (*meta.Run, error) {
 	s.asked++
-	return &mlflow.Run{ID: id, Status: "FINISHED", JSON: make([]byte, s.size)}, nil
+	return &meta.Run{ID: id, Status: "FINISHED", JSON: make([]byte, s.size)}, nil
 }
 
-func (s *talker) SearchExperiments(context.Context, string) (p mlflow.Page[mlflow.Experiment], _ error) {
+func (s *talker) SearchExperiments(context.Context, string) (p meta.Page[meta.Experiment], _ error) {
 	s.asked++
-	return mlflow.Page[mlflow.Experiment]{Next: fmt.Sprint(s.asked)}, nil
+	return meta.Page[meta.Experiment]{Next: fmt.Sprint(s.asked)}, nil
 }
 
 // TestRunsAreRememberedByTheirSize fails when the runs that are remembered are

@@ -14,7 +14,8 @@ import (
 	"strings"
 
 	"github.com/mlflowfs/mlflowfs/resolve/artifact"
-	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
+	"github.com/mlflowfs/mlflowfs/resolve/meta"
+	"github.com/mlflowfs/mlflowfs/resolve/rest"
 )
 
 // Found is what a URI leads to: a directory of artifacts (Dir) or a file.
@@ -70,18 +71,18 @@ func (r *Resolver) Find(ctx context.Context, uri string) (Found, error) {
 
 // name lets the host of a web address be reached that a user gave.
 func (r *Resolver) name(uri string) {
-	s, rest, _ := strings.Cut(uri, ":")
+	s, behind, _ := strings.Cut(uri, ":")
 	switch strings.ToLower(s) {
 	case "mlflow-artifacts":
-		if r.opt.Client == nil || !strings.HasPrefix(rest, "//") {
+		if r.opt.Client == nil || !strings.HasPrefix(behind, "//") {
 			return
 		}
-		uri = r.opt.Client.Base().Scheme + ":" + rest
+		uri = r.opt.Client.Base().Scheme + ":" + behind
 	case "http", "https":
 	default:
 		return
 	}
-	for _, c := range []*mlflow.Client{r.opt.Client, r.opt.Web} {
+	for _, c := range []*rest.Client{r.opt.Client, r.opt.Web} {
 		if c != nil {
 			c.Reach().Name(uri)
 		}
@@ -115,7 +116,7 @@ func (r *Resolver) placeInRun(ctx context.Context, o Origin, u URI) (at, returne
 // path, the run's own artifacts without its logged models.
 func (r *Resolver) FindRun(ctx context.Context, runID, p string) (Found, error) {
 	inside := strings.HasSuffix(p, "/")
-	if p = strings.Trim(p, "/"); p != "" && mlflow.ValidRunID(runID) {
+	if p = strings.Trim(p, "/"); p != "" && meta.ValidRunID(runID) {
 		u := URI{RunID: runID, Path: parts(p), Inside: inside}
 		f, err := r.Find(ctx, u.String())
 		f.Prefix = u.Path

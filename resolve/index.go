@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"sync"
 
-	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
+	"github.com/mlflowfs/mlflowfs/resolve/meta"
 )
 
 // Index is a list that the tracking server gave, with the names that its user has
@@ -27,10 +27,10 @@ func (x *Index[T]) Names(name func([]T) (names []string, at map[string]int)) ([]
 }
 
 // Experiments gives all experiments that are not deleted.
-func (r *Resolver) Experiments(ctx context.Context) (*Index[mlflow.Experiment], error) {
-	return r.experiments.Get(ctx, "", func(ctx context.Context) (*Index[mlflow.Experiment], error) {
+func (r *Resolver) Experiments(ctx context.Context) (*Index[meta.Experiment], error) {
+	return r.experiments.Get(ctx, "", func(ctx context.Context) (*Index[meta.Experiment], error) {
 		experiments, err := all(ctx, r.opt.Tracking.SearchExperiments)
-		return &Index[mlflow.Experiment]{Items: experiments}, err
+		return &Index[meta.Experiment]{Items: experiments}, err
 	})
 }
 
@@ -52,7 +52,7 @@ func (r *Resolver) ExperimentIDs(ctx context.Context) ([]string, error) {
 const maxPages = 50_000
 
 // all reads every page of a search.
-func all[T any](ctx context.Context, search func(context.Context, string) (mlflow.Page[T], error)) ([]T, error) {
+func all[T any](ctx context.Context, search func(context.Context, string) (meta.Page[T], error)) ([]T, error) {
 	var out []T
 	token := ""
 	for range maxPages {
@@ -71,9 +71,9 @@ func all[T any](ctx context.Context, search func(context.Context, string) (mlflo
 
 // ExperimentRuns gives all runs of an experiment that are not deleted, newest
 // first, without their JSON.
-func (r *Resolver) ExperimentRuns(ctx context.Context, experimentID string) (*Index[mlflow.Run], error) {
-	return r.indexes.Get(ctx, experimentID, func(ctx context.Context) (*Index[mlflow.Run], error) {
-		runs, err := all(ctx, func(ctx context.Context, token string) (mlflow.Page[mlflow.Run], error) {
+func (r *Resolver) ExperimentRuns(ctx context.Context, experimentID string) (*Index[meta.Run], error) {
+	return r.indexes.Get(ctx, experimentID, func(ctx context.Context) (*Index[meta.Run], error) {
+		runs, err := all(ctx, func(ctx context.Context, token string) (meta.Page[meta.Run], error) {
 			return r.opt.Tracking.SearchRuns(ctx, []string{experimentID}, token)
 		})
 		// A run that began between two pages pushes the rest on by one.
@@ -84,6 +84,6 @@ func (r *Resolver) ExperimentRuns(ctx context.Context, experimentID string) (*In
 				unique = append(unique, run)
 			}
 		}
-		return &Index[mlflow.Run]{Items: unique}, err
+		return &Index[meta.Run]{Items: unique}, err
 	})
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/mlflowfs/mlflowfs/cache"
 	"github.com/mlflowfs/mlflowfs/resolve/answers"
 	"github.com/mlflowfs/mlflowfs/resolve/artifact"
-	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
+	"github.com/mlflowfs/mlflowfs/resolve/rest"
 )
 
 // Origin is a directory of artifacts: the union of its layers and mounts. Of
@@ -145,8 +145,8 @@ func (r *Resolver) tree(ctx context.Context, l Layer) (listed, error) {
 	said, err := answers.StaleIfError(ctx, r.opt.Answers, server(l.Store), dirKey(l.Store, l.Dir), func(ctx context.Context) (listed, error) {
 		tree, err := l.Store.List(ctx, l.Dir)
 		return listed{tree, artifact.Via(l.Store)}, err
-	}, mlflow.Said)
-	if err != nil && !mlflow.Said(err) {
+	}, rest.IsAnswer)
+	if err != nil && !rest.IsAnswer(err) {
 		// It may have come with the answer for a directory above.
 		for dir := l.Dir; dir != "" && err != nil; {
 			if dir = path.Dir(dir); dir == "." {
@@ -169,7 +169,7 @@ func (r *Resolver) tree(ctx context.Context, l Layer) (listed, error) {
 func server(s artifact.Store) string {
 	id := strings.TrimPrefix(strings.TrimPrefix(s.ID(), "served:"), "web:")
 	id, _, _ = strings.Cut(id, "\x00")
-	return mlflow.ServerOf(id)
+	return rest.ServerOf(id)
 }
 
 func dirKey(s artifact.Store, dir string) string { return s.ID() + "\x00" + dir }

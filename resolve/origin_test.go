@@ -5,7 +5,7 @@ import (
 	"testing"
 
 	"github.com/mlflowfs/mlflowfs/resolve/artifact"
-	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
+	"github.com/mlflowfs/mlflowfs/resolve/rest"
 )
 
 // TestOriginIsTheHost fails when the files of one server or bucket count as those of
@@ -13,9 +13,9 @@ import (
 // two count as one, so that one that is silent takes the other's requests.
 func TestOriginIsTheHost(t *testing.T) {
 	t.Parallel()
-	client := func(uri string) *mlflow.Client {
+	client := func(uri string) *rest.Client {
 		t.Helper()
-		c, err := mlflow.NewClient(uri, func(string) string { return "" }, slog.New(slog.DiscardHandler))
+		c, err := rest.NewClient(uri, func(string) string { return "" }, slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -8,7 +8,7 @@ import (
 	"slices"
 	"sync"
 
-	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
+	"github.com/mlflowfs/mlflowfs/resolve/meta"
 )
 
 // Part is a kind of things that can't be had while the others can.
@@ -64,20 +64,20 @@ func (r *Resolver) LeftOut() []LeftOut {
 
 // SearchRegisteredModels gives a page of the registry's models; none where they are
 // left out.
-func (r *Resolver) SearchRegisteredModels(ctx context.Context, token string) (mlflow.Page[mlflow.RegisteredModel], error) {
+func (r *Resolver) SearchRegisteredModels(ctx context.Context, token string) (meta.Page[meta.RegisteredModel], error) {
 	p, err := r.opt.Registry.SearchRegisteredModels(ctx, token)
 	if r.LeavesOut(RegisteredModels, err) {
-		return mlflow.Page[mlflow.RegisteredModel]{}, nil
+		return meta.Page[meta.RegisteredModel]{}, nil
 	}
 	return p, err
 }
 
 // SearchLoggedModels gives a page of the logged models of experiments, or of one of
 // their runs where runID is not empty; none where they are left out.
-func (r *Resolver) SearchLoggedModels(ctx context.Context, experimentIDs []string, runID, token string) (mlflow.Page[mlflow.LoggedModel], error) {
+func (r *Resolver) SearchLoggedModels(ctx context.Context, experimentIDs []string, runID, token string) (meta.Page[meta.LoggedModel], error) {
 	p, err := r.opt.Tracking.SearchLoggedModels(ctx, experimentIDs, runID, token)
 	if r.LeavesOut(LoggedModels, err) {
-		return mlflow.Page[mlflow.LoggedModel]{}, nil
+		return meta.Page[meta.LoggedModel]{}, nil
 	}
 	return p, err
 }

@@ -10,22 +10,23 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
+	"github.com/mlflowfs/mlflowfs/resolve/meta"
+	"github.com/mlflowfs/mlflowfs/resolve/rest"
 )
 
 // oneRun is a tracking store with a run, whose logged models are refused.
 type oneRun struct {
-	mlflow.Store
+	meta.Store
 	dir  string
 	fail error
 }
 
-func (s *oneRun) Run(context.Context, string) (*mlflow.Run, error) {
-	return &mlflow.Run{ID: "r", ExperimentID: "1", ArtifactURI: s.dir, Status: "FINISHED"}, nil
+func (s *oneRun) Run(context.Context, string) (*meta.Run, error) {
+	return &meta.Run{ID: "r", ExperimentID: "1", ArtifactURI: s.dir, Status: "FINISHED"}, nil
 }
 
-func (s *oneRun) SearchLoggedModels(context.Context, []string, string, string) (mlflow.Page[mlflow.LoggedModel], error) {
-	return mlflow.Page[mlflow.LoggedModel]{}, s.fail
+func (s *oneRun) SearchLoggedModels(context.Context, []string, string, string) (meta.Page[meta.LoggedModel], error) {
+	return meta.Page[meta.LoggedModel]{}, s.fail
 }
 
 // TestOnePartCostsThatPart fails when logged models that a user may not see, or a
@@ -38,9 +39,9 @@ func TestOnePartCostsThatPart(t *testing.T) {
 		t.Fatal(err)
 	}
 	var log strings.Builder
-	refused := &mlflow.Error{Status: 403}
+	refused := &rest.Error{Status: 403}
 	tracking := &oneRun{dir: dir, fail: refused}
-	r := New(Options{Tracking: tracking, Registry: mlflow.NoRegistry(errors.New("uc is Databricks")), Log: slog.New(slog.NewTextHandler(&log, nil))})
+	r := New(Options{Tracking: tracking, Registry: meta.NoRegistry(errors.New("uc is Databricks")), Log: slog.New(slog.NewTextHandler(&log, nil))})
 	for range 3 {
 		if f, err := r.Find(t.Context(), "runs:/r/f"); err != nil || f.Size != 1 {
 			t.Errorf("%+v, %v", f.Item, err)
@@ -64,7 +65,7 @@ func TestOnePartCostsThatPart(t *testing.T) {
 	if _, err := r.Find(t.Context(), "runs:/r/f"); err != nil || len(r.LeftOut()) != 1 {
 		t.Errorf("%v, %+v", err, r.LeftOut())
 	}
-	tracking.fail = &mlflow.Error{Status: 500}
+	tracking.fail = &rest.Error{Status: 500}
 	r.runModels.Drop("r")
 	if _, err := r.Find(t.Context(), "runs:/r/f"); err == nil || errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a server that fails hides models in silence: %v", err)

@@ -12,7 +12,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
+	"github.com/mlflowfs/mlflowfs/resolve/meta"
 )
 
 // TestPromptOfAServerHasNoFiles fails when models:/<prompt>/1 of a tracking server
@@ -31,7 +31,7 @@ func TestPromptOfAServerHasNoFiles(t *testing.T) {
 			"tags": [{"key": "mlflow.prompt.is_prompt", "value": "true"}, {"key": "mlflow.prompt.text", "value": "say {{it}}"}]}}`)
 	}))
 	defer srv.Close()
-	s, c, err := mlflow.Open(srv.URL, func(string) string { return "" }, slog.New(slog.DiscardHandler))
+	s, c, err := meta.Open(srv.URL, func(string) string { return "" }, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,7 +15,8 @@ import (
 
 	"github.com/mlflowfs/mlflowfs/cache"
 	"github.com/mlflowfs/mlflowfs/resolve/artifact"
-	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
+	"github.com/mlflowfs/mlflowfs/resolve/meta"
+	"github.com/mlflowfs/mlflowfs/resolve/rest"
 )
 
 // TestURIMeansWhatMLflowMeans fails when a runs:/ or models:/ URI leads to another run,
@@ -85,14 +86,14 @@ func FuzzURIRoundTrips(f *testing.F) {
 func resolver(t *testing.T, tracking string) *Resolver {
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
-	web, err := mlflow.NewWebClient(func(string) string { return "" }, log)
+	web, err := rest.NewWebClient(func(string) string { return "" }, log)
 	if err != nil {
 		t.Fatal(err)
 	}
 	none := func(context.Context, string) (*artifact.Bucket, error) { return nil, errors.ErrUnsupported }
 	opt := Options{Log: log, Web: web, Buckets: map[string]artifact.OpenBucket{"s3": none}}
 	if tracking != "" {
-		c, err := mlflow.NewClient(tracking, func(string) string { return "" }, log)
+		c, err := rest.NewClient(tracking, func(string) string { return "" }, log)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -369,7 +370,7 @@ func TestModelIsShownInItsRun(t *testing.T) {
 // another version than in MLflow: the highest number, not the highest string.
 func TestLatestVersionIsOfTheStage(t *testing.T) {
 	t.Parallel()
-	m := &mlflow.RegisteredModel{Latest: []mlflow.Version{{Version: "9", Stage: "None"}, {Version: "10", Stage: "Production"}, {Version: "3", Stage: "Staging"}}}
+	m := &meta.RegisteredModel{Latest: []meta.Version{{Version: "9", Stage: "None"}, {Version: "10", Stage: "Production"}, {Version: "3", Stage: "Staging"}}}
 	for stage, want := range map[string]string{"": "10", "none": "9", "PRODUCTION": "10", "Staging": "3", "Archived": ""} {
 		if v, ok := Latest(m, stage); v.Version != want || ok != (want != "") {
 			t.Errorf("%q: %v", stage, v)
@@ -390,7 +391,7 @@ func TestSourcesInACircleAreAnError(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	s, _, err := mlflow.Open(dir, func(string) string { return "" }, slog.New(slog.DiscardHandler))
+	s, _, err := meta.Open(dir, func(string) string { return "" }, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

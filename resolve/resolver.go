@@ -10,15 +10,16 @@ import (
 	"github.com/mlflowfs/mlflowfs/cache"
 	"github.com/mlflowfs/mlflowfs/resolve/answers"
 	"github.com/mlflowfs/mlflowfs/resolve/artifact"
-	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
+	"github.com/mlflowfs/mlflowfs/resolve/meta"
+	"github.com/mlflowfs/mlflowfs/resolve/rest"
 )
 
 // Options make a Resolver.
 type Options struct {
-	Tracking mlflow.Store
-	Registry mlflow.Store   // nil: Tracking
-	Client   *mlflow.Client // of the tracking server; nil where there is none
-	Web      *mlflow.Client // without credentials, for every other address
+	Tracking meta.Store
+	Registry meta.Store   // nil: Tracking
+	Client   *rest.Client // of the tracking server; nil where there is none
+	Web      *rest.Client // without credentials, for every other address
 
 	// Buckets opens the buckets of object stores, by scheme.
 	Buckets map[string]artifact.OpenBucket
@@ -66,13 +67,13 @@ type Resolver struct {
 	stores      *cache.Memo[place, artifact.Store]
 	buckets     *cache.Memo[string, opened]
 	listings    *cache.Memo[string, listing]
-	runs        *cache.Memo[string, *mlflow.Run]
-	runModels   *cache.Memo[string, []mlflow.LoggedModel]
-	models      *cache.Memo[string, *mlflow.LoggedModel]
-	registered  *cache.Memo[string, *mlflow.RegisteredModel]
+	runs        *cache.Memo[string, *meta.Run]
+	runModels   *cache.Memo[string, []meta.LoggedModel]
+	models      *cache.Memo[string, *meta.LoggedModel]
+	registered  *cache.Memo[string, *meta.RegisteredModel]
 	versions    *cache.Memo[[2]string, version]
-	experiments *cache.Memo[string, *Index[mlflow.Experiment]]
-	indexes     *cache.Memo[string, *Index[mlflow.Run]]
+	experiments *cache.Memo[string, *Index[meta.Experiment]]
+	indexes     *cache.Memo[string, *Index[meta.Run]]
 	tables      *cache.Memo[string, table]
 }
 
@@ -112,16 +113,16 @@ func New(opt Options) *Resolver {
 			func(l listing) int64 { return int64(len(l.entries)) + 8 },
 			func(l listing) time.Duration { return final(l.final) }),
 		runs: cache.NewMemo[string](runsBytes,
-			func(r *mlflow.Run) int64 { return int64(len(r.JSON)) + 1000 },
-			func(r *mlflow.Run) time.Duration { return final(r.Final()) }),
-		runModels:   cache.NewMemo[string](10_000, nil, func([]mlflow.LoggedModel) time.Duration { return opt.TTL }),
-		models:      cache.NewMemo[string](10_000, nil, func(m *mlflow.LoggedModel) time.Duration { return final(m.Final()) }),
-		registered:  cache.NewMemo[string](10_000, nil, func(*mlflow.RegisteredModel) time.Duration { return opt.TTL }),
+			func(r *meta.Run) int64 { return int64(len(r.JSON)) + 1000 },
+			func(r *meta.Run) time.Duration { return final(r.Final()) }),
+		runModels:   cache.NewMemo[string](10_000, nil, func([]meta.LoggedModel) time.Duration { return opt.TTL }),
+		models:      cache.NewMemo[string](10_000, nil, func(m *meta.LoggedModel) time.Duration { return final(m.Final()) }),
+		registered:  cache.NewMemo[string](10_000, nil, func(*meta.RegisteredModel) time.Duration { return opt.TTL }),
 		versions:    cache.NewMemo[[2]string](10_000, nil, func(v version) time.Duration { return final(v.Final()) }),
-		experiments: cache.NewMemo[string](1, nil, func(*Index[mlflow.Experiment]) time.Duration { return opt.TTL }),
+		experiments: cache.NewMemo[string](1, nil, func(*Index[meta.Experiment]) time.Duration { return opt.TTL }),
 		indexes: cache.NewMemo[string](500_000,
-			func(r *Index[mlflow.Run]) int64 { return int64(len(r.Items)) + 8 },
-			func(*Index[mlflow.Run]) time.Duration { return opt.TTL }),
+			func(r *Index[meta.Run]) int64 { return int64(len(r.Items)) + 8 },
+			func(*Index[meta.Run]) time.Duration { return opt.TTL }),
 		tables: cache.NewMemo[string](tablesBytes,
 			func(t table) int64 { return int64(len(t.text)) + 100 },
 			func(t table) time.Duration { return final(t.final) }),
@@ -137,26 +138,26 @@ func (r *Resolver) TTL(final bool) time.Duration {
 }
 
 // Tracking is the tracking store, for paging searches.
-func (r *Resolver) Tracking() mlflow.Store { return r.opt.Tracking }
+func (r *Resolver) Tracking() meta.Store { return r.opt.Tracking }
 
 // Registry is the model registry, for paging searches.
-func (r *Resolver) Registry() mlflow.Store { return r.opt.Registry }
+func (r *Resolver) Registry() meta.Store { return r.opt.Registry }
 
 // Run gives a run.
-func (r *Resolver) Run(ctx context.Context, id string) (*mlflow.Run, error) {
-	if !mlflow.ValidRunID(id) {
+func (r *Resolver) Run(ctx context.Context, id string) (*meta.Run, error) {
+	if !meta.ValidRunID(id) {
 		return nil, fmt.Errorf("run %q: %w", id, fs.ErrNotExist)
 	}
-	return r.runs.Get(ctx, id, func(ctx context.Context) (*mlflow.Run, error) {
+	return r.runs.Get(ctx, id, func(ctx context.Context) (*meta.Run, error) {
 		return r.opt.Tracking.Run(ctx, id)
 	})
 }
 
 // modelsOf gives the logged models of a run, one for each name: the newest,
 // which is what the client's search finds first.
-func (r *Resolver) modelsOf(ctx context.Context, run *mlflow.Run) ([]mlflow.LoggedModel, error) {
-	return r.runModels.Get(ctx, run.ID, func(ctx context.Context) ([]mlflow.LoggedModel, error) {
-		models, err := all(ctx, func(ctx context.Context, token string) (mlflow.Page[mlflow.LoggedModel], error) {
+func (r *Resolver) modelsOf(ctx context.Context, run *meta.Run) ([]meta.LoggedModel, error) {
+	return r.runModels.Get(ctx, run.ID, func(ctx context.Context) ([]meta.LoggedModel, error) {
+		models, err := all(ctx, func(ctx context.Context, token string) (meta.Page[meta.LoggedModel], error) {
 			return r.SearchLoggedModels(ctx, []string{run.ExperimentID}, run.ID, token)
 		})
 		seen, unique := map[string]bool{}, models[:0]
@@ -176,7 +177,7 @@ func (r *Resolver) modelsOf(ctx context.Context, run *mlflow.Run) ([]mlflow.Logg
 }
 
 // RunOrigin is runs:/<run_id>/.
-func (r *Resolver) RunOrigin(ctx context.Context, run *mlflow.Run) (Origin, error) {
+func (r *Resolver) RunOrigin(ctx context.Context, run *meta.Run) (Origin, error) {
 	o, err := r.at(ctx, place{run.ArtifactURI, artifact.Door{RunID: run.ID}})
 	if err != nil {
 		return Origin{}, err
@@ -203,11 +204,11 @@ func (r *Resolver) at(ctx context.Context, p place) (Origin, error) {
 }
 
 // LoggedModel gives a logged model by its id.
-func (r *Resolver) LoggedModel(ctx context.Context, id string) (*mlflow.LoggedModel, error) {
-	if !mlflow.ValidLoggedModelID(id) {
+func (r *Resolver) LoggedModel(ctx context.Context, id string) (*meta.LoggedModel, error) {
+	if !meta.ValidLoggedModelID(id) {
 		return nil, fmt.Errorf("logged model %q: %w", id, fs.ErrNotExist)
 	}
-	return r.models.Get(ctx, id, func(ctx context.Context) (*mlflow.LoggedModel, error) {
+	return r.models.Get(ctx, id, func(ctx context.Context) (*meta.LoggedModel, error) {
 		return r.opt.Tracking.LoggedModel(ctx, id)
 	})
 }
@@ -221,7 +222,7 @@ func (r *Resolver) LoggedModelOrigin(ctx context.Context, id string) (Origin, er
 	return r.modelOrigin(ctx, m)
 }
 
-func (r *Resolver) modelOrigin(ctx context.Context, m *mlflow.LoggedModel) (Origin, error) {
+func (r *Resolver) modelOrigin(ctx context.Context, m *meta.LoggedModel) (Origin, error) {
 	o, err := r.at(ctx, place{m.ArtifactURI, artifact.Door{ModelID: m.ID}})
 	o.Meta, o.Mtime, o.Final = metaOf("", ""), m.Created, m.Final()
 	return o, err

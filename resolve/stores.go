@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/mlflowfs/mlflowfs/resolve/artifact"
-	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
+	"github.com/mlflowfs/mlflowfs/resolve/rest"
 )
 
 // Auto is the artifact access that lets what answers decide.
@@ -65,7 +65,7 @@ func Shown(uri string) string {
 	s := scheme(uri)
 	hosted := s == "wasbs" || s == "abfss" || s == "r2" || s == "b2"
 	if !hosted && s != "s3" && s != "gs" {
-		return mlflow.Redact(uri)
+		return rest.Redact(uri)
 	}
 	host, key, slash := strings.Cut(strings.TrimPrefix(uri[len(s)+1:], "//"), "/")
 	if i := strings.LastIndexByte(host, '@'); i >= 0 && (!hosted || strings.ContainsRune(host[:i], ':')) {
@@ -266,7 +266,7 @@ func (r *Resolver) proxied(uri string) []artifact.Route {
 
 // proxy is a tracking server's artifact API, and before it, where it is our
 // tracking server, the URLs that it may sign.
-func (r *Resolver) proxy(c *mlflow.Client, base url.URL, root string) []artifact.Route {
+func (r *Resolver) proxy(c *rest.Client, base url.URL, root string) []artifact.Route {
 	p := artifact.NewProxy(c, base.String(), root)
 	routes := []artifact.Route{{Access: artifact.Server, Says: "the artifact API of the tracking server", Store: p}}
 	if own := c.Base(); base.Scheme == own.Scheme && base.Host == own.Host && base.Path == own.Path+artifact.ProxyPath {

@@ -10,7 +10,7 @@ import (
 	"gocloud.dev/blob/memblob"
 
 	"github.com/mlflowfs/mlflowfs/resolve/artifact"
-	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
+	"github.com/mlflowfs/mlflowfs/resolve/rest"
 )
 
 // TestStorageURIsAreReadAsTheyAreWritten fails when a // of a storage URI, which is a
@@ -23,7 +23,7 @@ func TestStorageURIsAreReadAsTheyAreWritten(t *testing.T) {
 	t.Cleanup(func() { b.Close() })
 	open := func(context.Context, string) (*artifact.Bucket, error) {
 		return &artifact.Bucket{
-			Bucket: b, Settings: mlflow.Settings{Silence: time.Minute},
+			Bucket: b, Settings: rest.Settings{Silence: time.Minute},
 			BeforeList: func(func(any) bool, string) error { return nil },
 			Object:     func(o *blob.ListObject) (string, string) { return o.Key, "" },
 		}, nil

@@ -9,17 +9,17 @@ import (
 	"strings"
 	"time"
 
-	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
+	"github.com/mlflowfs/mlflowfs/resolve/meta"
 )
 
 // MetricHistory is all points of a run's metric as CSV: step, timestamp (ms
 // since 1970) and value, by step.
-func (r *Resolver) MetricHistory(ctx context.Context, run *mlflow.Run, key string) (string, error) {
+func (r *Resolver) MetricHistory(ctx context.Context, run *meta.Run, key string) (string, error) {
 	t, err := r.tables.Get(ctx, "metric\x00"+run.ID+"\x00"+key, func(ctx context.Context) (table, error) {
-		points, err := all(ctx, func(ctx context.Context, token string) (mlflow.Page[mlflow.Point], error) {
+		points, err := all(ctx, func(ctx context.Context, token string) (meta.Page[meta.Point], error) {
 			return r.opt.Tracking.MetricHistory(ctx, run.ID, key, token)
 		})
-		slices.SortStableFunc(points, func(a, b mlflow.Point) int { return int(min(max(a.Step-b.Step, -1), 1)) })
+		slices.SortStableFunc(points, func(a, b meta.Point) int { return int(min(max(a.Step-b.Step, -1), 1)) })
 		rows := [][]string{{"step", "timestamp", "value"}}
 		for _, p := range points {
 			rows = append(rows, []string{strconv.FormatInt(int64(p.Step), 10), strconv.FormatInt(int64(p.Timestamp), 10), string(p.Value)})
@@ -34,7 +34,7 @@ func (r *Resolver) MetricHistory(ctx context.Context, run *mlflow.Run, key strin
 // as mlflow.search_runs names them.
 func (r *Resolver) RunTable(ctx context.Context, experimentID string) (string, error) {
 	t, err := r.tables.Get(ctx, "runs\x00"+experimentID, func(ctx context.Context) (table, error) {
-		runs, err := all(ctx, func(ctx context.Context, token string) (mlflow.Page[mlflow.Run], error) {
+		runs, err := all(ctx, func(ctx context.Context, token string) (meta.Page[meta.Run], error) {
 			return r.opt.Tracking.SearchRunData(ctx, []string{experimentID}, token)
 		})
 		if err != nil {
@@ -52,7 +52,7 @@ type table struct {
 	final bool
 }
 
-func runTable(runs []mlflow.Run) (string, error) {
+func runTable(runs []meta.Run) (string, error) {
 	metrics, params := map[string]bool{}, map[string]bool{}
 	values := make([]map[string]string, len(runs))
 	for i := range runs {

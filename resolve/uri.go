@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
+	"github.com/mlflowfs/mlflowfs/resolve/meta"
 )
 
 // URI is an artifact URI that names a thing of MLflow's rather than a place:
@@ -46,7 +46,7 @@ func ParseURI(s string) (u URI, found bool, err error) {
 	rest = strings.TrimRight(rest, "/")
 	first, path, _ := strings.Cut(rest, "/")
 	if scheme == "runs" {
-		if !ok || !mlflow.ValidRunID(first) {
+		if !ok || !meta.ValidRunID(first) {
 			return bad("runs:/<run_id>/<path>")
 		}
 		u = URI{RunID: first, Path: parts(path)}
@@ -57,7 +57,7 @@ func ParseURI(s string) (u URI, found bool, err error) {
 	switch {
 	case !ok || strings.TrimSpace(first) == "":
 		return bad("models:/<name>/<version>, models:/<name>/<stage>, models:/<name>@<alias> or models:/<model_id>")
-	case mlflow.ValidLoggedModelID(first):
+	case meta.ValidLoggedModelID(first):
 		return URI{ModelID: first, Path: parts(path)}, true, nil
 	case strings.HasPrefix(path, "/"):
 		return bad("without an empty part behind the name")

@@ -8,7 +8,7 @@ import (
 	"strings"
 
 	"github.com/mlflowfs/mlflowfs/resolve/artifact"
-	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
+	"github.com/mlflowfs/mlflowfs/resolve/meta"
 )
 
 // What the names of the model registry mean is told here: a version, and where its
@@ -16,14 +16,14 @@ import (
 
 // version is a model version with the place of its files.
 type version struct {
-	mlflow.Version
+	meta.Version
 	uri string
 }
 
 // RegisteredModel gives a registered model with its aliases and latest
 // versions.
-func (r *Resolver) RegisteredModel(ctx context.Context, name string) (*mlflow.RegisteredModel, error) {
-	return r.registered.Get(ctx, name, func(ctx context.Context) (*mlflow.RegisteredModel, error) {
+func (r *Resolver) RegisteredModel(ctx context.Context, name string) (*meta.RegisteredModel, error) {
+	return r.registered.Get(ctx, name, func(ctx context.Context) (*meta.RegisteredModel, error) {
 		return r.opt.Registry.RegisteredModel(ctx, name)
 	})
 }
@@ -31,13 +31,13 @@ func (r *Resolver) RegisteredModel(ctx context.Context, name string) (*mlflow.Re
 // Latest is the version that models:/<name>/latest means: the highest of the
 // latest versions, or of those of one stage. A stage is matched in any case,
 // as MLflow matches it; stage empty means any.
-func Latest(m *mlflow.RegisteredModel, stage string) (mlflow.Version, bool) {
-	var best mlflow.Version
+func Latest(m *meta.RegisteredModel, stage string) (meta.Version, bool) {
+	var best meta.Version
 	for _, v := range m.Latest {
 		if stage != "" && !strings.EqualFold(v.Stage, stage) {
 			continue
 		}
-		if best.Version == "" || mlflow.CompareVersions(v.Version, best.Version) > 0 {
+		if best.Version == "" || meta.CompareVersions(v.Version, best.Version) > 0 {
 			best = v
 		}
 	}
@@ -60,7 +60,7 @@ func (r *Resolver) version(ctx context.Context, name, number string) (version, e
 }
 
 // Version gives a model version. It never depends on a search, which may lag.
-func (r *Resolver) Version(ctx context.Context, name, number string) (*mlflow.Version, error) {
+func (r *Resolver) Version(ctx context.Context, name, number string) (*meta.Version, error) {
 	v, err := r.version(ctx, name, number)
 	return &v.Version, err
 }
@@ -120,13 +120,13 @@ func (r *Resolver) named(ctx context.Context, u URI, hops int, trail *[]Step) (o
 	}
 	switch {
 	case u.RunID != "":
-		var run *mlflow.Run
+		var run *meta.Run
 		if run, err = r.Run(ctx, u.RunID); err == nil {
 			step("run", run.ID, run.ArtifactURI)
 			o, err = r.RunOrigin(ctx, run)
 		}
 	case u.ModelID != "":
-		var m *mlflow.LoggedModel
+		var m *meta.LoggedModel
 		if m, err = r.LoggedModel(ctx, u.ModelID); err == nil {
 			step("model", m.ID, m.ArtifactURI)
 			o, err = r.modelOrigin(ctx, m)

@@ -21,15 +21,16 @@ const module = "github.com/mlflowfs/mlflowfs"
 func TestImportsRunOneWay(t *testing.T) {
 	t.Parallel()
 	may := map[string][]string{
-		"cmd/mlflowfs":           {"cache", "cache/disk", "cache/limit", "fs", "resolve", "resolve/answers", "resolve/artifact", "resolve/artifact/azure", "resolve/artifact/gcs", "resolve/artifact/s3", "resolve/mlflow"},
-		"fs":                     {"cache", "resolve", "resolve/artifact", "resolve/mlflow"},
-		"resolve":                {"cache", "resolve/answers", "resolve/artifact", "resolve/mlflow"},
+		"cmd/mlflowfs":           {"cache", "cache/disk", "cache/limit", "fs", "resolve", "resolve/answers", "resolve/artifact", "resolve/artifact/azure", "resolve/artifact/gcs", "resolve/artifact/s3", "resolve/meta", "resolve/rest"},
+		"fs":                     {"cache", "resolve", "resolve/artifact", "resolve/meta"},
+		"resolve":                {"cache", "resolve/answers", "resolve/artifact", "resolve/meta", "resolve/rest"},
 		"resolve/answers":        {"cache", "cache/disk", "cache/lru"},
-		"resolve/artifact":       {"cache", "resolve/mlflow"},
-		"resolve/artifact/azure": {"resolve/artifact", "resolve/mlflow"},
-		"resolve/artifact/gcs":   {"resolve/artifact", "resolve/mlflow"},
-		"resolve/artifact/s3":    {"resolve/artifact", "resolve/mlflow"},
-		"resolve/mlflow":         {"cache", "resolve/answers"},
+		"resolve/artifact":       {"cache", "resolve/rest"},
+		"resolve/artifact/azure": {"resolve/artifact", "resolve/rest"},
+		"resolve/artifact/gcs":   {"resolve/artifact", "resolve/rest"},
+		"resolve/artifact/s3":    {"resolve/artifact", "resolve/rest"},
+		"resolve/meta":           {"resolve/answers", "resolve/rest"},
+		"resolve/rest":           {"cache"},
 		"cache":                  {"cache/disk", "cache/limit", "cache/lru"},
 		"cache/disk":             {},
 		"cache/limit":            {},
@@ -101,7 +102,7 @@ func testFunctions(t *testing.T, dir string) map[string]string {
 }
 
 // testDirs are the packages that have tests.
-var testDirs = []string{"../cache", "../cache/disk", "../cache/limit", "../cmd/mlflowfs", "../fs", "../resolve", "../resolve/artifact", "../resolve/artifact/azure", "../resolve/artifact/gcs", "../resolve/artifact/s3", "../resolve/mlflow", ".", "count", "fault", "run"}
+var testDirs = []string{"../cache", "../cache/disk", "../cache/limit", "../cmd/mlflowfs", "../fs", "../resolve", "../resolve/artifact", "../resolve/artifact/azure", "../resolve/artifact/gcs", "../resolve/artifact/s3", "../resolve/meta", "../resolve/rest", ".", "count", "fault", "run"}
 
 // TestEachTestSaysWhatWouldBreak fails when a test does not say in its first line
 // when it fails, so that who sees it fail knows what is broken.

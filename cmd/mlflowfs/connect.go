@@ -17,7 +17,8 @@ import (
 	"github.com/mlflowfs/mlflowfs/resolve"
 	"github.com/mlflowfs/mlflowfs/resolve/answers"
 	"github.com/mlflowfs/mlflowfs/resolve/artifact"
-	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
+	"github.com/mlflowfs/mlflowfs/resolve/meta"
+	"github.com/mlflowfs/mlflowfs/resolve/rest"
 )
 
 // connection is the flags that say where MLflow is and how its artifacts are
@@ -48,13 +49,13 @@ func (c *connection) bind(set *settings, logLevel string) {
 	fl.StringVar(&c.registryURI, "registry-uri", "", "where the model registry is, if not at the tracking URI")
 	set.bind("registry-uri", "MLFLOW_REGISTRY_URI")
 	fl.StringVar(&c.tokenFile, "token-file", "", "file that holds the token for the tracking server, read anew when it changes")
-	set.bind("token-file", mlflow.TokenFileVariable)
+	set.bind("token-file", rest.TokenFileVariable)
 	fl.StringVar(&c.headerFile, "header-file", "", "file of headers for the tracking server, one 'Name: value' a line, read anew when it changes")
-	set.bind("header-file", mlflow.HeaderFileVariable)
+	set.bind("header-file", rest.HeaderFileVariable)
 	fl.Var(&c.access, "artifact-access", "auto, or one way to artifacts: direct (with this client's credentials), presigned (URLs that the server signs), server (through the server)")
 	set.bind("artifact-access", "MLFLOWFS_ARTIFACT_ACCESS")
 	fl.StringSliceVar(&c.addresses, "allow-address", nil, "what a server's signed URLs and redirects may lead to on this machine or an inner network: host:port, a host, an address, or a network such as 10.0.0.0/8 (comma-separated)")
-	set.bind("allow-address", mlflow.AllowAddressVariable)
+	set.bind("allow-address", rest.AllowAddressVariable)
 	fl.StringVar(&c.logLevel, "log-level", logLevel, "debug, info, warn or error")
 	set.bind("log-level", "MLFLOWFS_LOG_LEVEL")
 	fl.StringVar(&c.logFormat, "log-format", "text", "text or json")
@@ -122,13 +123,13 @@ func (c *connection) levels(log *slog.Logger) {
 // stores are the open stores of a connection.
 type stores struct {
 	*resolve.Resolver
-	tracking, registry mlflow.Store   // nil where none was needed
-	client             *mlflow.Client // nil where the tracking store is no server
-	clients            []*mlflow.Client
+	tracking, registry meta.Store   // nil where none was needed
+	client             *rest.Client // nil where the tracking store is no server
+	clients            []*rest.Client
 }
 
 // traffic is what was sent to the tracking server and to the registry.
-func (s *stores) traffic() (t mlflow.Traffic) {
+func (s *stores) traffic() (t rest.Traffic) {
 	for _, c := range s.clients {
 		one := c.Traffic()
 		for i := range t.Requests {
@@ -140,9 +141,9 @@ func (s *stores) traffic() (t mlflow.Traffic) {
 }
 
 // remarks are what the tracking store and the registry tell of themselves.
-func (s *stores) remarks() (out []mlflow.Remark) {
-	for _, st := range []mlflow.Store{s.tracking, s.registry} {
-		if t, ok := st.(mlflow.Teller); ok {
+func (s *stores) remarks() (out []meta.Remark) {
+	for _, st := range []meta.Store{s.tracking, s.registry} {
+		if t, ok := st.(meta.Teller); ok {
 			out = append(out, t.Tell()...)
 		}
 	}
@@ -150,7 +151,7 @@ func (s *stores) remarks() (out []mlflow.Remark) {
 }
 
 func (s *stores) close() {
-	for _, st := range []mlflow.Store{s.tracking, s.registry} {
+	for _, st := range []meta.Store{s.tracking, s.registry} {
 		if st != nil {
 			st.Close()
 		}
@@ -160,21 +161,21 @@ func (s *stores) close() {
 // env is the environment, with what flags say in its place.
 func (c *connection) env(name string) string {
 	switch {
-	case (name == mlflow.TimeoutVariable || name == mlflow.WholeVariable) && c.timeout > 0:
+	case (name == rest.TimeoutVariable || name == rest.WholeVariable) && c.timeout > 0:
 		return strconv.FormatFloat(c.timeout.Seconds(), 'f', -1, 64)
-	case name == mlflow.WholeVariable && c.timeout == 0:
+	case name == rest.WholeVariable && c.timeout == 0:
 		return "" // of a mount, which this is none
-	case name == mlflow.OfflineVariable && c.offline:
+	case name == rest.OfflineVariable && c.offline:
 		return "true"
-	case name == mlflow.AllowAddressVariable && len(c.addresses) > 0:
+	case name == rest.AllowAddressVariable && len(c.addresses) > 0:
 		return strings.Join(c.addresses, ",")
 	case name == "MLFLOW_TRACKING_URI" && c.trackingURI != "":
 		return c.trackingURI
 	case name == "MLFLOW_REGISTRY_URI" && c.registryURI != "":
 		return c.registryURI
-	case name == mlflow.TokenFileVariable && c.tokenFile != "":
+	case name == rest.TokenFileVariable && c.tokenFile != "":
 		return c.tokenFile
-	case name == mlflow.HeaderFileVariable && c.headerFile != "":
+	case name == rest.HeaderFileVariable && c.headerFile != "":
 		return c.headerFile
 	}
 	return os.Getenv(name)
@@ -186,20 +187,20 @@ func (c *connection) env(name string) string {
 // none.
 func (c *connection) open(ttl time.Duration, needed bool, allowed *resolve.Allowed, log *slog.Logger) (*stores, error) {
 	env := c.env
-	set, err := mlflow.ReadSettings(env)
+	set, err := rest.ReadSettings(env)
 	if err != nil {
 		return nil, usageError{err}
 	}
-	web, err := mlflow.NewWebClient(env, log)
+	web, err := rest.NewWebClient(env, log)
 	if err != nil {
 		return nil, err
 	}
-	s := &stores{clients: []*mlflow.Client{web}}
+	s := &stores{clients: []*rest.Client{web}}
 	if c.trackingURI == "" && needed {
-		c.trackingURI = mlflow.DefaultTrackingURI()
+		c.trackingURI = meta.DefaultTrackingURI()
 	}
 	if c.trackingURI != "" {
-		if s.tracking, s.client, err = mlflow.Open(c.trackingURI, env, log); err != nil {
+		if s.tracking, s.client, err = meta.Open(c.trackingURI, env, log); err != nil {
 			return nil, err
 		}
 		if s.client != nil {
@@ -207,21 +208,21 @@ func (c *connection) open(ttl time.Duration, needed bool, allowed *resolve.Allow
 		}
 	}
 	if c.registryURI != "" && c.registryURI != c.trackingURI {
-		var client *mlflow.Client
-		if s.registry, client, err = mlflow.Open(c.registryURI, env, log); err != nil {
+		var client *rest.Client
+		if s.registry, client, err = meta.Open(c.registryURI, env, log); err != nil {
 			err = fmt.Errorf("the registry: %w", err)
 			log.Warn("registered models are left out: the rest is shown", "err", err)
-			s.registry = mlflow.NoRegistry(err)
+			s.registry = meta.NoRegistry(err)
 		}
 		if client != nil {
 			s.clients = append(s.clients, client)
 		}
 		if client != nil && c.answers != nil {
-			s.registry = mlflow.WithLastAnswers(s.registry, c.answers, c.registryURI)
+			s.registry = meta.WithLastAnswers(s.registry, c.answers, c.registryURI)
 		}
 	}
 	if s.client != nil && c.answers != nil {
-		s.tracking = mlflow.WithLastAnswers(s.tracking, c.answers, c.trackingURI)
+		s.tracking = meta.WithLastAnswers(s.tracking, c.answers, c.trackingURI)
 	}
 	if len(s.clients) == 1 { // whoever writes to a store on this machine has its rights
 		allowed = nil

@@ -20,7 +20,7 @@ import (
 
 	"github.com/mlflowfs/mlflowfs/resolve"
 	"github.com/mlflowfs/mlflowfs/resolve/artifact"
-	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
+	"github.com/mlflowfs/mlflowfs/resolve/rest"
 )
 
 // finding is what a check of doctor's found.
@@ -193,13 +193,13 @@ func (f *mountFlags) checkServer(ctx context.Context) []finding {
 		return []finding{{"server", broken, err.Error(), "give the tracking URI: `mlflowfs doctor http://host:5000`"}}
 	}
 	defer s.close()
-	shown := mlflow.Redact(f.trackingURI)
+	shown := rest.Redact(f.trackingURI)
 	actx, cancel := context.WithTimeout(ctx, doctorWait)
 	defer cancel()
 	begin := time.Now()
 	err = s.tracking.Ping(actx)
 	took := time.Since(begin).Round(time.Millisecond)
-	var refusal *mlflow.Error
+	var refusal *rest.Error
 	switch {
 	case err == nil:
 	case errors.Is(err, os.ErrPermission):
@@ -237,7 +237,7 @@ func checkStore(s *stores) (out []finding) {
 const clockSlack = 30 * time.Second
 
 // checkVersion asks for the server's version, and looks at its clock.
-func checkVersion(ctx context.Context, c *mlflow.Client) []finding {
+func checkVersion(ctx context.Context, c *rest.Client) []finding {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.URL("/version", nil).String(), nil)
 	if err != nil {
 		return nil

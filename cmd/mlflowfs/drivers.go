@@ -7,13 +7,13 @@ import (
 	"github.com/mlflowfs/mlflowfs/resolve/artifact/azure"
 	"github.com/mlflowfs/mlflowfs/resolve/artifact/gcs"
 	"github.com/mlflowfs/mlflowfs/resolve/artifact/s3"
-	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
+	"github.com/mlflowfs/mlflowfs/resolve/rest"
 )
 
 // buckets are the object stores that are linked in, by the schemes of their
 // URIs. Each takes its credentials from its own environment and profiles, as
 // its SDK and MLflow do.
-func buckets(set mlflow.Settings, env mlflow.Env) map[string]artifact.OpenBucket {
+func buckets(set rest.Settings, env rest.Env) map[string]artifact.OpenBucket {
 	home, _ := os.UserHomeDir() // without one, its files are not there
 	aws := s3.Driver{Settings: set, Env: env, Home: home}
 	blobs := azure.Driver{Settings: set, Env: env}

@@ -22,7 +22,8 @@ import (
 	"github.com/mlflowfs/mlflowfs/fs"
 	"github.com/mlflowfs/mlflowfs/resolve"
 	"github.com/mlflowfs/mlflowfs/resolve/answers"
-	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
+	"github.com/mlflowfs/mlflowfs/resolve/meta"
+	"github.com/mlflowfs/mlflowfs/resolve/rest"
 )
 
 // mountFlags are the flags of mount.
@@ -95,7 +96,7 @@ func newMount() (*mountFlags, *settings) {
 	fl.DurationVar(&f.timeout, "timeout", 30*time.Second, "how long a server may be silent until what waits for it fails")
 	set.bind("timeout", "MLFLOWFS_TIMEOUT")
 	fl.BoolVar(&f.offline, "offline", false, "use no network: show what was listed before, and read what the cache has")
-	set.bind("offline", mlflow.OfflineVariable)
+	set.bind("offline", rest.OfflineVariable)
 	fl.DurationVar(&f.stale, "stale-if-error", 24*time.Hour, "how old a listing may be that is shown while its server can't be asked; 0: none is")
 	set.bind("stale-if-error", "MLFLOWFS_STALE_IF_ERROR")
 	fl.BoolVar(&f.debugFUSE, "debug-fuse", false, "log each request of the kernel (with --log-level debug)")
@@ -118,7 +119,7 @@ func (f *mountFlags) run(point string) error {
 	if err := f.set.apply(); err != nil {
 		return err
 	}
-	if !f.set.set("timeout") && os.Getenv(mlflow.TimeoutVariable) != "" {
+	if !f.set.set("timeout") && os.Getenv(rest.TimeoutVariable) != "" {
 		f.timeout = 0 // MLflow's own variable says it
 	}
 	log, err := f.log()
@@ -191,7 +192,7 @@ func (f *mountFlags) open(log *slog.Logger) (*daemon, error) {
 	if err != nil {
 		return nil, err
 	}
-	asker := mlflow.Asker(f.trackingURI, f.env) + mlflow.Asker(f.registryURI, f.env)
+	asker := rest.Asker(f.trackingURI, f.env) + rest.Asker(f.registryURI, f.env)
 	f.answers = answers.New(disk, answers.Options{Scope: asker, Stale: f.stale, Offline: f.offline, Log: log})
 	allowed, err := f.allowed()
 	if err != nil {
@@ -248,12 +249,12 @@ func (f *mountFlags) allowed() (*resolve.Allowed, error) {
 // that is down now may come up later, and the mount with it.
 const pingFor = 1500 * time.Millisecond
 
-func ping(s mlflow.Store, uri string, log *slog.Logger) error {
+func ping(s meta.Store, uri string, log *slog.Logger) error {
 	ctx, cancel := context.WithTimeout(context.Background(), pingFor)
 	defer cancel()
 	err := s.Ping(ctx)
-	shown := mlflow.Redact(uri)
-	var refusal *mlflow.Error
+	shown := rest.Redact(uri)
+	var refusal *rest.Error
 	switch {
 	case err == nil:
 		return nil
@@ -289,10 +290,10 @@ func (f *mountFlags) serve(point string, d *daemon, log *slog.Logger) error {
 		return err
 	}
 	d.shown.Store(m)
-	shows := fmt.Sprintf("%s shows %s", point, mlflow.Redact(f.trackingURI))
+	shows := fmt.Sprintf("%s shows %s", point, rest.Redact(f.trackingURI))
 	fmt.Fprintf(os.Stderr, "mlflowfs: %s; Ctrl-C unmounts\n", shows)
 	tellParent(word{Said: shows})
-	notify(m, mlflow.Redact(f.trackingURI), f.stuck(), log)
+	notify(m, rest.Redact(f.trackingURI), f.stuck(), log)
 	gone := make(chan struct{})
 	go func() {
 		m.Wait()

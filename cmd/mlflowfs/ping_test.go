@@ -8,7 +8,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
+	"github.com/mlflowfs/mlflowfs/resolve/meta"
+	"github.com/mlflowfs/mlflowfs/resolve/rest"
 )
 
 // TestRefusalIsTheServersWord fails when a mount takes a server of MLflow's that refuses,
@@ -24,11 +25,11 @@ func TestRefusalIsTheServersWord(t *testing.T) {
 			w.WriteHeader(http.StatusNotFound)
 			io.WriteString(w, body)
 		}))
-		c, err := mlflow.NewClient(srv.URL, func(string) string { return "" }, quiet)
+		c, err := rest.NewClient(srv.URL, func(string) string { return "" }, quiet)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := ping(mlflow.NewREST(c), srv.URL, quiet); err == nil || !strings.Contains(err.Error(), want) {
+		if err := ping(meta.NewREST(c), srv.URL, quiet); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", body, err)
 		}
 		srv.Close()

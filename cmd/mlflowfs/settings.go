@@ -14,7 +14,7 @@ import (
 	"github.com/spf13/pflag"
 	yaml "go.yaml.in/yaml/v4"
 
-	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
+	"github.com/mlflowfs/mlflowfs/resolve/rest"
 )
 
 // settings are a command's flags, each of which has a variable and a key in the
@@ -213,7 +213,7 @@ func (s *settings) yaml() []byte {
 		if s.variables[f.Name] == "" || f.Name == "config" {
 			return
 		}
-		value := mlflow.Redact(f.Value.String())
+		value := rest.Redact(f.Value.String())
 		if list, ok := f.Value.(pflag.SliceValue); ok {
 			value = strings.Join(list.GetSlice(), ",")
 		}

@@ -24,7 +24,7 @@ import (
 	"github.com/mlflowfs/mlflowfs/cache"
 	"github.com/mlflowfs/mlflowfs/fs"
 	"github.com/mlflowfs/mlflowfs/resolve"
-	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
+	"github.com/mlflowfs/mlflowfs/resolve/rest"
 )
 
 // status is what a mount says of itself, in .mlflowfs/status.json.
@@ -58,7 +58,7 @@ type transfer struct {
 func (d *daemon) status() *status {
 	c := d.cache.Stats()
 	s := &status{
-		Mountpoint: d.point, Server: mlflow.Redact(d.server), Version: version(), PID: os.Getpid(),
+		Mountpoint: d.point, Server: rest.Redact(d.server), Version: version(), PID: os.Getpid(),
 		Started: d.started, Uptime: time.Since(d.started).Seconds(),
 		HitRate: c.HitRate(), Cache: c, FUSE: d.mounted(), Errors: d.meter.errors(), Requests: map[string]int64{}, Retries: map[string]int64{}, Transfers: []transfer{},
 		LeftOut: d.stores.LeftOut(),

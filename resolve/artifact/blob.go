@@ -14,7 +14,7 @@ import (
 	"gocloud.dev/blob"
 
 	"github.com/mlflowfs/mlflowfs/cache"
-	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
+	"github.com/mlflowfs/mlflowfs/resolve/rest"
 )
 
 // Blob is a directory in an object store.
@@ -285,12 +285,12 @@ func (b *Blob) fail(bucket *Bucket, file string, err error, validator string) er
 		if errors.Is(err, io.EOF) {
 			err = io.ErrUnexpectedEOF // an io.EOF means the end of a file to those above
 		}
-		return fmt.Errorf("%s: %w", what, mlflow.HideQuery(err))
+		return fmt.Errorf("%s: %w", what, rest.HideQuery(err))
 	case status == http.StatusPreconditionFailed, status == http.StatusRequestedRangeNotSatisfiable,
 		status == http.StatusNotFound && validator != "":
 		return fmt.Errorf("%s: %w: %s %s", what, cache.ErrChanged, code, words)
 	case status == http.StatusNotFound && file == "": // a listing finds no bucket, or nothing
 		return fmt.Errorf("%s: %w: %s %s", what, ErrNoBucket, code, words)
 	}
-	return &mlflow.Error{What: what, Status: status, Code: code, Message: words}
+	return &rest.Error{What: what, Status: status, Code: code, Message: words}
 }

@@ -19,7 +19,7 @@ import (
 	"gocloud.dev/blob/memblob"
 	"gocloud.dev/gcerrors"
 
-	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
+	"github.com/mlflowfs/mlflowfs/resolve/rest"
 )
 
 // memory is a bucket in memory, with the keys given.
@@ -34,7 +34,7 @@ func memory(t *testing.T, keys ...string) *Bucket {
 	}
 	return &Bucket{
 		Bucket:     b,
-		Settings:   mlflow.Settings{Silence: time.Minute},
+		Settings:   rest.Settings{Silence: time.Minute},
 		BeforeList: func(func(any) bool, string) error { return nil },
 		Object:     func(o *blob.ListObject) (string, string) { return o.Key, fmt.Sprintf("%x", o.MD5) },
 		BeforeRead: func(func(any) bool, string, string) error { return nil },

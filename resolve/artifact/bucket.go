@@ -12,7 +12,7 @@ import (
 	"gocloud.dev/blob"
 
 	"github.com/mlflowfs/mlflowfs/cache"
-	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
+	"github.com/mlflowfs/mlflowfs/resolve/rest"
 )
 
 // Bucket is a bucket of an object store as gocloud.dev/blob opens it, with
@@ -20,7 +20,7 @@ import (
 // validators, and the pinning of a read to one of them.
 type Bucket struct {
 	*blob.Bucket
-	Settings mlflow.Settings
+	Settings rest.Settings
 
 	// BeforeList makes a listing ask for the prefix as it is.
 	BeforeList func(as func(any) bool, prefix string) error
@@ -102,7 +102,7 @@ var _ error = NoCredentials("")
 var ErrDriver = errors.New("the object store's driver does not show its request")
 
 // Transport is a transport for an object store.
-func Transport(set mlflow.Settings) *http.Transport {
+func Transport(set rest.Settings) *http.Transport {
 	t := &http.Transport{Proxy: http.ProxyFromEnvironment, TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12}}
 	set.Tune(t)
 	return t
@@ -114,7 +114,7 @@ const credentialsPatience = 10 * time.Second
 
 // WatchCredentials watches the search for credentials, which what names in an
 // error.
-func WatchCredentials(ctx context.Context, set mlflow.Settings, what string) *mlflow.Watch {
+func WatchCredentials(ctx context.Context, set rest.Settings, what string) *rest.Watch {
 	set.Silence = min(set.Silence, credentialsPatience)
 	return set.Watch(ctx, what)
 }

@@ -12,12 +12,12 @@ import (
 	"strings"
 
 	"github.com/mlflowfs/mlflowfs/cache"
-	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
+	"github.com/mlflowfs/mlflowfs/resolve/rest"
 )
 
 // readHTTP asks with req for n bytes from off, of the content that validator
 // names where it is not empty, and holds the answer against that.
-func readHTTP(c *mlflow.Client, req *http.Request, off, n int64, validator string) (*cache.Body, error) {
+func readHTTP(c *rest.Client, req *http.Request, off, n int64, validator string) (*cache.Body, error) {
 	req.Header.Set("Range", fmt.Sprintf("bytes=%d-%d", off, off+n-1))
 	if validator != "" {
 		req.Header.Set("If-Match", validator)
@@ -26,8 +26,8 @@ func readHTTP(c *mlflow.Client, req *http.Request, off, n int64, validator strin
 	if err != nil {
 		return nil, err
 	}
-	if err := mlflow.CheckStatus(resp); err != nil {
-		var refusal *mlflow.Error
+	if err := rest.CheckStatus(resp); err != nil {
+		var refusal *rest.Error
 		if errors.As(err, &refusal) {
 			switch {
 			case refusal.Status == http.StatusRequestedRangeNotSatisfiable:
@@ -48,7 +48,7 @@ func readHTTP(c *mlflow.Client, req *http.Request, off, n int64, validator strin
 // expired tells whether an object store refuses a URL as one whose time is
 // over: 403 by S3 and Azure, 400 or 401 by GCS.
 func expired(err error) bool {
-	var refusal *mlflow.Error
+	var refusal *rest.Error
 	return errors.As(err, &refusal) &&
 		(refusal.Status == http.StatusForbidden || refusal.Status == http.StatusUnauthorized || refusal.Status == http.StatusBadRequest)
 }

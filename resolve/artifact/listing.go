@@ -7,11 +7,11 @@ import (
 	"io"
 	"net/http"
 
-	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
+	"github.com/mlflowfs/mlflowfs/resolve/rest"
 )
 
 // getListing asks for a listing at u.
-func getListing(ctx context.Context, c *mlflow.Client, u string) ([]Entry, error) {
+func getListing(ctx context.Context, c *rest.Client, u string) ([]Entry, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u, nil)
 	if err != nil {
 		return nil, err
@@ -20,7 +20,7 @@ func getListing(ctx context.Context, c *mlflow.Client, u string) ([]Entry, error
 	if err != nil {
 		return nil, err
 	}
-	if err := mlflow.CheckStatus(resp); err != nil {
+	if err := rest.CheckStatus(resp); err != nil {
 		return nil, err
 	}
 	defer resp.Body.Close()
@@ -39,12 +39,12 @@ func decodeListing(r io.Reader) ([]Entry, error) {
 			Size  json.RawMessage `json:"file_size"`
 		} `json:"files"`
 	}
-	if err := mlflow.Decode(r, &out); err != nil {
+	if err := rest.Decode(r, &out); err != nil {
 		return nil, fmt.Errorf("the listing is no JSON of MLflow's: %w", err)
 	}
 	entries := make([]Entry, 0, len(out.Files))
 	for _, f := range out.Files {
-		var size mlflow.Int
+		var size rest.Int
 		if !f.IsDir && len(f.Size) > 0 && size.UnmarshalJSON(f.Size) != nil {
 			size = -1
 		}

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/mlflowfs/mlflowfs/cache"
-	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
+	"github.com/mlflowfs/mlflowfs/resolve/rest"
 )
 
 // Signed is a directory whose files are read from the object store itself,
@@ -16,10 +16,10 @@ import (
 // is renewed before its time is over, and when the object store says that it
 // is.
 type Signed struct {
-	Store                // lists
-	web   *mlflow.Client // has no credentials
+	Store              // lists
+	web   *rest.Client // has no credentials
 	sign  Signer
-	urls  *cache.Memo[string, mlflow.SignedURL]
+	urls  *cache.Memo[string, rest.SignedURL]
 }
 
 // Signer is what a tracking server's API for presigned URLs offers.
@@ -27,7 +27,7 @@ type Signer interface {
 	// Offers says in an error why there are none here.
 	Offers(ctx context.Context) error
 	// Sign gives a URL for a file.
-	Sign(ctx context.Context, path string) (mlflow.SignedURL, error)
+	Sign(ctx context.Context, path string) (rest.SignedURL, error)
 }
 
 var (
@@ -38,11 +38,11 @@ var (
 
 // NewSigned makes a store that lists as list does. web must send no
 // credentials: the URLs lead to another host.
-func NewSigned(list Store, sign Signer, web *mlflow.Client) *Signed {
+func NewSigned(list Store, sign Signer, web *rest.Client) *Signed {
 	return &Signed{
 		Store: list, web: web, sign: sign,
 		// A fifth of its life before its end, no request begins with a URL any more.
-		urls: cache.NewMemo[string](10_000, nil, func(u mlflow.SignedURL) time.Duration { return u.Lifetime * 4 / 5 }),
+		urls: cache.NewMemo[string](10_000, nil, func(u rest.SignedURL) time.Duration { return u.Lifetime * 4 / 5 }),
 	}
 }
 
@@ -57,7 +57,7 @@ func (s *Signed) Stat(ctx context.Context, path string) (Entry, error) {
 // was there is refused.
 func (s *Signed) ReadRange(ctx context.Context, path string, off, n int64, validator string) (*cache.Body, error) {
 	for try := 0; ; try++ {
-		u, err := s.urls.Get(ctx, path, func(ctx context.Context) (mlflow.SignedURL, error) { return s.sign.Sign(ctx, path) })
+		u, err := s.urls.Get(ctx, path, func(ctx context.Context) (rest.SignedURL, error) { return s.sign.Sign(ctx, path) })
 		if err != nil {
 			return nil, err
 		}
@@ -72,7 +72,7 @@ func (s *Signed) ReadRange(ctx context.Context, path string, off, n int64, valid
 		if err == nil {
 			return body, nil
 		}
-		var refusal *mlflow.Error
+		var refusal *rest.Error
 		if errors.As(err, &refusal) && refusal.NoSuchEndpoint() {
 			refusal.Code = "no such object" // the object store's word, and not that of a server without this API
 		}

@@ -9,7 +9,7 @@ import (
 
 	"context"
 
-	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
+	"github.com/mlflowfs/mlflowfs/resolve/rest"
 )
 
 // TestAnotherRangeIsRefused fails when the bytes of another range than was asked
@@ -34,9 +34,9 @@ type signer struct {
 }
 
 func (s *signer) Offers(context.Context) error { return nil }
-func (s *signer) Sign(context.Context, string) (mlflow.SignedURL, error) {
+func (s *signer) Sign(context.Context, string) (rest.SignedURL, error) {
 	s.n++
-	return mlflow.SignedURL{URL: fmt.Sprint(s.base, "/f?sig=", s.n), Lifetime: time.Hour}, nil
+	return rest.SignedURL{URL: fmt.Sprint(s.base, "/f?sig=", s.n), Lifetime: time.Hour}, nil
 }
 
 // TestRefusedPresignedURLIsRenewed fails when a URL that an object store refuses
@@ -54,7 +54,7 @@ func TestRefusedPresignedURLIsRenewed(t *testing.T) {
 		w.Write([]byte("x"))
 	}))
 	t.Cleanup(srv.Close)
-	web, err := mlflow.NewWebClient(func(name string) string { return map[string]string{mlflow.AllowAddressVariable: "127.0.0.1"}[name] }, nil)
+	web, err := rest.NewWebClient(func(name string) string { return map[string]string{rest.AllowAddressVariable: "127.0.0.1"}[name] }, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

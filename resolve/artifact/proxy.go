@@ -7,7 +7,7 @@ import (
 	"strings"
 
 	"github.com/mlflowfs/mlflowfs/cache"
-	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
+	"github.com/mlflowfs/mlflowfs/resolve/rest"
 )
 
 // Proxy is the artifact API of a tracking server
@@ -15,7 +15,7 @@ import (
 // Range is answered by an MLflow 3 whose store is a local directory with that
 // range, and by any other with the whole file in one stream.
 type Proxy struct {
-	c    *mlflow.Client
+	c    *rest.Client
 	base string // …/api/2.0/mlflow-artifacts/artifacts
 	root string // path below it, no slash at either end
 }
@@ -30,7 +30,7 @@ const ProxyPath = "/api/2.0/mlflow-artifacts/artifacts"
 
 // NewProxy makes a store of the directory root behind the artifact API at
 // base, an address that ends in [ProxyPath].
-func NewProxy(c *mlflow.Client, base, root string) *Proxy {
+func NewProxy(c *rest.Client, base, root string) *Proxy {
 	return &Proxy{c, strings.TrimRight(base, "/"), strings.Trim(root, "/")}
 }
 
@@ -74,17 +74,17 @@ func (p *Proxy) ReadRange(ctx context.Context, path string, off, n int64, _ stri
 func (p *Proxy) Offers(ctx context.Context) error { return p.c.OffersPresigned(ctx) }
 
 // Sign asks for a URL for a file.
-func (p *Proxy) Sign(ctx context.Context, path string) (mlflow.SignedURL, error) {
+func (p *Proxy) Sign(ctx context.Context, path string) (rest.SignedURL, error) {
 	path = p.full(path)
 	if err := unambiguous(path); err != nil {
-		return mlflow.SignedURL{}, err
+		return rest.SignedURL{}, err
 	}
 	return p.c.Presign(ctx, escape(path))
 }
 
 // signedRun signs URLs for a run whose own artifact root is in an object store.
 type signedRun struct {
-	c    *mlflow.Client
+	c    *rest.Client
 	door Door
 }
 
@@ -92,22 +92,22 @@ var _ Signer = signedRun{}
 
 // NewSignedRun makes a Signer for what is behind door, which is a run's: the
 // server has no API for a logged model's.
-func NewSignedRun(c *mlflow.Client, door Door) Signer { return signedRun{c, door} }
+func NewSignedRun(c *rest.Client, door Door) Signer { return signedRun{c, door} }
 
 // Offers asks for the URL of a file that nobody has: that it is not there is
 // the answer of a server that could sign.
 func (s signedRun) Offers(ctx context.Context) error {
 	_, err := s.Sign(ctx, ".mlflowfs-is-it-offered")
-	if mlflow.IsMissing(err) {
+	if rest.IsMissing(err) {
 		return nil
 	}
 	return err
 }
 
-func (s signedRun) Sign(ctx context.Context, path string) (mlflow.SignedURL, error) {
+func (s signedRun) Sign(ctx context.Context, path string) (rest.SignedURL, error) {
 	path = strings.Trim(s.door.Dir+"/"+path, "/")
 	if err := unambiguous(path); err != nil {
-		return mlflow.SignedURL{}, err
+		return rest.SignedURL{}, err
 	}
 	return s.c.PresignRun(ctx, s.door.RunID, path)
 }

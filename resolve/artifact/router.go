@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/mlflowfs/mlflowfs/cache"
-	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
+	"github.com/mlflowfs/mlflowfs/resolve/rest"
 )
 
 // Access is a kind of route to an artifact's bytes.
@@ -296,7 +296,7 @@ type checker interface {
 // or they are refused; it is not offered, or can't be reached. What says that
 // the place or the content is not there is an answer and does not.
 func tryNext(err error) bool {
-	var refusal *mlflow.Error
+	var refusal *rest.Error
 	if errors.As(err, &refusal) && refusal.NoSuchEndpoint() {
 		return true
 	}
@@ -369,7 +369,7 @@ func (c *Router) read(ctx context.Context, w Route, patience time.Duration, file
 	if patience == 0 {
 		return w.Store.ReadRange(ctx, file, off, n, validator)
 	}
-	watch := mlflow.Settings{Silence: patience}.Watch(ctx, "reading "+file)
+	watch := rest.Settings{Silence: patience}.Watch(ctx, "reading "+file)
 	body, err := w.Store.ReadRange(watch.Context(), file, off, n, validator)
 	if err != nil {
 		return nil, watch.End(err)

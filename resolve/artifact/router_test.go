@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"github.com/mlflowfs/mlflowfs/cache"
-	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
+	"github.com/mlflowfs/mlflowfs/resolve/rest"
 )
 
 // scripted is a store that answers as it is told.
@@ -58,7 +58,7 @@ func (s *scripted) ReadRange(ctx context.Context, _ string, _, n int64, _ string
 	return &cache.Body{ReadCloser: io.NopCloser(strings.NewReader(strings.Repeat("x", int(n)))), Total: n}, nil
 }
 
-var refused = &mlflow.Error{Status: 403}
+var refused = &rest.Error{Status: 403}
 
 func routerOf(stores ...*scripted) *Router {
 	var routes []Route
@@ -89,7 +89,7 @@ func TestFirstRouteThatAnswersIsTaken(t *testing.T) {
 		"silent":                         {[]*scripted{{silent: true}, {entries: some}}, "1"},
 		"slow, and not silent":           {[]*scripted{{slow: true, entries: some}, {entries: some}}, "0"},
 		"not offered":                    {[]*scripted{{offer: errors.ErrUnsupported}, {entries: some}}, "1"},
-		"no such API":                    {[]*scripted{{list: &mlflow.Error{Status: 404}}, {entries: some}}, "1"},
+		"no such API":                    {[]*scripted{{list: &rest.Error{Status: 404}}, {entries: some}}, "1"},
 		"no such bucket is an answer":    {[]*scripted{{list: ErrNoBucket}, {entries: some}}, "no such bucket"},
 		"nothing there is an answer":     {[]*scripted{{}, {entries: some}}, "0"},
 		"none":                           {[]*scripted{{list: refused}, {list: NoCredentials("none")}}, "0: "},

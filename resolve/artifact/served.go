@@ -7,7 +7,7 @@ import (
 	"strings"
 
 	"github.com/mlflowfs/mlflowfs/cache"
-	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
+	"github.com/mlflowfs/mlflowfs/resolve/rest"
 )
 
 // Door is what a tracking server knows a directory of artifacts as: a run's
@@ -24,7 +24,7 @@ type Door struct {
 // file is asked for whole and once; a directory of the server's own disk
 // honours ranges.
 type Served struct {
-	c      *mlflow.Client
+	c      *rest.Client
 	door   Door
 	ranged bool
 }
@@ -33,7 +33,7 @@ var _ Store = (*Served)(nil)
 
 // NewServed makes a store of what is behind door. ranged says that it lies on
 // the server's own disk.
-func NewServed(c *mlflow.Client, door Door, ranged bool) *Served {
+func NewServed(c *rest.Client, door Door, ranged bool) *Served {
 	return &Served{c, door, ranged}
 }
 
@@ -91,7 +91,7 @@ func (s *Served) ReadRange(ctx context.Context, file string, off, n int64, valid
 	if err != nil {
 		return nil, err
 	}
-	if err := mlflow.CheckStatus(resp); err != nil {
+	if err := rest.CheckStatus(resp); err != nil {
 		return nil, err
 	}
 	// The ETag is of the server's temporary file: every answer has another.

@@ -11,13 +11,13 @@ import (
 	"strings"
 
 	"github.com/mlflowfs/mlflowfs/cache"
-	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
+	"github.com/mlflowfs/mlflowfs/resolve/rest"
 )
 
 // Web is an address of the web with nothing of MLflow's behind it: files can
 // be read below it, and nothing can be listed.
 type Web struct {
-	c    *mlflow.Client
+	c    *rest.Client
 	base url.URL
 }
 
@@ -28,14 +28,14 @@ var (
 
 // NewWeb makes a store of what is below base. Its query, if there is one, is
 // sent with each request.
-func NewWeb(c *mlflow.Client, base url.URL) *Web { return &Web{c, base} }
+func NewWeb(c *rest.Client, base url.URL) *Web { return &Web{c, base} }
 
 // ID is the address.
 func (w *Web) ID() string { return "web:" + w.base.String() }
 
 // List fails with errors.ErrUnsupported.
 func (w *Web) List(context.Context, string) (Tree, error) {
-	return nil, fmt.Errorf("%s is a plain web address, where nothing can be listed: name one file: %w", mlflow.Redact(w.base.String()), errors.ErrUnsupported)
+	return nil, fmt.Errorf("%s is a plain web address, where nothing can be listed: name one file: %w", rest.Redact(w.base.String()), errors.ErrUnsupported)
 }
 
 func (w *Web) request(ctx context.Context, file string) (*http.Request, error) {

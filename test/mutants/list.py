@@ -144,11 +144,11 @@ MUTANTS = [
     # resolve/
     dict(
         name="key-goes-with-the-second-redirect",
-        file="resolve/mlflow/client.go",
+        file="resolve/rest/client.go",
         old="if req.URL.Host != first.URL.Host || req.URL.Scheme != first.URL.Scheme {",
         new="if last := via[len(via)-1]; req.URL.Host != last.URL.Host || req.URL.Scheme != last.URL.Scheme {",
         breaks="a host that a store redirects to, and that redirects once more, gets the key that a presigned URL came with",
-        tests="./resolve/mlflow:TestNoHeaderGoesAlongWithARedirect",
+        tests="./resolve/rest:TestNoHeaderGoesAlongWithARedirect",
     ),
     dict(
         name="another-range-accepted",

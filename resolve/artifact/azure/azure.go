@@ -18,14 +18,14 @@ import (
 	"gocloud.dev/blob/azureblob"
 
 	"github.com/mlflowfs/mlflowfs/resolve/artifact"
-	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
+	"github.com/mlflowfs/mlflowfs/resolve/rest"
 )
 
 // Driver opens the containers of wasbs:// and abfss:// URIs; see [FromEnv]. What
 // lies in a data lake is read by its blob address, which every account has.
 type Driver struct {
-	Settings mlflow.Settings
-	Env      mlflow.Env
+	Settings rest.Settings
+	Env      rest.Env
 
 	transport http.RoundTripper // nil: one of its own
 }

@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/mlflowfs/mlflowfs/resolve/artifact"
-	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
+	"github.com/mlflowfs/mlflowfs/resolve/rest"
 )
 
 // recorder answers each listing itself, and refuses all else.
@@ -36,7 +36,7 @@ func (r *recorder) RoundTrip(req *http.Request) (*http.Response, error) {
 
 func (r *recorder) open(t *testing.T, env map[string]string, scheme, place string) (*artifact.Bucket, error) {
 	t.Helper()
-	d := Driver{Settings: mlflow.Settings{Silence: time.Second}, Env: func(name string) string { return env[name] }, transport: r}
+	d := Driver{Settings: rest.Settings{Silence: time.Second}, Env: func(name string) string { return env[name] }, transport: r}
 	return d.Open(scheme)(t.Context(), place)
 }
 

@@ -5,7 +5,7 @@ import (
 	"regexp"
 	"strings"
 
-	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
+	"github.com/mlflowfs/mlflowfs/resolve/rest"
 )
 
 // Config is what containers are opened with: the first that is not empty, and
@@ -22,7 +22,7 @@ type Config struct {
 // MLflow takes a token alone (azure_data_lake_artifact_repo); for wasbs:// it
 // takes the connection string and the key, and no token (azure_blob_artifact_repo):
 // ours stands where MLflow would have nothing.
-func FromEnv(env mlflow.Env, scheme string) Config {
+func FromEnv(env rest.Env, scheme string) Config {
 	token := strings.TrimPrefix(env("AZURE_STORAGE_SAS_TOKEN"), "?")
 	if scheme == DataLake {
 		return Config{SASToken: token}

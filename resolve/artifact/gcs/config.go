@@ -12,7 +12,7 @@ import (
 	"golang.org/x/oauth2/google"
 
 	"github.com/mlflowfs/mlflowfs/resolve/artifact"
-	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
+	"github.com/mlflowfs/mlflowfs/resolve/rest"
 )
 
 // Config is where Google's client looks (google.auth._default).
@@ -24,7 +24,7 @@ type Config struct {
 
 // FromEnv reads the configuration from the environment, and takes gcloud's own file
 // below home where no other is named.
-func FromEnv(env mlflow.Env, home string) Config {
+func FromEnv(env rest.Env, home string) Config {
 	c := Config{Emulator: env("STORAGE_EMULATOR_HOST"), Credentials: env("GOOGLE_APPLICATION_CREDENTIALS")}
 	if c.Named = c.Credentials != ""; !c.Named {
 		dir := cmp.Or(env("CLOUDSDK_CONFIG"), filepath.Join(home, ".config", "gcloud"))

@@ -16,14 +16,14 @@ import (
 	"google.golang.org/api/option"
 
 	"github.com/mlflowfs/mlflowfs/resolve/artifact"
-	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
+	"github.com/mlflowfs/mlflowfs/resolve/rest"
 )
 
 // Driver opens buckets with the application default credentials, or without any
 // where there are none, as MLflow's GCSArtifactRepository does; see [FromEnv].
 type Driver struct {
-	Settings mlflow.Settings
-	Env      mlflow.Env
+	Settings rest.Settings
+	Env      rest.Env
 	Home     string // the user's home directory
 
 	transport http.RoundTripper // nil: one of its own

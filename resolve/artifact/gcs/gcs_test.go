@@ -19,7 +19,7 @@ import (
 	"time"
 
 	"github.com/mlflowfs/mlflowfs/resolve/artifact"
-	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
+	"github.com/mlflowfs/mlflowfs/resolve/rest"
 )
 
 // recorder answers each request itself, with one object that is stored packed.
@@ -49,7 +49,7 @@ func (r *recorder) RoundTrip(req *http.Request) (*http.Response, error) {
 
 func list(t *testing.T, r *recorder, env map[string]string, home string) (*artifact.Blob, artifact.Tree) {
 	t.Helper()
-	d := Driver{Settings: mlflow.Settings{Silence: time.Minute}, Env: func(name string) string { return env[name] }, Home: home, transport: r}
+	d := Driver{Settings: rest.Settings{Silence: time.Minute}, Env: func(name string) string { return env[name] }, Home: home, transport: r}
 	b, err := d.Open(t.Context(), "bkt")
 	if err != nil {
 		t.Fatal(err)

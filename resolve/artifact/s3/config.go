@@ -8,7 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
+	"github.com/mlflowfs/mlflowfs/resolve/rest"
 )
 
 // Config is how buckets are asked for, as MLflow's S3ArtifactRepository and the
@@ -30,7 +30,7 @@ type Config struct {
 
 // FromEnv reads the configuration from the environment, and from the files
 // below home that it names.
-func FromEnv(env mlflow.Env, home string) (Config, error) {
+func FromEnv(env rest.Env, home string) (Config, error) {
 	files, err := readFiles(env, home)
 	if err != nil {
 		return Config{}, err
@@ -46,7 +46,7 @@ func FromEnv(env mlflow.Env, home string) (Config, error) {
 		Owner:    env("MLFLOW_S3_EXPECTED_BUCKET_OWNER"),
 		Profile:  env("AWS_DEFAULT_PROFILE"),
 		CABundle: cmp.Or(env("AWS_CA_BUNDLE"), profile["ca_bundle"], env("REQUESTS_CA_BUNDLE")),
-		AnyTLS:   mlflow.Truthy(env("MLFLOW_S3_IGNORE_TLS")),
+		AnyTLS:   rest.Truthy(env("MLFLOW_S3_IGNORE_TLS")),
 		files:    files,
 	}
 	if c.Endpoint, err = endpoint(env, files, profile); err != nil {
@@ -62,7 +62,7 @@ func FromEnv(env mlflow.Env, home string) (Config, error) {
 
 // endpoint finds the URL that is configured (botocore.configprovider,
 // ConfiguredEndpointProvider).
-func endpoint(env mlflow.Env, files awsFiles, profile section) (string, error) {
+func endpoint(env rest.Env, files awsFiles, profile section) (string, error) {
 	own := env("MLFLOW_S3_ENDPOINT_URL")
 	if own == "" && !isTrue(cmp.Or(env("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS"), profile["ignore_configured_endpoint_urls"])) {
 		own = cmp.Or(env("AWS_ENDPOINT_URL_S3"), env("AWS_ENDPOINT_URL"))
@@ -79,7 +79,7 @@ func endpoint(env mlflow.Env, files awsFiles, profile section) (string, error) {
 		return "", nil
 	}
 	if u, err := url.Parse(own); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-		return "", fmt.Errorf("the S3 endpoint %q is no URL: it must be http(s)://host:port", mlflow.Redact(own))
+		return "", fmt.Errorf("the S3 endpoint %q is no URL: it must be http(s)://host:port", rest.Redact(own))
 	}
 	return own, nil
 }

@@ -8,7 +8,7 @@ import (
 	"os"
 	"strings"
 
-	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
+	"github.com/mlflowfs/mlflowfs/resolve/rest"
 )
 
 // section is a section of a file of ~/.aws. A key of an indented block below
@@ -24,9 +24,9 @@ type awsFiles struct {
 
 // readFiles reads both files as botocore does (botocore.session.full_config). A
 // file that is not there is empty.
-func readFiles(env mlflow.Env, home string) (awsFiles, error) {
+func readFiles(env rest.Env, home string) (awsFiles, error) {
 	place := func(variable, usual string) string {
-		return mlflow.InHome(os.Expand(cmp.Or(env(variable), usual), env), home)
+		return rest.InHome(os.Expand(cmp.Or(env(variable), usual), env), home)
 	}
 	out := awsFiles{
 		config: place("AWS_CONFIG_FILE", "~/.aws/config"), credentials: place("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials"),

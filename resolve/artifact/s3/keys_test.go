@@ -20,7 +20,7 @@ import (
 	"time"
 
 	"github.com/mlflowfs/mlflowfs/resolve/artifact"
-	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
+	"github.com/mlflowfs/mlflowfs/resolve/rest"
 	"github.com/mlflowfs/mlflowfs/test/anykey"
 )
 
@@ -106,7 +106,7 @@ func over(t *testing.T, keys anykey.Bucket, root string) *artifact.Blob {
 	server := httptest.NewServer(keys)
 	t.Cleanup(server.Close)
 	env := map[string]string{"AWS_ENDPOINT_URL": server.URL, "AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s", "AWS_CONFIG_FILE": os.DevNull, "AWS_SHARED_CREDENTIALS_FILE": os.DevNull}
-	d := Driver{Settings: mlflow.Settings{Silence: time.Minute}, Env: func(name string) string { return env[name] }}
+	d := Driver{Settings: rest.Settings{Silence: time.Minute}, Env: func(name string) string { return env[name] }}
 	b, err := d.Open(t.Context(), "bkt")
 	if err != nil {
 		t.Fatal(err)

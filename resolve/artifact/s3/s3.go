@@ -24,14 +24,14 @@ import (
 	"gocloud.dev/blob/s3blob"
 
 	"github.com/mlflowfs/mlflowfs/resolve/artifact"
-	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
+	"github.com/mlflowfs/mlflowfs/resolve/rest"
 )
 
 // Driver opens buckets with the credentials that AWS's SDK finds, each time as
 // the environment says then; see [FromEnv].
 type Driver struct {
-	Settings mlflow.Settings
-	Env      mlflow.Env
+	Settings rest.Settings
+	Env      rest.Env
 	Home     string // the user's home directory
 
 	transport http.RoundTripper // nil: one of its own

@@ -19,7 +19,7 @@ import (
 	"time"
 
 	"github.com/mlflowfs/mlflowfs/resolve/artifact"
-	"github.com/mlflowfs/mlflowfs/resolve/mlflow"
+	"github.com/mlflowfs/mlflowfs/resolve/rest"
 )
 
 // asked is what matters of a request for a listing, and of one for a file.
@@ -133,7 +133,7 @@ func ours(t *testing.T, home string, e environment) (asked, error) {
 		t.Setenv(k, v)
 	}
 	r := &recorder{}
-	d := Driver{Settings: mlflow.Settings{Silence: time.Minute}, Env: os.Getenv, Home: home, transport: r}
+	d := Driver{Settings: rest.Settings{Silence: time.Minute}, Env: os.Getenv, Home: home, transport: r}
 	b, err := d.Open(t.Context(), e.Bucket)
 	if err != nil {
 		return asked{Error: true}, err

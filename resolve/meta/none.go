@@ -1,0 +1,35 @@
+package meta
+
+import (
+	"context"
+	"errors"
+)
+
+// none is a registry that can't be used: each question is answered with the
+// reason, which is an errors.ErrUnsupported.
+type none struct {
+	Store // nil: nothing but a registry is asked for
+	why   error
+}
+
+// NoRegistry makes a registry of the reason why there is none.
+func NoRegistry(why error) Store {
+	return none{why: &unusable{why}}
+}
+
+var _ Store = none{}
+
+type unusable struct{ error }
+
+func (u *unusable) Unwrap() []error { return []error{u.error, errors.ErrUnsupported} }
+
+func (n none) RegisteredModel(context.Context, string) (*RegisteredModel, error) { return nil, n.why }
+func (n none) SearchRegisteredModels(context.Context, string) (Page[RegisteredModel], error) {
+	return Page[RegisteredModel]{}, n.why
+}
+func (n none) Version(context.Context, string, string) (*Version, error) { return nil, n.why }
+func (n none) SearchVersions(context.Context, string, string) (Page[Version], error) {
+	return Page[Version]{}, n.why
+}
+func (n none) DownloadURI(context.Context, string, string) (string, error) { return "", n.why }
+func (n none) Close() error                                                { return nil }

@@ -1,0 +1,76 @@
+package meta
+
+import (
+	"fmt"
+	"log/slog"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/mlflowfs/mlflowfs/resolve/rest"
+)
+
+// DefaultTrackingURI is what the MLflow client takes where nothing is set:
+// ./mlruns where it holds experiments, else sqlite:///mlflow.db
+// (mlflow.tracking._tracking_service.utils).
+func DefaultTrackingURI() string {
+	entries, err := os.ReadDir("mlruns")
+	if err == nil {
+		for _, e := range entries {
+			if !isDigits(e.Name()) {
+				continue
+			}
+			if _, err := os.Lstat(filepath.Join("mlruns", e.Name(), "meta.yaml")); err == nil {
+				return "mlruns"
+			}
+		}
+	}
+	return "sqlite:///mlflow.db"
+}
+
+func isDigits(s string) bool {
+	return s != "" && strings.Trim(s, "0123456789") == ""
+}
+
+// Open opens the store at a tracking URI: http(s)://…, sqlite:///path,
+// file://… or a path. The client is nil but for http(s).
+func Open(uri string, env rest.Env, log *slog.Logger) (Store, *rest.Client, error) {
+	scheme, behind, ok := strings.Cut(uri, ":")
+	if !ok || strings.ContainsAny(scheme, "/.") {
+		scheme, behind = "", uri
+	}
+	// SQLAlchemy allows a driver: sqlite+pysqlite.
+	dialect, _, _ := strings.Cut(strings.ToLower(scheme), "+")
+	switch dialect {
+	case "http", "https":
+		c, err := rest.NewClient(uri, env, log)
+		if err != nil {
+			return nil, nil, err
+		}
+		return NewREST(c), c, nil
+	case "sqlite":
+		path, _, _ := strings.Cut(behind, "?")
+		if !strings.HasPrefix(path, "///") || path == "///" {
+			return nil, nil, fmt.Errorf("the tracking URI %s names no file: write sqlite:///relative/path.db or sqlite:////absolute/path.db", rest.Redact(uri))
+		}
+		s, err := openSQLite(path[len("///"):], sqlWorkspace(env))
+		return s, nil, err
+	case "", "file":
+		path := uri
+		if dialect == "file" {
+			u, err := url.Parse(uri)
+			if err != nil || (u.Host != "" && u.Host != "localhost") || u.Path == "" {
+				return nil, nil, fmt.Errorf("the tracking URI %s names no directory here: write file:///absolute/path", rest.Redact(uri))
+			}
+			path = u.Path
+		}
+		s, err := openFileStore(path, log)
+		return s, nil, err
+	case "postgresql", "postgres", "mysql", "mssql":
+		return nil, nil, fmt.Errorf("the tracking URI is a %s database, which mlflowfs does not read itself: start `mlflow server --backend-store-uri …` on it and give that server's http:// address", dialect)
+	case "databricks", "databricks-uc", "uc":
+		return nil, nil, fmt.Errorf("the tracking URI %s is Databricks, which mlflowfs does not speak with", rest.Redact(uri))
+	}
+	return nil, nil, fmt.Errorf("the tracking URI %s can't be understood: it must be http(s)://host:port, sqlite:///file.db, or a FileStore directory", rest.Redact(uri))
+}

@@ -1,0 +1,362 @@
+package meta
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/mlflowfs/mlflowfs/resolve/rest"
+)
+
+// restStore is a tracking server, asked through its REST API (MLflow's
+// service.proto and model_registry.proto, version 2.0).
+type restStore struct{ c *rest.Client }
+
+var _ Store = (*restStore)(nil)
+
+// NewREST makes a Store of the tracking server behind c.
+func NewREST(c *rest.Client) Store { return &restStore{c} }
+
+const api = "/api/2.0/mlflow/"
+
+type restRun struct {
+	Info struct {
+		RunID        string   `json:"run_id"`
+		RunUUID      string   `json:"run_uuid"`
+		RunName      string   `json:"run_name"`
+		ExperimentID string   `json:"experiment_id"`
+		Status       string   `json:"status"`
+		StartTime    rest.Int `json:"start_time"`
+		EndTime      rest.Int `json:"end_time"`
+		ArtifactURI  string   `json:"artifact_uri"`
+	} `json:"info"`
+	Data struct {
+		Tags []struct{ Key, Value string } `json:"tags"`
+	} `json:"data"`
+}
+
+func (r *restRun) run() Run {
+	i := &r.Info
+	run := Run{
+		ID: i.RunID, Name: i.RunName, ExperimentID: i.ExperimentID, ArtifactURI: i.ArtifactURI,
+		Status: i.Status, Start: millis(int64(i.StartTime)), End: millis(int64(i.EndTime)),
+	}
+	if run.ID == "" {
+		run.ID = i.RunUUID
+	}
+	for _, t := range r.Data.Tags {
+		if run.Name == "" && t.Key == "mlflow.runName" {
+			run.Name = t.Value
+		}
+	}
+	return run
+}
+
+type restLoggedModel struct {
+	Info struct {
+		ModelID      string   `json:"model_id"`
+		ExperimentID string   `json:"experiment_id"`
+		Name         string   `json:"name"`
+		Created      rest.Int `json:"creation_timestamp_ms"`
+		ArtifactURI  string   `json:"artifact_uri"`
+		Status       string   `json:"status"`
+		SourceRunID  string   `json:"source_run_id"`
+	} `json:"info"`
+}
+
+func (m *restLoggedModel) model() LoggedModel {
+	i := &m.Info
+	return LoggedModel{
+		ID: i.ModelID, Name: i.Name, ExperimentID: i.ExperimentID, SourceRunID: i.SourceRunID,
+		ArtifactURI: i.ArtifactURI, Status: i.Status, Created: millis(int64(i.Created)),
+	}
+}
+
+type restVersion struct {
+	Name         string   `json:"name"`
+	Version      string   `json:"version"`
+	Created      rest.Int `json:"creation_timestamp"`
+	CurrentStage string   `json:"current_stage"`
+	Source       string   `json:"source"`
+	RunID        string   `json:"run_id"`
+	Status       string   `json:"status"`
+	Tags         []Pair   `json:"tags"`
+}
+
+func (v *restVersion) version() Version {
+	return Version{
+		Prompt: slices.Contains(v.Tags, Pair{promptTag, "true"}),
+		Name:   v.Name, Version: v.Version, Stage: v.CurrentStage, Source: v.Source, RunID: v.RunID,
+		Status: v.Status, Created: millis(int64(v.Created)),
+	}
+}
+
+type restModel struct {
+	Name    string        `json:"name"`
+	Created rest.Int      `json:"creation_timestamp"`
+	Latest  []restVersion `json:"latest_versions"`
+	Aliases []struct{ Alias, Version string }
+}
+
+func (m *restModel) model() RegisteredModel {
+	out := RegisteredModel{Name: m.Name, Created: millis(int64(m.Created)), Aliases: map[string]string{}}
+	for i := range m.Latest {
+		out.Latest = append(out.Latest, m.Latest[i].version())
+	}
+	for _, a := range m.Aliases {
+		out.Aliases[a.Alias] = a.Version
+	}
+	return out
+}
+
+func (s *restStore) Ping(ctx context.Context) error {
+	var out struct{}
+	return s.searchExperiments(ctx, 1, "", &out)
+}
+
+// searchExperiments asks a server before MLflow 1.28, which has no search, for a list.
+func (s *restStore) searchExperiments(ctx context.Context, max int, token string, out any) error {
+	err := s.c.JSON(ctx, api+"experiments/search", search(max, token, ""), nil, out)
+	var e *rest.Error
+	if errors.As(err, &e) && e.NoSuchEndpoint() {
+		err = s.c.JSON(ctx, api+"experiments/list", search(max, token, ""), nil, out)
+	}
+	return err
+}
+
+func (s *restStore) Run(ctx context.Context, id string) (*Run, error) {
+	var out struct {
+		Run json.RawMessage `json:"run"`
+	}
+	if err := s.lookUp(ctx, "runs/get", url.Values{"run_id": {id}}, &out); err != nil {
+		return nil, err
+	}
+	if err := has(nil, "run", id, string(out.Run)); err != nil {
+		return nil, err
+	}
+	return runOf(out.Run)
+}
+
+func (s *restStore) SearchRuns(ctx context.Context, experimentIDs []string, token string) (Page[Run], error) {
+	var out struct {
+		Runs []restRun `json:"runs"`
+		Next string    `json:"next_page_token"`
+	}
+	err := s.searchRuns(ctx, experimentIDs, token, &out)
+	return page(out.Runs, out.Next, (*restRun).run), err
+}
+
+func (s *restStore) searchRuns(ctx context.Context, experimentIDs []string, token string, out any) error {
+	if len(experimentIDs) == 0 {
+		return nil
+	}
+	body := map[string]any{
+		"experiment_ids": experimentIDs,
+		"max_results":    runsPage,
+		"order_by":       []string{"attributes.start_time DESC"},
+	}
+	if token != "" {
+		body["page_token"] = token
+	}
+	return s.c.JSON(ctx, api+"runs/search", nil, body, out)
+}
+
+// lookUp asks for one thing by its name.
+func (s *restStore) lookUp(ctx context.Context, path string, query url.Values, out any) error {
+	err := s.c.JSON(ctx, api+path, query, nil, out)
+	var refusal *rest.Error
+	if errors.As(err, &refusal) {
+		refusal.Name = true
+	}
+	return err
+}
+
+// has is the error of a look-up: err, or that an answer of status 200 does not hold
+// what was asked for, of which got is a part that is never empty.
+func has(err error, kind, name, got string) error {
+	if err == nil && got == "" {
+		return fmt.Errorf("the server's answer holds no %s %q: something in front of it, or that is no MLflow server, has answered", kind, name)
+	}
+	return err
+}
+
+// page turns a page as JSON gives it into one of ours.
+func page[J, T any](in []J, next string, f func(*J) T) Page[T] {
+	p := Page[T]{Next: next}
+	for i := range in {
+		p.Items = append(p.Items, f(&in[i]))
+	}
+	return p
+}
+
+type restExperiment struct {
+	ID      string   `json:"experiment_id"`
+	Name    string   `json:"name"`
+	Created rest.Int `json:"creation_time"`
+	Stage   string   `json:"lifecycle_stage"`
+}
+
+func (e *restExperiment) experiment() Experiment {
+	return Experiment{ID: e.ID, Name: e.Name, Created: millis(int64(e.Created))}
+}
+
+func (s *restStore) SearchExperiments(ctx context.Context, token string) (Page[Experiment], error) {
+	var out struct {
+		Experiments []restExperiment `json:"experiments"`
+		Next        string           `json:"next_page_token"`
+	}
+	err := s.searchExperiments(ctx, experimentsPage, token, &out)
+	return page(out.Experiments, out.Next, (*restExperiment).experiment), err
+}
+
+// search is the query of a search by GET.
+func search(max int, token, filter string) url.Values {
+	q := url.Values{"max_results": {strconv.Itoa(max)}}
+	if token != "" {
+		q.Set("page_token", token)
+	}
+	if filter != "" {
+		q.Set("filter", filter)
+	}
+	return q
+}
+
+func (s *restStore) ExperimentByName(ctx context.Context, name string) (*Experiment, error) {
+	var out struct {
+		Experiment restExperiment `json:"experiment"`
+	}
+	if err := s.lookUp(ctx, "experiments/get-by-name", url.Values{"experiment_name": {name}}, &out); err != nil {
+		return nil, err
+	}
+	if out.Experiment.Stage == "deleted" {
+		return nil, notFound("experiment", name)
+	}
+	e := out.Experiment.experiment()
+	return &e, has(nil, "experiment", name, e.ID)
+}
+
+func (s *restStore) LoggedModel(ctx context.Context, id string) (*LoggedModel, error) {
+	var out struct {
+		Model restLoggedModel `json:"model"`
+	}
+	if err := s.lookUp(ctx, "logged-models/"+url.PathEscape(id), nil, &out); err != nil {
+		return nil, err
+	}
+	m := out.Model.model()
+	return &m, has(nil, "logged model", id, m.ID)
+}
+
+func (s *restStore) SearchLoggedModels(ctx context.Context, experimentIDs []string, runID, token string) (Page[LoggedModel], error) {
+	if len(experimentIDs) == 0 {
+		return Page[LoggedModel]{}, nil
+	}
+	var out struct {
+		Models []restLoggedModel `json:"models"`
+		Next   string            `json:"next_page_token"`
+	}
+	body := map[string]any{"experiment_ids": experimentIDs, "max_results": modelsPage}
+	if token != "" {
+		body["page_token"] = token
+	}
+	if runID != "" {
+		body["filter"] = "source_run_id = '" + runID + "'"
+	}
+	err := s.c.JSON(ctx, api+"logged-models/search", nil, body, &out)
+	var e *rest.Error
+	if errors.As(err, &e) && e.NoSuchEndpoint() {
+		return Page[LoggedModel]{}, nil // MLflow 2
+	}
+	p := page(out.Models, out.Next, (*restLoggedModel).model)
+	if runID != "" {
+		p.Items = only(p.Items, func(m *LoggedModel) bool { return m.SourceRunID == runID })
+	}
+	return p, err
+}
+
+// only keeps the items that f is true of: a filter is a request to the
+// server, not its promise.
+func only[T any](in []T, f func(*T) bool) []T {
+	out := in[:0]
+	for i := range in {
+		if f(&in[i]) {
+			out = append(out, in[i])
+		}
+	}
+	return out
+}
+
+func (s *restStore) RegisteredModel(ctx context.Context, name string) (*RegisteredModel, error) {
+	var out struct {
+		Model restModel `json:"registered_model"`
+	}
+	if err := s.lookUp(ctx, "registered-models/get", url.Values{"name": {name}}, &out); err != nil {
+		return nil, err
+	}
+	m := out.Model.model()
+	return &m, has(nil, "registered model", name, m.Name)
+}
+
+func (s *restStore) SearchRegisteredModels(ctx context.Context, token string) (Page[RegisteredModel], error) {
+	var out struct {
+		Models []restModel `json:"registered_models"`
+		Next   string      `json:"next_page_token"`
+	}
+	err := s.c.JSON(ctx, api+"registered-models/search", search(modelsPage, token, ""), nil, &out)
+	return page(out.Models, out.Next, (*restModel).model), err
+}
+
+func (s *restStore) Version(ctx context.Context, name, version string) (*Version, error) {
+	var out struct {
+		Version restVersion `json:"model_version"`
+	}
+	if err := s.lookUp(ctx, "model-versions/get", url.Values{"name": {name}, "version": {version}}, &out); err != nil {
+		return nil, err
+	}
+	v := out.Version.version()
+	return &v, has(nil, "version", name+" "+version, v.Version)
+}
+
+func (s *restStore) SearchVersions(ctx context.Context, name, token string) (Page[Version], error) {
+	var out struct {
+		Versions []restVersion `json:"model_versions"`
+		Next     string        `json:"next_page_token"`
+	}
+	// A name that no quotes hold is searched for among all versions.
+	filter := ""
+	if q := quote(name); q != "" {
+		filter = "name=" + q
+	}
+	err := s.c.JSON(ctx, api+"model-versions/search", search(versionsPage, token, filter), nil, &out)
+	p := page(out.Versions, out.Next, (*restVersion).version)
+	p.Items = only(p.Items, func(v *Version) bool { return v.Name == name })
+	return p, err
+}
+
+// quote puts a name between quotes of MLflow's search syntax, which knows no
+// escape; it gives nothing for a name that holds both kinds.
+func quote(name string) string {
+	for _, q := range []string{"'", `"`} {
+		if !strings.Contains(name, q) {
+			return q + name + q
+		}
+	}
+	return ""
+}
+
+func (s *restStore) DownloadURI(ctx context.Context, name, version string) (string, error) {
+	var out struct {
+		URI string `json:"artifact_uri"`
+	}
+	err := s.lookUp(ctx, "model-versions/get-download-uri", url.Values{"name": {name}, "version": {version}}, &out)
+	return out.URI, has(err, "version", name+" "+version, out.URI)
+}
+
+func (s *restStore) Close() error {
+	s.c.CloseIdleConnections()
+	return nil
+}

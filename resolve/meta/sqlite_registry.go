@@ -1,0 +1,134 @@
+package meta
+
+import (
+	"context"
+	"database/sql"
+	"strconv"
+)
+
+// promptTag is the tag of what MLflow's prompt registry keeps as a registered
+// model and its versions (mlflow.prompt.constants).
+const promptTag = "mlflow.prompt.is_prompt"
+
+// hasRegistry tells whether the file has a model registry; those of MLflow
+// before 1.4 have none.
+func (v sqlView) hasRegistry() bool { return v.has("model_versions", "name") }
+
+// isPrompt is the condition that the model of a row of table is a prompt.
+func (v sqlView) isPrompt(table string) string {
+	if !v.has("registered_model_tags", "key") {
+		return "0"
+	}
+	return "EXISTS (SELECT 1 FROM registered_model_tags t WHERE " + v.mine("registered_model_tags", "t") +
+		" AND t.name = " + table + ".name AND t.key = '" + promptTag + "' AND t.value = 'true')"
+}
+
+func scanVersion(rows *sql.Rows) (v Version, err error) {
+	var stage, source, status sql.NullString
+	var created sql.NullInt64
+	err = rows.Scan(&v.Name, &v.Version, &stage, &source, &status, &created, &v.Prompt)
+	v.Stage, v.Source, v.Status, v.Created = stage.String, source.String, status.String, millis(created.Int64)
+	return v, err
+}
+
+// versions begins a statement.
+func (v sqlView) versions(where string) string {
+	return "SELECT name, CAST(version AS TEXT), current_stage, source, " + v.or("model_versions", "status", "'READY'") + ", creation_time, " + v.isPrompt("model_versions") +
+		" FROM model_versions WHERE current_stage <> '" + deletedStage + "' AND " + v.mine("model_versions", "model_versions") + " AND " + where
+}
+
+// models begins a statement.
+func (v sqlView) models(where string) string {
+	return "SELECT name, creation_time FROM registered_models WHERE " + v.mine("registered_models", "registered_models") + " AND " + where
+}
+
+func (v sqlView) registeredModel(ctx context.Context, name string) (*RegisteredModel, error) {
+	if !v.hasRegistry() {
+		return nil, notFound("registered model", name)
+	}
+	m, err := one(ctx, v.db, "registered model", name, scanModel, v.models("name = ?"), name)
+	if err != nil {
+		return nil, err
+	}
+	return m, v.fillModel(ctx, m)
+}
+
+func scanModel(rows *sql.Rows) (m RegisteredModel, err error) {
+	var created sql.NullInt64
+	err = rows.Scan(&m.Name, &created)
+	m.Created = millis(created.Int64)
+	return m, err
+}
+
+// fillModel adds the latest version of each stage, and the aliases.
+func (v sqlView) fillModel(ctx context.Context, m *RegisteredModel) (err error) {
+	m.Latest, err = query(ctx, v.db, scanVersion, v.versions(
+		"name = ?1 AND version = (SELECT MAX(l.version) FROM model_versions l WHERE l.name = ?1 AND l.current_stage = model_versions.current_stage AND "+v.mine("model_versions", "l")+")"), m.Name)
+	if err != nil {
+		return err
+	}
+	m.Aliases = map[string]string{}
+	if !v.has("registered_model_aliases", "alias") {
+		return nil
+	}
+	aliases, err := v.pairs(ctx, "SELECT alias, CAST(version AS TEXT) FROM registered_model_aliases WHERE "+
+		v.mine("registered_model_aliases", "registered_model_aliases")+" AND name = ?", m.Name)
+	for _, a := range aliases {
+		m.Aliases[a.Key] = a.Value
+	}
+	return err
+}
+
+// searchRegisteredModels leaves prompts out, as MLflow's search does.
+func (v sqlView) searchRegisteredModels(ctx context.Context, token string) (Page[RegisteredModel], error) {
+	if !v.hasRegistry() {
+		return Page[RegisteredModel]{}, nil
+	}
+	p, err := queryPage(ctx, v.db, modelsPage, token, scanModel, v.models("NOT "+v.isPrompt("registered_models"))+" ORDER BY name")
+	for i := range p.Items {
+		if err == nil {
+			err = v.fillModel(ctx, &p.Items[i])
+		}
+	}
+	return p, err
+}
+
+// number is a version's number; false where there can be no such version.
+func (v sqlView) number(version string) (int64, bool) {
+	n, err := strconv.ParseInt(version, 10, 64)
+	return n, err == nil && v.hasRegistry()
+}
+
+func (v sqlView) version(ctx context.Context, name, version string) (*Version, error) {
+	n, ok := v.number(version)
+	if !ok {
+		return nil, notFound("model version", name+"/"+version)
+	}
+	return one(ctx, v.db, "model version", name+"/"+version, scanVersion, v.versions("name = ? AND version = ?"), name, n)
+}
+
+func (v sqlView) searchVersions(ctx context.Context, name, token string) (Page[Version], error) {
+	if !v.hasRegistry() {
+		return Page[Version]{}, nil
+	}
+	return queryPage(ctx, v.db, versionsPage, token, scanVersion, v.versions("name = ?")+" ORDER BY version DESC", name)
+}
+
+func (v sqlView) downloadURI(ctx context.Context, name, version string) (string, error) {
+	n, ok := v.number(version)
+	if !ok {
+		return "", notFound("model version", name+"/"+version)
+	}
+	u, err := one(ctx, v.db, "model version", name+"/"+version, func(rows *sql.Rows) (u string, err error) {
+		var location, source sql.NullString
+		err = rows.Scan(&location, &source)
+		if u = location.String; u == "" {
+			u = source.String
+		}
+		return u, err
+	}, "SELECT "+v.or("model_versions", "storage_location", "NULL")+", source FROM model_versions WHERE "+v.mine("model_versions", "model_versions")+" AND name = ? AND version = ?", name, n)
+	if err != nil {
+		return "", err
+	}
+	return *u, nil
+}

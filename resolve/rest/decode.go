@@ -1,0 +1,139 @@
+package rest
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"reflect"
+	"strings"
+)
+
+// Bounds of one answer that is read into memory: of a list's item, or of what is in
+// no list, in bytes; and of a list, in items. MLflow's own pages have 50,000 at most,
+// and a directory of artifacts has no pages.
+const (
+	maxItem  = 8 << 20
+	maxItems = 1 << 20
+)
+
+// Decode reads one JSON object from r into out, a pointer to a struct, as
+// encoding/json does, but for lists of its fields: they are read item by item, so
+// that no more than one item's JSON is in memory. A field that out has not is passed
+// over. What is longer than a bound is an error.
+func Decode(r io.Reader, out any) error {
+	in := &itemReader{r: r, left: maxItem}
+	dec := json.NewDecoder(in)
+	next := func() (json.Token, error) {
+		in.left = maxItem
+		return dec.Token()
+	}
+	if t, err := next(); err != nil || t != json.Delim('{') {
+		return noObject(err)
+	}
+	fields := fieldsOf(reflect.ValueOf(out).Elem())
+	for dec.More() {
+		key, err := next()
+		if err != nil {
+			return err
+		}
+		name, _ := key.(string)
+		in.left = maxItem
+		switch f, ok := fields[strings.ToLower(name)]; {
+		case !ok:
+			err = pass(next)
+		case f.Kind() == reflect.Slice && f.Type().Elem().Kind() != reflect.Uint8:
+			err = decodeList(dec, in, next, f)
+		default:
+			err = dec.Decode(f.Addr().Interface())
+		}
+		if err != nil {
+			return err
+		}
+	}
+	_, err := next()
+	return err
+}
+
+func noObject(err error) error {
+	if err == nil {
+		err = errors.New("it is no object")
+	}
+	return err
+}
+
+// fieldsOf are the fields of a struct by their names in JSON, in lower case.
+func fieldsOf(v reflect.Value) map[string]reflect.Value {
+	out := map[string]reflect.Value{}
+	for i := range v.NumField() {
+		f := v.Type().Field(i)
+		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		if name == "" {
+			name = f.Name
+		}
+		out[strings.ToLower(name)] = v.Field(i)
+	}
+	return out
+}
+
+// decodeList appends the items of a list to a slice; null has none.
+func decodeList(dec *json.Decoder, in *itemReader, next func() (json.Token, error), list reflect.Value) error {
+	t, err := next()
+	switch {
+	case err != nil:
+		return err
+	case t == nil:
+		return nil
+	case t != json.Delim('['):
+		return fmt.Errorf("%v stands where a list should", t)
+	}
+	for n := 0; dec.More(); n++ {
+		if n == maxItems {
+			return fmt.Errorf("a list has more than %d items", maxItems)
+		}
+		in.left = maxItem
+		item := reflect.New(list.Type().Elem())
+		if err := dec.Decode(item.Interface()); err != nil {
+			return err
+		}
+		list.Set(reflect.Append(list, item.Elem()))
+	}
+	_, err = next()
+	return err
+}
+
+// pass reads over one value.
+func pass(next func() (json.Token, error)) error {
+	for depth := 0; ; {
+		t, err := next()
+		if err != nil {
+			return err
+		}
+		switch t {
+		case json.Delim('{'), json.Delim('['):
+			depth++
+		case json.Delim('}'), json.Delim(']'):
+			depth--
+		}
+		if depth == 0 {
+			return nil
+		}
+	}
+}
+
+// itemReader ends in an error when more than left bytes are read for one item.
+type itemReader struct {
+	r    io.Reader
+	left int
+}
+
+var errItem = fmt.Errorf("an item is longer than %d bytes", maxItem)
+
+func (i *itemReader) Read(p []byte) (int, error) {
+	if i.left <= 0 {
+		return 0, errItem
+	}
+	n, err := i.r.Read(p)
+	i.left -= n
+	return n, err
+}

@@ -1,0 +1,136 @@
+package rest
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/go-retryablehttp"
+)
+
+// Settings is how patient a client is (MLflow's variables of the same names).
+type Settings struct {
+	Silence time.Duration // MLFLOW_HTTP_REQUEST_TIMEOUT, 120 s
+	Retries int           // MLFLOW_HTTP_REQUEST_MAX_RETRIES, 7
+	Backoff time.Duration // MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR, 2 s; see wait
+	Jitter  time.Duration // MLFLOW_HTTP_REQUEST_BACKOFF_JITTER, 1 s
+	After   bool          // a server says when to ask again: MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER, true
+	Whole   bool          // Silence is for all retries together (WholeVariable, ours)
+	Offline bool          // nothing is sent (MLFLOWFS_OFFLINE, ours)
+	Reach   *Reach        // what may be reached; nil: everything
+
+	strangers bool // requests go where a server said
+}
+
+// wait is how long to wait after an attempt, the first of which is 0: as MLflow's
+// client, nothing after the first, and then the backoff factor times 4, 8, 16 … and
+// some jitter, 2 minutes at most: 4 minutes for all seven. In a mount, whose
+// programs wait with it, it is 3 s at most.
+func (s Settings) wait(attempt int, resp *http.Response) time.Duration {
+	if s.After && resp != nil && resp.Header.Get("Retry-After") != "" {
+		if wait := retryablehttp.DefaultBackoff(0, 0, 0, resp); wait > 0 {
+			return wait
+		}
+	}
+	if attempt == 0 || s.Backoff == 0 {
+		return 0
+	}
+	most := float64(2 * time.Minute)
+	if s.Whole {
+		most = float64(longestWait)
+	}
+	return time.Duration(min(most, math.Pow(2, float64(attempt))*float64(s.Backoff)+rand.Float64()*float64(s.Jitter)))
+}
+
+// longestWait is the longest wait in a mount, but where the server asks for more: a
+// server that is back is found so much later.
+const longestWait = 3 * time.Second
+
+// Variables that flags stand for, too.
+const (
+	TimeoutVariable = "MLFLOW_HTTP_REQUEST_TIMEOUT"
+	OfflineVariable = "MLFLOWFS_OFFLINE"
+	WholeVariable   = "MLFLOWFS_TIMEOUT" // of a mount: how long a request may take, with its retries
+)
+
+// ErrOffline is why nothing is sent to a server.
+var ErrOffline = errors.New("the network is not used (--offline)")
+
+// ReadSettings reads them; each is a number, 0 or more.
+func ReadSettings(env Env) (Settings, error) {
+	number := func(name string, fallback float64) (float64, error) {
+		v := env(name)
+		if v == "" {
+			return fallback, nil
+		}
+		n, err := strconv.ParseFloat(v, 64)
+		if err != nil || !(n >= 0 && n < 1e9) { // nan, too
+			return 0, fmt.Errorf("%s is %q: it must be a number, 0 or more, and not inf", name, v)
+		}
+		return n, nil
+	}
+	timeout, err := number(TimeoutVariable, 120)
+	if err == nil && timeout == 0 {
+		err = fmt.Errorf("%s is 0: it must be more", TimeoutVariable)
+	}
+	retries, err2 := number("MLFLOW_HTTP_REQUEST_MAX_RETRIES", 7)
+	backoff, err3 := number("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", 2)
+	jitter, err4 := number("MLFLOW_HTTP_REQUEST_BACKOFF_JITTER", 1)
+	if err := cmp.Or(err, err2, err3, err4); err != nil {
+		return Settings{}, err
+	}
+	seconds := func(n float64) time.Duration { return time.Duration(n * float64(time.Second)) }
+	reach, err := readReach(env)
+	after := env("MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER")
+	return Settings{
+		Silence: seconds(timeout), Retries: int(retries), Backoff: seconds(backoff), Jitter: seconds(jitter),
+		After: after == "" || Truthy(after), Whole: env(WholeVariable) != "", Offline: Truthy(env(OfflineVariable)), Reach: reach,
+	}, err
+}
+
+// headRead is what a connection's buffer takes at a time, in bytes: an answer's
+// head, and small bodies. Reads that are larger go past it, and are not copied.
+const headRead = 32 << 10
+
+// Tune makes a transport fit for artifacts: many connections to one host, as
+// they were sent, an end to each that has fallen silent, and none that Reach
+// refuses. The transport's Proxy is set before.
+func (s Settings) Tune(t *http.Transport) {
+	dialer := &net.Dialer{
+		Timeout: min(s.Silence, 10*time.Second),
+		// A peer that has gone silent altogether is noticed in half a minute,
+		// however long the server may think about an answer.
+		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 10 * time.Second, Interval: 5 * time.Second, Count: 4},
+	}
+	dial := dialer.DialContext
+	if s.Reach != nil {
+		g := guard{s.Reach, s.strangers}
+		t.Proxy, dial = g.wrapProxy(t.Proxy), g.dial(dialer)
+	}
+	t.DialContext = quickAck(dial)
+	if s.Offline {
+		t.DialContext = func(context.Context, string, string) (net.Conn, error) { return nil, ErrOffline }
+	}
+	t.TLSHandshakeTimeout = 10 * time.Second
+	t.MaxIdleConns = 256
+	t.MaxIdleConnsPerHost = 64
+	t.ReadBufferSize = headRead
+	t.IdleConnTimeout = 60 * time.Second
+	t.DisableCompression = true // lengths are those of the artifact
+	t.ForceAttemptHTTP2 = true
+}
+
+// Truthy reads a variable as MLflow reads a boolean
+// (mlflow.environment_variables._BooleanEnvironmentVariable).
+func Truthy(s string) bool {
+	s = strings.ToLower(s)
+	return s == "true" || s == "1"
+}

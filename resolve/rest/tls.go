@@ -1,0 +1,91 @@
+package rest
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"regexp"
+)
+
+// trackingTLS follows MLFLOW_TRACKING_INSECURE_TLS, _SERVER_CERT_PATH and
+// _CLIENT_CERT_PATH (one file with certificate and key), and what webTLS follows.
+func trackingTLS(env Env, log *slog.Logger) (*tls.Config, error) {
+	path, insecure := env("MLFLOW_TRACKING_SERVER_CERT_PATH"), Truthy(env("MLFLOW_TRACKING_INSECURE_TLS"))
+	c := &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: insecure}
+	switch {
+	case path != "" && insecure:
+		return nil, errors.New("MLFLOW_TRACKING_INSECURE_TLS and MLFLOW_TRACKING_SERVER_CERT_PATH exclude each other: set one of them")
+	case path != "":
+		pool, err := readCAs(path)
+		if err != nil {
+			return nil, fmt.Errorf("MLFLOW_TRACKING_SERVER_CERT_PATH: %w", err)
+		}
+		c.RootCAs = pool
+	case !insecure:
+		c = webTLS(env, log)
+	}
+	if path := env("MLFLOW_TRACKING_CLIENT_CERT_PATH"); path != "" {
+		cert, err := tls.LoadX509KeyPair(path, path)
+		if err != nil {
+			return nil, fmt.Errorf("MLFLOW_TRACKING_CLIENT_CERT_PATH: %w", err)
+		}
+		c.Certificates = []tls.Certificate{cert}
+	}
+	return c, nil
+}
+
+// webTLS follows the variables of Python's requests, the first of which is set:
+// REQUESTS_CA_BUNDLE, CURL_CA_BUNDLE. One that can't be used is no error where no
+// https is asked for: it makes all https fail.
+func webTLS(env Env, log *slog.Logger) *tls.Config {
+	c := &tls.Config{MinVersion: tls.VersionTLS12}
+	for _, name := range []string{"REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"} {
+		path := env(name)
+		if path == "" {
+			continue
+		}
+		pool, err := readCAs(path)
+		if err != nil {
+			log.Warn("no https server is trusted: "+name+" can't be used", "err", err)
+			pool = x509.NewCertPool()
+		}
+		c.RootCAs = pool
+		break
+	}
+	return c
+}
+
+// hashedName is the name of a certificate in a directory for OpenSSL: it looks for no
+// other (openssl-rehash(1)).
+var hashedName = regexp.MustCompile(`^[0-9a-f]{8}\.[0-9]+$`)
+
+// readCAs reads a file of CA certificates, or the files of a directory for OpenSSL, of
+// which those that can't be read are passed over.
+func readCAs(path string) (*x509.CertPool, error) {
+	pool := x509.NewCertPool()
+	entries, err := os.ReadDir(path)
+	if err != nil { // no directory
+		pem, err := os.ReadFile(path)
+		if err == nil && !pool.AppendCertsFromPEM(pem) {
+			err = fmt.Errorf("%s holds no PEM certificate", path)
+		}
+		return pool, err
+	}
+	found := false
+	for _, e := range entries {
+		if !hashedName.MatchString(e.Name()) {
+			continue
+		}
+		if pem, err := os.ReadFile(filepath.Join(path, e.Name())); err == nil {
+			found = pool.AppendCertsFromPEM(pem) || found
+		}
+	}
+	if !found {
+		return nil, fmt.Errorf("%s holds no certificate named by its hash: run `openssl rehash %s`, or name one file", path, path)
+	}
+	return pool, nil
+}
