@@ -22,7 +22,7 @@
 // from one that answers.
 //
 // Every length is held against [Key.Size], and every block on disk against its
-// CRC32C, once in a process's life. What is in memory, what is on disk and, by
+// checksum, once in a process's life. What is in memory, what is on disk and, by
 // [File.Generation], what the kernel has is of one content: whenever one meets the
 // other, validators and the file's nonce are compared. A body that ends early is resumed or is
 // an error, never a shorter file; an origin whose size or validator changes

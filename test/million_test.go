@@ -7,7 +7,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/zeebo/xxh3"
 	"golang.org/x/sys/unix"
 
 	"github.com/mlflowfs/mlflowfs/test/count"
@@ -196,15 +196,14 @@ func crowdShard(dir string, shard, n int) error {
 	if err := os.Mkdir(sub, 0o700); err != nil {
 		return err
 	}
-	castagnoli := crc32.MakeTable(crc32.Castagnoli)
-	sum := func(b []byte) uint32 { return crc32.Checksum(b, castagnoli) }
+	sum := func(b []byte) uint32 { return uint32(xxh3.Hash(b)) }
 	data := bytes.Repeat([]byte("crowd"), 20)
 	for i := range n {
 		name := sha256.Sum256(fmt.Appendf(nil, "%d %d", shard, i))
 		name[0] = byte(shard)
 		nonce := uint64(i)<<8 | uint64(shard) | 1<<63
 		head := make([]byte, 0, 512+8)
-		head = append(head, "mlflowfs 2\n"...)
+		head = append(head, "mlflowfs 3\n"...)
 		head = append(head, name[:]...)
 		head = binary.BigEndian.AppendUint64(head, nonce)
 		head = binary.BigEndian.AppendUint64(head, uint64(len(data)))

@@ -30,7 +30,7 @@ const (
 // page is what is known of pageBlocks blocks that follow each other.
 type page struct {
 	states [pageBlocks]state
-	sums   [pageBlocks]uint32 // CRC32C of the readable blocks
+	sums   [pageBlocks]uint32 // checksums of the readable blocks
 	tally
 }
 

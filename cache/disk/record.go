@@ -3,30 +3,30 @@ package disk
 import (
 	"encoding/binary"
 	"encoding/hex"
-	"hash/crc32"
 	"io"
 	"os"
 	"strings"
+
+	"github.com/zeebo/xxh3"
 )
 
 // A record begins with a head of headSize bytes: the content that it is of, and a
-// CRC32C of the head. Eight bytes follow for each block, its mark: the CRC32C of
-// the block's bytes, and a CRC32C over that, the block's index, the name and the
+// checksum of the head. Eight bytes follow for each block, its mark: the checksum
+// of the block's bytes, and one over that, the block's index, the name and the
 // nonce. A mark is written after the block's bytes, and a block counts only when
 // both match: a crash, a power loss or another program can leave a block less,
 // and no wrong byte. So nothing needs an fsync.
 const (
-	recordMagic  = "mlflowfs 2\n"
+	recordMagic  = "mlflowfs 3\n"
 	headSize     = 512
 	markSize     = 8
 	marksAtOnce  = 4096 // are read
 	maxValidator = 300  // bytes
 )
 
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
-
-// Sum is the checksum of a block's bytes.
-func Sum(b []byte) uint32 { return crc32.Checksum(b, castagnoli) }
+// Sum is the checksum of a block's bytes: the low half of their XXH3, which takes
+// a quarter of the time of a CRC32C made by the processor.
+func Sum(b []byte) uint32 { return uint32(xxh3.Hash(b)) }
 
 // Name is what a content, or an answer, is called in the directory.
 type Name [32]byte
