@@ -13,7 +13,6 @@ import (
 
 	"github.com/mlflowfs/mlflowfs/cache"
 	"github.com/mlflowfs/mlflowfs/resolve"
-	"github.com/mlflowfs/mlflowfs/resolve/artifact"
 )
 
 // artifactsDir is a directory of artifacts.
@@ -60,7 +59,7 @@ func (f artifactFile) Attributes() map[string]string {
 	if f.it.Version != "" {
 		out["etag"] = f.it.Version
 	}
-	if _, local := artifact.Chosen(f.it.Store).(artifact.Opener); !local {
+	if !f.it.Store.Local() {
 		out["cached_bytes"] = strconv.FormatInt(f.d.t.cache.Here(f.it.Key()), 10)
 	}
 	return out
@@ -152,8 +151,8 @@ func (f artifactFile) Open(context.Context) (Handle, error) {
 	if f.it.Size > cache.MaxSize {
 		return nil, fmt.Errorf("%d bytes: %w", f.it.Size, errTooLarge)
 	}
-	if o, ok := artifact.Chosen(f.it.Store).(artifact.Opener); ok {
-		return f.openLocal(o)
+	if f.it.Store.Local() {
+		return f.openLocal()
 	}
 	f.it = f.it.Pinned()
 	key := f.it.Key()
@@ -212,8 +211,8 @@ var (
 	_ Identified = (*localHandle)(nil)
 )
 
-func (f artifactFile) openLocal(o artifact.Opener) (Handle, error) {
-	file, err := o.Open(f.it.Path)
+func (f artifactFile) openLocal() (Handle, error) {
+	file, err := f.it.Store.Open(f.it.Path)
 	if err != nil {
 		return nil, err
 	}

@@ -182,7 +182,7 @@ func (r *Resolver) findPlace(ctx context.Context, uri string) (Found, error) {
 	if err != nil {
 		return Found{}, err
 	}
-	e, err := artifact.Stat(ctx, s, name)
+	e, err := s.Stat(ctx, name)
 	if err != nil {
 		return Found{}, err
 	}
@@ -193,7 +193,7 @@ func (r *Resolver) findPlace(ctx context.Context, uri string) (Found, error) {
 		return Found{}, fmt.Errorf("%s is a file: %w", name, fs.ErrNotExist)
 	}
 	o := Origin{Final: true}
-	return Found{Item: *o.overlay(nil, Layer{Store: s}, e, artifact.Via(s)), Path: name, Prefix: name, Returned: name}, nil
+	return Found{Item: *o.overlay(nil, Layer{Store: s}, e, s.Route().Access), Path: name, Prefix: name, Returned: name}, nil
 }
 
 // findLocal follows symbolic links in the path that the user gave; below it,
@@ -246,15 +246,14 @@ func (r *Resolver) Explain(ctx context.Context, f Found) []Reason {
 		if f.Store == nil {
 			return nil
 		}
-		why := Reason{}
+		var err error
 		if f.Size > 0 {
-			why.Err = r.probe(ctx, f.Store, f.Item)
+			err = r.probe(ctx, f.Store, f.Item)
 		}
-		return []Reason{r.reason(f.Store, why)}
+		return []Reason{reasonOf(f.Store, err)}
 	}
 	var out []Reason
 	for _, l := range f.Dir.Layers {
-		why := Reason{}
 		ls, err := r.list(ctx, l, f.Dir.Final)
 		if err == nil {
 			small := slices.DeleteFunc(slices.Clone(ls.entries), func(e artifact.Entry) bool { return e.IsDir || e.Size < 2 || e.Size > 1<<20 })
@@ -263,8 +262,7 @@ func (r *Resolver) Explain(ctx context.Context, f Found) []Reason {
 				err = r.probe(ctx, l.Store, *f.Dir.overlay(nil, l, e, ls.via))
 			}
 		}
-		why.Err = err
-		out = append(out, r.reason(l.Store, why))
+		out = append(out, reasonOf(l.Store, err))
 	}
 	for _, m := range f.Dir.Mounts {
 		out = append(out, r.Explain(ctx, Found{Item: Item{Dir: &m.Origin}})...)
@@ -272,15 +270,12 @@ func (r *Resolver) Explain(ctx context.Context, f Found) []Reason {
 	return out
 }
 
-func (r *Resolver) reason(s artifact.Store, why Reason) Reason {
-	if c, ok := s.(*artifact.Router); ok {
-		why.Where, why.Routes, why.Elsewhere = c.Where, c.Statuses(), artifact.Elsewhere(s)
-	}
-	return why
+func reasonOf(s *artifact.Router, err error) Reason {
+	return Reason{Where: s.Where, Routes: s.Statuses(), Err: err, Elsewhere: s.Elsewhere()}
 }
 
 // probe reads the first byte of a file.
-func (r *Resolver) probe(ctx context.Context, s artifact.Store, it Item) error {
+func (r *Resolver) probe(ctx context.Context, s *artifact.Router, it Item) error {
 	body, err := s.ReadRange(ctx, it.Path, 0, 1, it.Version)
 	if err != nil {
 		return err

@@ -38,7 +38,7 @@ type Origin struct {
 
 // Layer is a directory in a store.
 type Layer struct {
-	Store artifact.Store
+	Store *artifact.Router
 	Dir   string // slashes; empty for the store's root
 }
 
@@ -55,7 +55,7 @@ type Item struct {
 	Dir  *Origin
 
 	// Of a file:
-	Store   artifact.Store // nil: Content is all of it
+	Store   *artifact.Router // nil: Content is all of it
 	Path    string
 	Content string
 	Size    int64           // bytes
@@ -68,7 +68,7 @@ type Item struct {
 // Key identifies the content of a file in a store. The route to it is part of
 // that: each has validators of its own.
 func (it Item) Key() cache.Key {
-	return cache.Key{Location: it.Store.ID() + "\x00" + string(artifact.ListedVia(it.Store, it.Via)) + "\x00" + it.Path, Size: it.Size, Version: it.Version}
+	return cache.Key{Location: it.Store.ID() + "\x00" + string(it.Store.RouteOf(it.Via)) + "\x00" + it.Path, Size: it.Size, Version: it.Version}
 }
 
 // Known tells whether the key of a file in a store means one content for ever,
@@ -77,13 +77,13 @@ func (it Item) Known() bool { return it.Final || it.Version != "" }
 
 // ReadRange makes a file in a store a cache.Source.
 func (it Item) ReadRange(ctx context.Context, off, n int64, validator string) (*cache.Body, error) {
-	return artifact.ReadVia(ctx, it.Store, it.Via, it.Path, off, n, validator)
+	return it.Store.ReadVia(ctx, it.Via, it.Path, off, n, validator)
 }
 
 // Pinned is it with the route that its Key names now, so that a reader stays with
 // one content when the directory goes back to an earlier route.
 func (it Item) Pinned() Item {
-	it.Via = artifact.ListedVia(it.Store, it.Via)
+	it.Via = it.Store.RouteOf(it.Via)
 	return it
 }
 
@@ -91,7 +91,12 @@ var _ cache.Source = Item{}
 
 // Origin names the host, or the bucket, that the requests for a file in a store go
 // to.
-func (it Item) Origin() string { return server(artifact.Chosen(it.Store)) }
+func (it Item) Origin() string {
+	if s := it.Store.Route().Store; s != nil {
+		return server(s)
+	}
+	return server(it.Store)
+}
 
 // listing is what a store says of a directory, sorted by name.
 type listing struct {
@@ -138,14 +143,14 @@ type listed struct {
 
 // tree asks a store for a directory, or gives what it said last.
 func (r *Resolver) tree(ctx context.Context, l Layer) (listed, error) {
-	if _, here := artifact.Chosen(l.Store).(artifact.Opener); here || r.opt.Answers == nil {
+	ask := func(ctx context.Context) (listed, error) {
 		tree, err := l.Store.List(ctx, l.Dir)
-		return listed{tree, artifact.Via(l.Store)}, err
+		return listed{tree, l.Store.Route().Access}, err
 	}
-	said, err := answers.StaleIfError(ctx, r.opt.Answers, server(l.Store), dirKey(l.Store, l.Dir), func(ctx context.Context) (listed, error) {
-		tree, err := l.Store.List(ctx, l.Dir)
-		return listed{tree, artifact.Via(l.Store)}, err
-	}, rest.IsAnswer)
+	if l.Store.Local() || r.opt.Answers == nil {
+		return ask(ctx)
+	}
+	said, err := answers.StaleIfError(ctx, r.opt.Answers, server(l.Store), dirKey(l.Store, l.Dir), ask, rest.IsAnswer)
 	if err != nil && !rest.IsAnswer(err) {
 		// It may have come with the answer for a directory above.
 		for dir := l.Dir; dir != "" && err != nil; {
@@ -159,8 +164,8 @@ func (r *Resolver) tree(ctx context.Context, l Layer) (listed, error) {
 			}
 		}
 	}
-	if c, ok := l.Store.(*artifact.Router); ok && err == nil {
-		c.Presume(said.Via)
+	if err == nil {
+		l.Store.Presume(said.Via)
 	}
 	return said, err
 }

@@ -35,7 +35,9 @@ func TestOriginIsTheHost(t *testing.T) {
 			return artifact.NewBlob("s3://"+host+"/"+run, run, nil)
 		},
 	} {
-		origin := func(host, run string) string { return Item{Store: stores(host, run), Path: "f"}.Origin() }
+		origin := func(host, run string) string {
+			return Item{Store: artifact.NewRouter(stores(host, run).ID(), "", []artifact.Route{{Store: stores(host, run)}}, 0), Path: "f"}.Origin()
+		}
 		if a, b := origin("a", "1"), origin("a", "2"); a != b || a == "" {
 			t.Errorf("%s: two runs of one host are of %q and %q", name, a, b)
 		}

@@ -299,14 +299,14 @@ func (f files) ReadRange(context.Context, string, int64, int64, string) (*cache.
 func TestModelIsShownInItsRun(t *testing.T) {
 	t.Parallel()
 	r := resolver(t, "")
-	st := files{
+	st := artifact.NewRouter("files", "", []artifact.Route{{Store: files{
 		"run":         {"model/", "a", "other/", "plain"},
 		"run/model":   {"MLmodel", "extra", "sub/"},
 		"m":           {"MLmodel", "data", "sub/"},
 		"m/sub":       {"x"},
 		"run/other":   {},
 		"run/nothing": nil,
-	}
+	}}}, 0)
 	o := Origin{
 		Layers: []Layer{{st, "run"}}, Mtime: time.Unix(5, 0), Final: true,
 		Mounts: []Mount{

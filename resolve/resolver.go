@@ -64,7 +64,7 @@ type Resolver struct {
 
 	lost lostParts
 
-	stores      *cache.Memo[place, artifact.Store]
+	stores      *cache.Memo[place, *artifact.Router]
 	buckets     *cache.Memo[string, opened]
 	listings    *cache.Memo[string, listing]
 	runs        *cache.Memo[string, *meta.Run]
@@ -102,7 +102,7 @@ func New(opt Options) *Resolver {
 		opt:    opt,
 		log:    opt.Log,
 		lost:   lostParts{why: map[Part]string{}},
-		stores: cache.NewMemo[place](10_000, nil, func(artifact.Store) time.Duration { return lasting }),
+		stores: cache.NewMemo[place](10_000, nil, func(*artifact.Router) time.Duration { return lasting }),
 		buckets: cache.NewMemo[string](1_000, nil, func(o opened) time.Duration {
 			if o.err != nil {
 				return time.Minute

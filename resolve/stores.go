@@ -27,8 +27,8 @@ type place struct {
 
 // store gives the store at a place, whose root is the place. What it found
 // out about the routes is kept as long as the store is.
-func (r *Resolver) store(ctx context.Context, p place) (artifact.Store, error) {
-	return r.stores.Get(ctx, p, func(context.Context) (artifact.Store, error) {
+func (r *Resolver) store(ctx context.Context, p place) (*artifact.Router, error) {
+	return r.stores.Get(ctx, p, func(context.Context) (*artifact.Router, error) {
 		id, routes, err := r.routes(p)
 		if err != nil {
 			return nil, err
@@ -39,13 +39,14 @@ func (r *Resolver) store(ctx context.Context, p place) (artifact.Store, error) {
 				allowed = append(allowed, w)
 			}
 		}
-		switch {
-		case len(allowed) > 0:
-			return artifact.NewRouter(id, Shown(p.uri), allowed, r.opt.Silence), nil
-		case len(routes) > 0:
-			return artifact.Unsupported(fmt.Sprintf("%s has no access of the kind %q, only %s", Shown(p.uri), r.opt.Access, names(routes))), nil
+		if len(routes) == 0 {
+			return nil, fmt.Errorf("no route leads to %s", Shown(p.uri))
 		}
-		return nil, fmt.Errorf("no route leads to %s", Shown(p.uri))
+		if len(allowed) == 0 {
+			allowed = unsupported(r.opt.Access, "%s has no access of the kind %q, only %s", Shown(p.uri), r.opt.Access, names(routes))
+			id = allowed[0].Store.ID()
+		}
+		return artifact.NewRouter(id, Shown(p.uri), allowed, r.opt.Silence), nil
 	})
 }
 

@@ -18,7 +18,6 @@ import (
 	"github.com/mlflowfs/mlflowfs/cache"
 	"github.com/mlflowfs/mlflowfs/cache/limit"
 	"github.com/mlflowfs/mlflowfs/resolve"
-	"github.com/mlflowfs/mlflowfs/resolve/artifact"
 )
 
 func downloadCommand() *cobra.Command {
@@ -116,7 +115,10 @@ func ownPath(ctx context.Context, s *stores, found resolve.Found) string {
 		}
 		store, p = d.Layers[0].Store, d.Layers[0].Dir
 	}
-	own, err := artifact.OwnPath(store, p)
+	if store == nil { // its content is known
+		return ""
+	}
+	own, err := store.OwnPath(p)
 	if err != nil {
 		return ""
 	}

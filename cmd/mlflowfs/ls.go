@@ -15,7 +15,6 @@ import (
 
 	"github.com/mlflowfs/mlflowfs/cache"
 	"github.com/mlflowfs/mlflowfs/resolve"
-	"github.com/mlflowfs/mlflowfs/resolve/artifact"
 )
 
 func lsCommand() *cobra.Command {
@@ -135,8 +134,8 @@ func cat(ctx context.Context, _ *stores, found resolve.Found, _ *slog.Logger) er
 		_, err := io.WriteString(os.Stdout, found.Content)
 		return err
 	}
-	if o, ok := artifact.Chosen(found.Store).(artifact.Opener); ok {
-		f, err := o.Open(found.Item.Path)
+	if found.Store.Local() {
+		f, err := found.Store.Open(found.Item.Path)
 		if err != nil {
 			return err
 		}

@@ -20,7 +20,6 @@ import (
 	"github.com/mlflowfs/mlflowfs/cache"
 	"github.com/mlflowfs/mlflowfs/cache/disk"
 	"github.com/mlflowfs/mlflowfs/resolve"
-	"github.com/mlflowfs/mlflowfs/resolve/artifact"
 )
 
 // cachedFiles is what the commands about the disk cache have in common: the
@@ -118,7 +117,7 @@ func (t *cachedFiles) each(ctx context.Context, s *stores, it resolve.Item, at s
 	if it.Store == nil || it.Size == 0 || (at != "" && !t.included(at)) {
 		return nil
 	}
-	if _, local := artifact.Chosen(it.Store).(artifact.Opener); !local {
+	if !it.Store.Local() {
 		*files = append(*files, named{at, it})
 	}
 	return nil

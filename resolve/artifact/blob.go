@@ -27,7 +27,7 @@ type Blob struct {
 
 var (
 	_ Store  = (*Blob)(nil)
-	_ Stater = (*Blob)(nil)
+	_ stater = (*Blob)(nil)
 )
 
 // NewBlob makes a store of the directory root in a bucket, which open gives

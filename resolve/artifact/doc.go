@@ -17,8 +17,8 @@
 //     answered with errors.ErrUnsupported and the scheme's name.
 //
 // A listing may hold whole trees ([Tree]), and an [Entry] the validator to
-// which reads are pinned. Optional abilities are small interfaces: [Stater],
-// [Opener].
+// which reads are pinned. What only some stores can do, each [Router] does, with a
+// default for the others: [Router.Stat], [Router.Open].
 //
 // Paths are relative to the store's root, with slashes, and "." or "" for the
 // root itself. Names in listings are checked by [Clean]: what could not be a

@@ -27,7 +27,7 @@ type Local struct {
 
 var (
 	_ Store  = (*Local)(nil)
-	_ Opener = (*Local)(nil)
+	_ opener = (*Local)(nil)
 )
 
 // NewLocal makes a store of the directory dir, which need not exist yet: a
@@ -104,27 +104,6 @@ func (l *Local) elsewhere() string {
 		return l.dir + " is a path of Windows"
 	}
 	return l.dir + " is not on this machine: there is no " + at
-}
-
-// Elsewhere says why the directory of s, of this machine by its name, is not on
-// it; empty where it is, or may come, or is no directory of this machine.
-func Elsewhere(s Store) string {
-	if l, ok := Chosen(s).(*Local); ok {
-		return l.elsewhere()
-	}
-	return ""
-}
-
-// OwnPath is the path on this machine of what lies at p in s; an error where s
-// is no directory of this machine.
-func OwnPath(s Store, p string) (string, error) {
-	l, ok := Chosen(s).(*Local)
-	if !ok {
-		return "", errors.ErrUnsupported
-	}
-	own := filepath.Join(l.dir, clean(p))
-	_, err := os.Stat(own)
-	return own, err
 }
 
 // Open opens a file for reading. It does not wait for who would write to what is a

@@ -37,7 +37,7 @@ func TestDirectoryOfAnotherMachineIsSaid(t *testing.T) {
 		if word != "" {
 			lines = 1
 		}
-		if why := Elsewhere(l); (why == "") != (word == "") || !strings.Contains(why, word) || strings.Count(log.String(), "\n") != lines {
+		if why := l.elsewhere(); (why == "") != (word == "") || !strings.Contains(why, word) || strings.Count(log.String(), "\n") != lines {
 			t.Errorf("%s: %q, and in the log\n%s", dir, why, &log)
 		}
 	}

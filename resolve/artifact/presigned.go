@@ -32,7 +32,7 @@ type Signer interface {
 
 var (
 	_ Store   = (*Signed)(nil)
-	_ Stater  = (*Signed)(nil)
+	_ stater  = (*Signed)(nil)
 	_ checker = (*Signed)(nil)
 )
 
@@ -50,7 +50,7 @@ func (s *Signed) check(ctx context.Context) error { return s.sign.Offers(ctx) }
 
 // Stat asks the store that lists.
 func (s *Signed) Stat(ctx context.Context, path string) (Entry, error) {
-	return Stat(ctx, s.Store, path)
+	return stat(ctx, s.Store, path)
 }
 
 // ReadRange asks the object store, once more with a new URL where the one that

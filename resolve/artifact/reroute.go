@@ -20,53 +20,28 @@ type leftRoute struct {
 	file string // empty: it was the listing
 }
 
-// decided is the route of s where s is a Router that is decided; else s itself,
-// by no route.
-func decided(s Store) Route {
-	if c, ok := s.(*Router); ok {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		if c.listed {
-			return c.routes[len(c.left)]
-		}
-	}
-	return Route{Store: s}
-}
-
-// Via is the route by which s is reached; empty while that is undecided, or where
-// there is no choice.
-func Via(s Store) Access { return decided(s).Access }
-
-// Chosen is the store that answers for s: where s is a Router that is decided,
-// that of its route.
-func Chosen(s Store) Store { return decided(s).Store }
-
-// ListedVia is the route of s that holds what was listed by the route via: that
-// one, or where it was left since, the one that is chosen now.
-func ListedVia(s Store, via Access) Access {
-	c, ok := s.(*Router)
-	if !ok {
-		return ""
-	}
+// Route is the route that is chosen; zero while none is.
+func (c *Router) Route() Route {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if own := c.index(via); c.listed && own > len(c.left) {
-		return via
+	if !c.listed {
+		return Route{}
 	}
+	return c.routes[len(c.left)]
+}
+
+// RouteOf is the route that holds what was listed by the route via: that one, or
+// where it was left since, the one that is chosen now; empty while none is.
+func (c *Router) RouteOf(via Access) Access {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if !c.listed {
 		return ""
 	}
-	return c.routes[len(c.left)].Access
-}
-
-// ReadVia reads a file of s that was listed by the route via, and has the
-// validator of that. It goes on by that route where the directory has gone back
-// to an earlier one since.
-func ReadVia(ctx context.Context, s Store, via Access, file string, off, n int64, validator string) (*cache.Body, error) {
-	if c, ok := s.(*Router); ok {
-		return c.readVia(ctx, via, file, off, n, validator)
+	if c.index(via) > len(c.left) {
+		return via
 	}
-	return s.ReadRange(ctx, file, off, n, validator)
+	return c.routes[len(c.left)].Access
 }
 
 // index is the place of a route among all; -1 where there is none.
@@ -123,10 +98,8 @@ func (c *Router) retry(ctx context.Context, left []leftRoute) {
 // probe lists the directory by a route, and reads the first byte of the file at
 // which it was left. The body is to be closed.
 func (c *Router) probe(ctx context.Context, r Route, file string) (*cache.Body, error) {
-	if ck, ok := r.Store.(checker); ok {
-		if err := ck.check(ctx); err != nil {
-			return nil, err
-		}
+	if err := r.check(ctx); err != nil {
+		return nil, err
 	}
 	tree, err := r.Store.List(ctx, "")
 	switch {

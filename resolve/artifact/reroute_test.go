@@ -33,7 +33,7 @@ func TestRouteThatFailedIsTriedAgain(t *testing.T) {
 					} else {
 						b.Close()
 					}
-					return Via(r)
+					return r.Route().Access
 				}
 				if via := use(); via != "1" {
 					t.Fatalf("route %s", via)
@@ -83,7 +83,7 @@ func TestOpenFileStaysOnItsRoute(t *testing.T) {
 			if _, err := r.List(t.Context(), ""); err != nil {
 				t.Fatal(err)
 			}
-			return Via(r)
+			return r.Route().Access
 		}
 		via := list()
 		synctest.Wait()
@@ -94,13 +94,13 @@ func TestOpenFileStaysOnItsRoute(t *testing.T) {
 		if now := list(); via != "1" || now != "0" {
 			t.Fatalf("route %s, then %s", via, now)
 		}
-		b, err := ReadVia(t.Context(), r, via, "f", 0, 1, "etag")
+		b, err := r.ReadVia(t.Context(), via, "f", 0, 1, "etag")
 		if err != nil {
 			t.Fatal(err)
 		}
 		b.Close()
-		if second.reads.Load() != 1 || first.reads.Load() != 0 || ListedVia(r, via) != "1" || ListedVia(r, "0") != "0" {
-			t.Errorf("%d reads by its route, %d by the other; it is listed by %s", second.reads.Load(), first.reads.Load(), ListedVia(r, via))
+		if second.reads.Load() != 1 || first.reads.Load() != 0 || r.RouteOf(via) != "1" || r.RouteOf("0") != "0" {
+			t.Errorf("%d reads by its route, %d by the other; it is listed by %s", second.reads.Load(), first.reads.Load(), r.RouteOf(via))
 		}
 	})
 }

@@ -14,38 +14,6 @@ import (
 	"github.com/mlflowfs/mlflowfs/resolve/rest"
 )
 
-// Access is a kind of route to an artifact's bytes.
-type Access string
-
-// The routes, in the order in which they are tried.
-const (
-	Direct    Access = "direct"    // with the client's own credentials, or as a local file
-	Presigned Access = "presigned" // with URLs that the tracking server signs
-	Server    Access = "server"    // through the tracking server
-)
-
-// Route is one route to a directory of artifacts.
-type Route struct {
-	Access Access
-	Says   string // what it is, for a person
-	Store  Store
-
-	// Elsewhere says that where nothing is found by this route, it may lie on
-	// another machine: an absent directory is no answer.
-	Elsewhere bool
-}
-
-// RouteStatus is how a route was found to be. Err nil and Chosen false is a route that
-// nobody had to try.
-type RouteStatus struct {
-	Route
-	Err    error
-	Chosen bool
-	// Stream says that the route brings whole files in one stream; it is known
-	// once a file was read (Read).
-	Stream, Read bool
-}
-
 // Router is a directory that several routes may lead to. Which one is decided
 // by what answers, in their order, when the directory is first asked for, and
 // remembered: a route is left for the next one where it has no credentials, is
@@ -74,7 +42,7 @@ type Router struct {
 
 var (
 	_ Store  = (*Router)(nil)
-	_ Stater = (*Router)(nil)
+	_ stater = (*Router)(nil)
 )
 
 // NewRouter makes a store of routes, which are not empty, to the directory at
@@ -139,7 +107,7 @@ func (c *Router) List(ctx context.Context, dir string) (tree Tree, err error) {
 // Stat asks for one name by the route that is chosen, or chooses.
 func (c *Router) Stat(ctx context.Context, p string) (e Entry, err error) {
 	err = c.ask(ctx, func(ctx context.Context, s Store) (bool, error) {
-		e, err = Stat(ctx, s, p)
+		e, err = stat(ctx, s, p)
 		return err == nil, err
 	})
 	return e, err
@@ -183,11 +151,7 @@ func (c *Router) try(ctx context.Context, f func(context.Context, Store) (bool, 
 		if d := c.patienceFor(last, begin); d > 0 {
 			tctx, cancel = untilAnswered(ctx, d)
 		}
-		if ck, ok := w.Store.(checker); ok {
-			err = ck.check(tctx)
-		} else {
-			err = nil
-		}
+		err = w.check(tctx)
 		if err == nil {
 			found, err = f(tctx, w.Store)
 		}
@@ -287,11 +251,6 @@ func (n *noRoute) Unwrap() []error { return n.errs }
 
 var _ error = (*noRoute)(nil)
 
-// checker is a Store that can tell without a listing whether it is offered.
-type checker interface {
-	check(ctx context.Context) error
-}
-
 // tryNext tells whether err leads on to the next route: there are no credentials,
 // or they are refused; it is not offered, or can't be reached. What says that
 // the place or the content is not there is an answer and does not.
@@ -305,13 +264,13 @@ func tryNext(err error) bool {
 
 // ReadRange reads by the route that is chosen. The first read proves the route.
 func (c *Router) ReadRange(ctx context.Context, file string, off, n int64, validator string) (*cache.Body, error) {
-	return c.readVia(ctx, "", file, off, n, validator)
+	return c.ReadVia(ctx, "", file, off, n, validator)
 }
 
-// readVia is ReadRange of a file that was listed by the route via. Where an
+// ReadVia is ReadRange of a file that was listed by the route via. Where an
 // earlier route has been taken since, the file is read by its own all the same:
 // its validator is of that.
-func (c *Router) readVia(ctx context.Context, via Access, file string, off, n int64, validator string) (*cache.Body, error) {
+func (c *Router) ReadVia(ctx context.Context, via Access, file string, off, n int64, validator string) (*cache.Body, error) {
 	begin := time.Now()
 	for {
 		c.mu.Lock()

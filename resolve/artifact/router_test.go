@@ -148,7 +148,7 @@ func TestRouteIsRemembered(t *testing.T) {
 	if n := first.lists.Load(); n != 1 {
 		t.Errorf("the first route was tried %d times", n)
 	}
-	if Chosen(c) != Store(second) {
+	if c.Route().Store != Store(second) {
 		t.Error("the choice is not seen from outside")
 	}
 	// A route that has brought a file is not left for a read that fails.
@@ -179,7 +179,7 @@ func TestAbsentDirectoryDecidesNoRoute(t *testing.T) {
 		t.Error("it was decided by nothing")
 	}
 	local.list, local.entries = nil, []Entry{{Name: "f"}}
-	if _, err := c.List(t.Context(), ""); err != nil || Chosen(c) != Store(local) {
+	if _, err := c.List(t.Context(), ""); err != nil || c.Route().Store != Store(local) {
 		t.Error("what is there now is not taken", err)
 	}
 	c = routerOf(&scripted{list: fs.ErrNotExist}, &scripted{entries: []Entry{{Name: "f"}}})
@@ -199,7 +199,7 @@ func TestCancelledListDecidesNoRoute(t *testing.T) {
 	if _, err := c.List(ctx, ""); !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
-	if Chosen(c) != Store(c) {
+	if c.Route().Store != nil {
 		t.Error("it was decided")
 	}
 }
@@ -228,7 +228,7 @@ func TestNoRouteIsLeftForGood(t *testing.T) {
 	if err := read(); err != nil {
 		t.Errorf("the first route is well again, and is not tried: %v", err)
 	}
-	if signed.reads.Load() != 2 || proxy.reads.Load() != 1 || Via(c) != "0" {
-		t.Errorf("%d and %d reads, by the route %q", signed.reads.Load(), proxy.reads.Load(), Via(c))
+	if signed.reads.Load() != 2 || proxy.reads.Load() != 1 || c.Route().Access != "0" {
+		t.Errorf("%d and %d reads, by the route %q", signed.reads.Load(), proxy.reads.Load(), c.Route().Access)
 	}
 }

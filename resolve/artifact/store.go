@@ -35,22 +35,29 @@ type Store interface {
 // for, and of those below it that came with the same answer, by their paths.
 type Tree map[string][]Entry
 
-// Opener is a Store whose files are files of this machine, which need no
-// cache of ours.
-type Opener interface {
-	Open(path string) (*os.File, error)
-}
+// What only some stores can do. Who uses a store asks its [Router], which knows the
+// default for the others.
+type (
+	// opener is a Store whose files are files of this machine, which need no
+	// cache of ours; else there are none to open.
+	opener interface {
+		Open(path string) (*os.File, error)
+	}
+	// stater is a Store that can be asked for one name alone; else the listing of
+	// its directory is looked into.
+	stater interface {
+		Stat(ctx context.Context, path string) (Entry, error)
+	}
+	// checker is a Store that can tell without a listing whether it is offered;
+	// else it is.
+	checker interface {
+		check(ctx context.Context) error
+	}
+)
 
-// Stater is a Store that can be asked for one name alone, without the listing
-// of its directory; fs.ErrNotExist where there is no such file or directory.
-type Stater interface {
-	Stat(ctx context.Context, path string) (Entry, error)
-}
-
-// Stat asks for one name, by the listing of its directory where the store
-// knows no better.
-func Stat(ctx context.Context, s Store, p string) (Entry, error) {
-	if st, ok := s.(Stater); ok {
+// stat asks for one name; fs.ErrNotExist where there is no such file or directory.
+func stat(ctx context.Context, s Store, p string) (Entry, error) {
+	if st, ok := s.(stater); ok {
 		return st.Stat(ctx, p)
 	}
 	dir, name := path.Split(p)

@@ -23,7 +23,7 @@ type Web struct {
 
 var (
 	_ Store  = (*Web)(nil)
-	_ Stater = (*Web)(nil)
+	_ stater = (*Web)(nil)
 )
 
 // NewWeb makes a store of what is below base. Its query, if there is one, is
