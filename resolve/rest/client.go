@@ -139,9 +139,9 @@ func redirects(env Env) func(*http.Request, []*http.Request) error {
 		what := fmt.Sprintf("%s %s was redirected to %s", first.Method, first.URL.EscapedPath(), Redact(req.URL.String()))
 		switch {
 		case forbidden:
-			return &hopeless{fmt.Errorf("%s, and %s is false", what, variable)}
+			return &noRetry{fmt.Errorf("%s, and %s is false", what, variable)}
 		case req.Method != first.Method:
-			return &hopeless{fmt.Errorf("%s in a way (%s) that makes a %s of it: give that server's own address as the tracking URI", what, req.Response.Status, req.Method)}
+			return &noRetry{fmt.Errorf("%s in a way (%s) that makes a %s of it: give that server's own address as the tracking URI", what, req.Response.Status, req.Method)}
 		case len(via) >= 10:
 			return errors.New("stopped after 10 redirects")
 		}
@@ -174,16 +174,8 @@ func worthRetrying(ctx context.Context, resp *http.Response, err error) (bool, e
 	if ctx.Err() != nil {
 		return false, context.Cause(ctx)
 	}
-	if errors.Is(err, ErrOffline) {
-		return false, ErrOffline
-	}
-	var inside *InnerAddress
-	if errors.As(err, &inside) {
-		return false, inside
-	}
-	var final *hopeless
-	if errors.As(err, &final) {
-		return false, final
+	if why := (*noRetry)(nil); errors.As(err, &why) {
+		return false, why
 	}
 	if err != nil {
 		return retryablehttp.DefaultRetryPolicy(ctx, resp, err)
@@ -196,10 +188,10 @@ func worthRetrying(ctx context.Context, resp *http.Response, err error) (bool, e
 	return false, nil
 }
 
-// hopeless is an error that no repetition mends.
-type hopeless struct{ error }
+// noRetry is an error that the same request would end in again.
+type noRetry struct{ error }
 
-func (e *hopeless) Unwrap() error { return e.error }
+func (e *noRetry) Unwrap() error { return e.error }
 
 // Do sends req, again where that is worth it, and returns when the headers of
 // an answer are there, be it one of success or not. When no headers have come
@@ -239,7 +231,7 @@ func (c *Client) send(req *http.Request) (*http.Response, error) {
 	resp, err := c.retry.Do(rreq)
 	if err != nil {
 		err = HideQuery(w.End(err))
-		if inside := (*InnerAddress)(nil); errors.As(err, &inside) {
+		if inside := (*innerAddress)(nil); errors.As(err, &inside) {
 			c.log.Warn("a URL or a redirect of a server is not followed", "err", inside)
 		}
 		if errors.Is(err, io.EOF) {

@@ -324,7 +324,7 @@ func (t *authTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if t.sigV4 != nil { // takes the place of any other Authorization
 		req.Header.Del("Authorization")
 		if err := t.sigV4.sign(req); err != nil {
-			return nil, &hopeless{fmt.Errorf("MLFLOW_TRACKING_AWS_SIGV4: %w", err)}
+			return nil, &noRetry{fmt.Errorf("MLFLOW_TRACKING_AWS_SIGV4: %w", err)}
 		}
 	}
 	return t.next.RoundTrip(req)

@@ -35,7 +35,7 @@ func proxies(env Env) func(*http.Request) (*url.URL, error) {
 		u, err := url.Parse(value)
 		if err != nil || u.Host == "" {
 			// The parse error would quote it, and it may hold a password.
-			return nil, &hopeless{fmt.Errorf("%s (or its upper case, or all_proxy) is no address of a proxy", name)}
+			return nil, &noRetry{fmt.Errorf("%s (or its upper case, or all_proxy) is no address of a proxy", name)}
 		}
 		return u, nil
 	}

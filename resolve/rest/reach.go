@@ -104,7 +104,7 @@ func (r *Reach) check(addr string, ip netip.Addr, port string) error {
 			return nil
 		}
 	}
-	return &InnerAddress{addr, ip.String()}
+	return &noRetry{&innerAddress{addr, ip.String()}}
 }
 
 // inner tells whether an address is none of the public Internet's, or stands for
@@ -137,15 +137,15 @@ func prefixes(s string) (out []netip.Prefix) {
 	return out
 }
 
-// InnerAddress is why a URL of a server's is not followed.
-type InnerAddress struct{ Host, IP string }
+// innerAddress is why a URL of a server's is not followed.
+type innerAddress struct{ host, ip string }
 
-func (e *InnerAddress) Error() string {
-	return fmt.Sprintf("a server leads to %s, which is %s, an address of this machine or of an inner network that no setting names: --allow-address %s opens it", e.Host, e.IP, e.Host)
+func (e *innerAddress) Error() string {
+	return fmt.Sprintf("a server leads to %s, which is %s, an address of this machine or of an inner network that no setting names: --allow-address %s opens it", e.host, e.ip, e.host)
 }
 
 // Is matches fs.ErrPermission.
-func (e *InnerAddress) Is(target error) bool { return target == fs.ErrPermission }
+func (e *innerAddress) Is(target error) bool { return target == fs.ErrPermission }
 
 // guard has a transport keep to r. strangers says that its requests go where a server
 // said; else only its redirects do.
@@ -168,7 +168,7 @@ func (g guard) wrapProxy(next func(*http.Request) (*url.URL, error)) func(*http.
 					return nil, err
 				}
 			} else if numeric(host) || host == "localhost" || strings.HasSuffix(host, ".localhost") {
-				return nil, &InnerAddress{addr, "a number, or localhost"}
+				return nil, &noRetry{&innerAddress{addr, "a number, or localhost"}}
 			}
 			g.mu.Lock()
 			g.strange[addr] = g.strange[addr] || redirected

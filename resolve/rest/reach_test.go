@@ -64,7 +64,7 @@ func TestServerLeadsToNoInnerAddress(t *testing.T) {
 		target := "http://" + host + ":" + port + "/x"
 		refused := func(how string, err error) {
 			t.Helper()
-			var e *InnerAddress
+			var e *innerAddress
 			if !errors.As(err, &e) || !errors.Is(err, fs.ErrPermission) || !strings.Contains(err.Error(), "--allow-address") {
 				t.Errorf("%s to %s: %v", how, host, err)
 			}

@@ -62,7 +62,7 @@ const (
 )
 
 // ErrOffline is why nothing is sent to a server.
-var ErrOffline = errors.New("the network is not used (--offline)")
+var ErrOffline error = &noRetry{errors.New("the network is not used (--offline)")}
 
 // ReadSettings reads them; each is a number, 0 or more.
 func ReadSettings(env Env) (Settings, error) {
