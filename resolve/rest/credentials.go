@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/net/http/httpguts"
+
+	"github.com/mlflowfs/mlflowfs/resolve/ini"
 )
 
 // Env looks up an environment variable, as os.Getenv does.
@@ -253,12 +255,12 @@ func credentialsFile(home string) (user, password string, err error) {
 	if err != nil {
 		return "", "", nil
 	}
-	f, err := parseINI(string(b))
+	f, err := ini.Parse(string(b))
 	if err == nil {
-		user, err = f.get("mlflow", "mlflow_tracking_username")
+		user, err = f.Get("mlflow", "mlflow_tracking_username")
 	}
 	if err == nil {
-		password, err = f.get("mlflow", "mlflow_tracking_password")
+		password, err = f.Get("mlflow", "mlflow_tracking_password")
 	}
 	if err != nil {
 		return "", "", fmt.Errorf("%s: %w (a %% is written %%%%)", path, err)

@@ -20,7 +20,7 @@ func trackingTLS(env Env, log *slog.Logger) (*tls.Config, error) {
 	case path != "" && insecure:
 		return nil, errors.New("MLFLOW_TRACKING_INSECURE_TLS and MLFLOW_TRACKING_SERVER_CERT_PATH exclude each other: set one of them")
 	case path != "":
-		pool, err := readCAs(path)
+		pool, err := poolOf(path)
 		if err != nil {
 			return nil, fmt.Errorf("MLFLOW_TRACKING_SERVER_CERT_PATH: %w", err)
 		}
@@ -48,7 +48,7 @@ func webTLS(env Env, log *slog.Logger) *tls.Config {
 		if path == "" {
 			continue
 		}
-		pool, err := readCAs(path)
+		pool, err := poolOf(path)
 		if err != nil {
 			log.Warn("no https server is trusted: "+name+" can't be used", "err", err)
 			pool = x509.NewCertPool()
@@ -63,29 +63,40 @@ func webTLS(env Env, log *slog.Logger) *tls.Config {
 // other (openssl-rehash(1)).
 var hashedName = regexp.MustCompile(`^[0-9a-f]{8}\.[0-9]+$`)
 
-// readCAs reads a file of CA certificates, or the files of a directory for OpenSSL, of
-// which those that can't be read are passed over.
-func readCAs(path string) (*x509.CertPool, error) {
-	pool := x509.NewCertPool()
+// ReadCAs reads a file of CA certificates, or the files of a directory for OpenSSL, of
+// which those that can't be read are passed over. It gives them as PEM, of which there
+// is at least one.
+func ReadCAs(path string) ([]byte, error) {
 	entries, err := os.ReadDir(path)
 	if err != nil { // no directory
 		pem, err := os.ReadFile(path)
-		if err == nil && !pool.AppendCertsFromPEM(pem) {
+		if err == nil && !x509.NewCertPool().AppendCertsFromPEM(pem) {
 			err = fmt.Errorf("%s holds no PEM certificate", path)
 		}
-		return pool, err
+		return pem, err
 	}
-	found := false
+	var all []byte
 	for _, e := range entries {
 		if !hashedName.MatchString(e.Name()) {
 			continue
 		}
 		if pem, err := os.ReadFile(filepath.Join(path, e.Name())); err == nil {
-			found = pool.AppendCertsFromPEM(pem) || found
+			all = append(append(all, pem...), '\n')
 		}
 	}
-	if !found {
+	if !x509.NewCertPool().AppendCertsFromPEM(all) {
 		return nil, fmt.Errorf("%s holds no certificate named by its hash: run `openssl rehash %s`, or name one file", path, path)
 	}
+	return all, nil
+}
+
+// poolOf trusts those of a file, or of a directory, and no others.
+func poolOf(path string) (*x509.CertPool, error) {
+	pem, err := ReadCAs(path)
+	if err != nil {
+		return nil, err
+	}
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(pem)
 	return pool, nil
 }

@@ -4,8 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"net/url"
-	"os"
-	"path/filepath"
 	"strings"
 
 	"github.com/mlflowfs/mlflowfs/resolve/rest"
@@ -22,7 +20,7 @@ type Config struct {
 	Unsigned   bool   // no signature, and so no credentials
 	Owner      string // the account that must own a bucket; empty: any
 	Profile    string // AWS_DEFAULT_PROFILE, which the SDK reads behind AWS_PROFILE
-	CABundle   string // a file that is trusted in place of the system's; empty: the system's
+	CABundle   string // a file or directory (rest.ReadCAs) that is trusted in place of the system's; empty: the system's
 	AnyTLS     bool   // certificates are not looked at
 
 	files awsFiles
@@ -128,23 +126,3 @@ func accelerates(endpoint string) bool {
 
 // isTrue reads a boolean as botocore does.
 func isTrue(s string) bool { return strings.EqualFold(s, "true") }
-
-// bundle reads the certificates of a file, or of a directory of them.
-func bundle(name string) ([]byte, error) {
-	st, err := os.Stat(name)
-	if err == nil && !st.IsDir() {
-		return os.ReadFile(name)
-	}
-	entries, err := os.ReadDir(name)
-	if err != nil {
-		return nil, fmt.Errorf("the bundle of certificates (AWS_CA_BUNDLE, ca_bundle, REQUESTS_CA_BUNDLE): %w", err)
-	}
-	var all []byte
-	for _, e := range entries {
-		b, err := os.ReadFile(filepath.Join(name, e.Name()))
-		if err == nil { // not of a directory in it
-			all = append(append(all, b...), '\n')
-		}
-	}
-	return all, nil
-}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/mlflowfs/mlflowfs/resolve/ini"
 	"github.com/mlflowfs/mlflowfs/resolve/rest"
 )
 
@@ -66,48 +67,39 @@ func readFile(name string) (map[string]section, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
-	if err != nil {
-		return nil, fmt.Errorf("the AWS configuration: %w", err)
+	var sections map[string]section
+	if err == nil {
+		sections, err = parse(string(b))
 	}
-	return parse(string(b)), nil
+	if err != nil {
+		return nil, fmt.Errorf("the AWS configuration in %s: %w", name, err)
+	}
+	return sections, nil
 }
 
-// parse reads a file by the rules of Python's configparser, and the blocks in it
-// by botocore's (botocore.configloader.raw_config_parse).
-func parse(file string) map[string]section {
+// parse reads a file as botocore does, with the blocks in it
+// (botocore.configloader.raw_config_parse).
+func parse(file string) (map[string]section, error) {
+	f, err := ini.Parse(file)
+	if err != nil {
+		return nil, err
+	}
 	out := map[string]section{}
-	var in section
-	var outer string // the key whose value was empty, so that a block may follow
-	for line := range strings.Lines(file) {
-		text := strings.TrimSpace(line)
-		indented := line[0] == ' ' || line[0] == '\t'
-		switch {
-		case text == "" || text[0] == '#' || text[0] == ';':
-			continue
-		case text[0] == '[' && !indented:
-			name, _, _ := strings.Cut(text[1:], "]")
-			if in = out[name]; in == nil {
-				in = section{}
-				out[name] = in
+	for name, values := range f.Sections() {
+		out[name] = section{}
+		for key, value := range values {
+			if !strings.HasPrefix(value, "\n") {
+				out[name][key] = value
+				continue
 			}
-			outer = ""
-			continue
-		}
-		if indented && outer != "" {
-			if k, v, ok := strings.Cut(text, "="); ok {
-				in[outer+"."+strings.TrimSpace(k)] = strings.TrimSpace(v)
+			for line := range strings.Lines(value[1:]) {
+				k, v, ok := strings.Cut(line, "=")
+				if !ok && strings.TrimSpace(line) != "" {
+					return nil, ini.ErrSyntax
+				}
+				out[name][key+"."+strings.TrimSpace(k)] = strings.TrimSpace(v)
 			}
-			continue
-		}
-		i := strings.IndexAny(text, "=:")
-		if in == nil || i < 0 {
-			continue
-		}
-		key, value := strings.ToLower(strings.TrimSpace(text[:i])), strings.TrimSpace(text[i+1:])
-		in[key] = value
-		if outer = ""; value == "" {
-			outer = key
 		}
 	}
-	return out
+	return out, nil
 }

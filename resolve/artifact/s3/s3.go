@@ -92,9 +92,9 @@ func (d Driver) client(ctx context.Context, c Config) (*s3.Client, error) {
 		config.WithLogger(logging.Nop{}), // what matters of it is in the errors
 	}
 	if c.CABundle != "" {
-		trusted, err := bundle(c.CABundle)
+		trusted, err := rest.ReadCAs(c.CABundle)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("the bundle of certificates (AWS_CA_BUNDLE, ca_bundle, REQUESTS_CA_BUNDLE): %w", err)
 		}
 		opts = append(opts, config.WithCustomCABundle(bytes.NewReader(trusted)))
 	}

@@ -76,6 +76,9 @@ func some(r *rand.Rand) environment {
 		if r.IntN(4) == 0 {
 			fmt.Fprintf(&b, "ignore_configured_endpoint_urls = %s\n", of("true", "false"))
 		}
+		if r.IntN(5) == 0 { // what configparser takes as it is, puts together, or refuses
+			b.WriteString(of("  services = mine ; none\n", "addressing = a\n  b\n", "endpoint_url =\n\n  http://no.block:9\n", "endpoint_url = http://twice:9\nEndpoint_url = http://twice:9\n", "alone\n"))
+		}
 		return b.String()
 	}
 	if r.IntN(2) == 0 {
