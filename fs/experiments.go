@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"cmp"
 	"context"
 	"slices"
 
@@ -45,11 +46,11 @@ func (d experimentsDir) Lookup(ctx context.Context, file string) (*Node, error) 
 	if Escape(name) != file || name == "" {
 		return nil, notExist(file)
 	}
-	e, err := d.t.r.Tracking().ExperimentByName(ctx, name) // made just now
-	if err != nil {
-		return nil, err
+	p, err := d.t.r.Tracking().SearchExperiments(ctx, name, "") // made just now
+	if err != nil || len(p.Items) == 0 {
+		return nil, cmp.Or(err, notExist(file))
 	}
-	return d.node(e), nil
+	return d.node(&p.Items[0]), nil
 }
 
 func (d experimentsDir) List(ctx context.Context) (Listing, error) {

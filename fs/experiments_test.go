@@ -18,14 +18,14 @@ type crowd struct {
 	n int
 }
 
-func (c crowd) SearchExperiments(context.Context, string) (p meta.Page[meta.Experiment], _ error) {
+func (c crowd) SearchExperiments(context.Context, string, string) (p meta.Page[meta.Experiment], _ error) {
 	for i := range c.n {
 		p.Items = append(p.Items, meta.Experiment{ID: fmt.Sprint(i), Name: fmt.Sprint("team/", i)})
 	}
 	return p, nil
 }
 
-func (c crowd) SearchRuns(context.Context, []string, string) (p meta.Page[meta.Run], _ error) {
+func (c crowd) SearchRuns(context.Context, meta.RunQuery, string) (p meta.Page[meta.Run], _ error) {
 	for i := range c.n {
 		p.Items = append(p.Items, meta.Run{ID: runID(i), Name: fmt.Sprint("twice/", i/2)})
 	}

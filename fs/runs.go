@@ -39,7 +39,7 @@ func (d runsDir) List(ctx context.Context) (Listing, error) {
 	}
 	return &pages[meta.Run]{
 		search: func(ctx context.Context, token string) (meta.Page[meta.Run], error) {
-			return d.t.r.Tracking().SearchRuns(ctx, ids, token)
+			return d.t.r.Tracking().SearchRuns(ctx, meta.RunQuery{Experiments: ids}, token)
 		},
 		entry: (&runOrder{t: d.t}).entry,
 	}, nil

@@ -29,7 +29,9 @@ func (x *Index[T]) Names(name func([]T) (names []string, at map[string]int)) ([]
 // Experiments gives all experiments that are not deleted.
 func (r *Resolver) Experiments(ctx context.Context) (*Index[meta.Experiment], error) {
 	return r.experiments.Get(ctx, "", func(ctx context.Context) (*Index[meta.Experiment], error) {
-		experiments, err := all(ctx, r.opt.Tracking.SearchExperiments)
+		experiments, err := all(ctx, func(ctx context.Context, token string) (meta.Page[meta.Experiment], error) {
+			return r.tracking.SearchExperiments(ctx, "", token)
+		})
 		return &Index[meta.Experiment]{Items: experiments}, err
 	})
 }
@@ -74,7 +76,7 @@ func all[T any](ctx context.Context, search func(context.Context, string) (meta.
 func (r *Resolver) ExperimentRuns(ctx context.Context, experimentID string) (*Index[meta.Run], error) {
 	return r.indexes.Get(ctx, experimentID, func(ctx context.Context) (*Index[meta.Run], error) {
 		runs, err := all(ctx, func(ctx context.Context, token string) (meta.Page[meta.Run], error) {
-			return r.opt.Tracking.SearchRuns(ctx, []string{experimentID}, token)
+			return r.tracking.SearchRuns(ctx, meta.RunQuery{Experiments: []string{experimentID}}, token)
 		})
 		// A run that began between two pages pushes the rest on by one.
 		seen, unique := map[string]bool{}, runs[:0]

@@ -65,7 +65,7 @@ func (r *Resolver) LeftOut() []LeftOut {
 // SearchRegisteredModels gives a page of the registry's models; none where they are
 // left out.
 func (r *Resolver) SearchRegisteredModels(ctx context.Context, token string) (meta.Page[meta.RegisteredModel], error) {
-	p, err := r.opt.Registry.SearchRegisteredModels(ctx, token)
+	p, err := r.registry.SearchRegisteredModels(ctx, token)
 	if r.LeavesOut(RegisteredModels, err) {
 		return meta.Page[meta.RegisteredModel]{}, nil
 	}
@@ -75,7 +75,7 @@ func (r *Resolver) SearchRegisteredModels(ctx context.Context, token string) (me
 // SearchLoggedModels gives a page of the logged models of experiments, or of one of
 // their runs where runID is not empty; none where they are left out.
 func (r *Resolver) SearchLoggedModels(ctx context.Context, experimentIDs []string, runID, token string) (meta.Page[meta.LoggedModel], error) {
-	p, err := r.opt.Tracking.SearchLoggedModels(ctx, experimentIDs, runID, token)
+	p, err := r.tracking.SearchLoggedModels(ctx, experimentIDs, runID, token)
 	if r.LeavesOut(LoggedModels, err) {
 		return meta.Page[meta.LoggedModel]{}, nil
 	}

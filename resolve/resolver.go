@@ -51,27 +51,23 @@ type Options struct {
 // MLflow lets a user add artifacts to a run that has ended.
 const finalTTLs = 6
 
-// tablesBytes is how much of tables is remembered, and runsBytes how much of runs.
-const (
-	tablesBytes = 16 << 20
-	runsBytes   = 16 << 20
-)
+// tablesBytes is how much of tables is remembered.
+const tablesBytes = 16 << 20
 
 // Resolver answers what names mean. Its methods may be called by many at once.
 type Resolver struct {
 	opt Options
 	log *slog.Logger
 
+	tracking meta.Tracking
+	registry meta.Registry
+
 	lost lostParts
 
 	stores      *cache.Memo[place, *artifact.Router]
 	buckets     *cache.Memo[string, opened]
 	listings    *cache.Memo[string, listing]
-	runs        *cache.Memo[string, *meta.Run]
 	runModels   *cache.Memo[string, []meta.LoggedModel]
-	models      *cache.Memo[string, *meta.LoggedModel]
-	registered  *cache.Memo[string, *meta.RegisteredModel]
-	versions    *cache.Memo[[2]string, version]
 	experiments *cache.Memo[string, *Index[meta.Experiment]]
 	indexes     *cache.Memo[string, *Index[meta.Run]]
 	tables      *cache.Memo[string, table]
@@ -99,10 +95,12 @@ func New(opt Options) *Resolver {
 		return opt.TTL
 	}
 	return &Resolver{
-		opt:    opt,
-		log:    opt.Log,
-		lost:   lostParts{why: map[Part]string{}},
-		stores: cache.NewMemo[place](10_000, nil, func(*artifact.Router) time.Duration { return lasting }),
+		opt:      opt,
+		log:      opt.Log,
+		tracking: meta.CachedTracking(opt.Tracking, final),
+		registry: meta.CachedRegistry(opt.Registry, final),
+		lost:     lostParts{why: map[Part]string{}},
+		stores:   cache.NewMemo[place](10_000, nil, func(*artifact.Router) time.Duration { return lasting }),
 		buckets: cache.NewMemo[string](1_000, nil, func(o opened) time.Duration {
 			if o.err != nil {
 				return time.Minute
@@ -112,13 +110,7 @@ func New(opt Options) *Resolver {
 		listings: cache.NewMemo[string](500_000,
 			func(l listing) int64 { return int64(len(l.entries)) + 8 },
 			func(l listing) time.Duration { return final(l.final) }),
-		runs: cache.NewMemo[string](runsBytes,
-			func(r *meta.Run) int64 { return int64(len(r.JSON)) + 1000 },
-			func(r *meta.Run) time.Duration { return final(r.Final()) }),
 		runModels:   cache.NewMemo[string](10_000, nil, func([]meta.LoggedModel) time.Duration { return opt.TTL }),
-		models:      cache.NewMemo[string](10_000, nil, func(m *meta.LoggedModel) time.Duration { return final(m.Final()) }),
-		registered:  cache.NewMemo[string](10_000, nil, func(*meta.RegisteredModel) time.Duration { return opt.TTL }),
-		versions:    cache.NewMemo[[2]string](10_000, nil, func(v version) time.Duration { return final(v.Final()) }),
 		experiments: cache.NewMemo[string](1, nil, func(*Index[meta.Experiment]) time.Duration { return opt.TTL }),
 		indexes: cache.NewMemo[string](500_000,
 			func(r *Index[meta.Run]) int64 { return int64(len(r.Items)) + 8 },
@@ -138,19 +130,17 @@ func (r *Resolver) TTL(final bool) time.Duration {
 }
 
 // Tracking is the tracking store, for paging searches.
-func (r *Resolver) Tracking() meta.Store { return r.opt.Tracking }
+func (r *Resolver) Tracking() meta.Tracking { return r.tracking }
 
 // Registry is the model registry, for paging searches.
-func (r *Resolver) Registry() meta.Store { return r.opt.Registry }
+func (r *Resolver) Registry() meta.Registry { return r.registry }
 
 // Run gives a run.
 func (r *Resolver) Run(ctx context.Context, id string) (*meta.Run, error) {
 	if !meta.ValidRunID(id) {
 		return nil, fmt.Errorf("run %q: %w", id, fs.ErrNotExist)
 	}
-	return r.runs.Get(ctx, id, func(ctx context.Context) (*meta.Run, error) {
-		return r.opt.Tracking.Run(ctx, id)
-	})
+	return r.tracking.Run(ctx, id)
 }
 
 // modelsOf gives the logged models of a run, one for each name: the newest,
@@ -208,9 +198,7 @@ func (r *Resolver) LoggedModel(ctx context.Context, id string) (*meta.LoggedMode
 	if !meta.ValidLoggedModelID(id) {
 		return nil, fmt.Errorf("logged model %q: %w", id, fs.ErrNotExist)
 	}
-	return r.models.Get(ctx, id, func(ctx context.Context) (*meta.LoggedModel, error) {
-		return r.opt.Tracking.LoggedModel(ctx, id)
-	})
+	return r.tracking.LoggedModel(ctx, id)
 }
 
 // LoggedModelOrigin is models:/<model_id>.

@@ -17,7 +17,7 @@ import (
 func (r *Resolver) MetricHistory(ctx context.Context, run *meta.Run, key string) (string, error) {
 	t, err := r.tables.Get(ctx, "metric\x00"+run.ID+"\x00"+key, func(ctx context.Context) (table, error) {
 		points, err := all(ctx, func(ctx context.Context, token string) (meta.Page[meta.Point], error) {
-			return r.opt.Tracking.MetricHistory(ctx, run.ID, key, token)
+			return r.tracking.MetricHistory(ctx, run.ID, key, token)
 		})
 		slices.SortStableFunc(points, func(a, b meta.Point) int { return int(min(max(a.Step-b.Step, -1), 1)) })
 		rows := [][]string{{"step", "timestamp", "value"}}
@@ -35,7 +35,7 @@ func (r *Resolver) MetricHistory(ctx context.Context, run *meta.Run, key string)
 func (r *Resolver) RunTable(ctx context.Context, experimentID string) (string, error) {
 	t, err := r.tables.Get(ctx, "runs\x00"+experimentID, func(ctx context.Context) (table, error) {
 		runs, err := all(ctx, func(ctx context.Context, token string) (meta.Page[meta.Run], error) {
-			return r.opt.Tracking.SearchRunData(ctx, []string{experimentID}, token)
+			return r.tracking.SearchRuns(ctx, meta.RunQuery{Experiments: []string{experimentID}, JSON: true}, token)
 		})
 		if err != nil {
 			return table{}, err

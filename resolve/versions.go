@@ -14,18 +14,10 @@ import (
 // What the names of the model registry mean is told here: a version, and where its
 // source leads.
 
-// version is a model version with the place of its files.
-type version struct {
-	meta.Version
-	uri string
-}
-
 // RegisteredModel gives a registered model with its aliases and latest
 // versions.
 func (r *Resolver) RegisteredModel(ctx context.Context, name string) (*meta.RegisteredModel, error) {
-	return r.registered.Get(ctx, name, func(ctx context.Context) (*meta.RegisteredModel, error) {
-		return r.opt.Registry.RegisteredModel(ctx, name)
-	})
+	return r.registry.RegisteredModel(ctx, name)
 }
 
 // Latest is the version that models:/<name>/latest means: the highest of the
@@ -44,25 +36,15 @@ func Latest(m *meta.RegisteredModel, stage string) (meta.Version, bool) {
 	return best, best.Version != ""
 }
 
-func (r *Resolver) version(ctx context.Context, name, number string) (version, error) {
-	return r.versions.Get(ctx, [2]string{name, number}, func(ctx context.Context) (version, error) {
-		v, err := r.opt.Registry.Version(ctx, name, number)
-		if err == nil && v.Prompt {
-			// MLflow's client takes its source, "dummy-source", for a path.
-			err = fmt.Errorf("%s is a prompt, which has no files: %w", name, fs.ErrNotExist)
-		}
-		if err != nil {
-			return version{}, err
-		}
-		uri, err := r.opt.Registry.DownloadURI(ctx, name, number)
-		return version{*v, uri}, err
-	})
-}
-
-// Version gives a model version. It never depends on a search, which may lag.
+// Version gives a model version that has files. It never depends on a search, which
+// may lag.
 func (r *Resolver) Version(ctx context.Context, name, number string) (*meta.Version, error) {
-	v, err := r.version(ctx, name, number)
-	return &v.Version, err
+	v, err := r.registry.Version(ctx, name, number)
+	if err == nil && v.Prompt {
+		// MLflow's client takes its source, "dummy-source", for a path.
+		return nil, fmt.Errorf("%s is a prompt, which has no files: %w", name, fs.ErrNotExist)
+	}
+	return v, err
 }
 
 // VersionOrigin is models:/<name>/<version>.
@@ -74,12 +56,12 @@ func (r *Resolver) VersionOrigin(ctx context.Context, name, number string) (Orig
 const maxHops = 8
 
 func (r *Resolver) versionOrigin(ctx context.Context, name, number string, hops int, trail *[]Step) (Origin, error) {
-	v, err := r.version(ctx, name, number)
+	v, err := r.Version(ctx, name, number)
 	if err != nil {
 		return Origin{}, err
 	}
 	if trail != nil {
-		*trail = append(*trail, Step{"version", name + " " + number, Shown(v.uri)})
+		*trail = append(*trail, Step{"version", name + " " + number, Shown(v.URI)})
 	}
 	o, final, err := r.follow(ctx, v, hops+1, trail)
 	if err != nil {
@@ -91,13 +73,13 @@ func (r *Resolver) versionOrigin(ctx context.Context, name, number string, hops 
 
 // follow goes to where a version's URI leads, be it a name of MLflow's or a
 // place, and tells whether what is there is final, as far as MLflow says.
-func (r *Resolver) follow(ctx context.Context, v version, hops int, trail *[]Step) (o Origin, final bool, err error) {
-	u, found, err := ParseURI(v.uri)
+func (r *Resolver) follow(ctx context.Context, v *meta.Version, hops int, trail *[]Step) (o Origin, final bool, err error) {
+	u, found, err := ParseURI(v.URI)
 	switch {
 	case err != nil:
 		return Origin{}, false, err
 	case !found:
-		o, err = r.at(ctx, place{v.uri, r.door(ctx, v)})
+		o, err = r.at(ctx, place{v.URI, r.door(ctx, v)})
 		return o, true, err
 	}
 	var p string
@@ -149,8 +131,8 @@ func (r *Resolver) named(ctx context.Context, u URI, hops int, trail *[]Step) (o
 // door is the tracking server's door to where a version's files lie: as a
 // logged model, which its source names, or as a part of its run. Where the
 // server's own artifact API leads there, none is needed.
-func (r *Resolver) door(ctx context.Context, v version) artifact.Door {
-	switch s := scheme(v.uri); {
+func (r *Resolver) door(ctx context.Context, v *meta.Version) artifact.Door {
+	switch s := scheme(v.URI); {
 	case r.opt.Client == nil, s == "mlflow-artifacts", s == "http", s == "https":
 		return artifact.Door{}
 	}
@@ -164,7 +146,7 @@ func (r *Resolver) door(ctx context.Context, v version) artifact.Door {
 	if err != nil {
 		return artifact.Door{} // a run that is gone for good, say
 	}
-	dir, ok := relative(run.ArtifactURI, v.uri)
+	dir, ok := relative(run.ArtifactURI, v.URI)
 	if !ok {
 		return artifact.Door{}
 	}

@@ -29,7 +29,7 @@ func TestImportsRunOneWay(t *testing.T) {
 		"resolve/artifact/azure": {"resolve/artifact", "resolve/rest"},
 		"resolve/artifact/gcs":   {"resolve/artifact", "resolve/rest"},
 		"resolve/artifact/s3":    {"resolve/artifact", "resolve/ini", "resolve/rest"},
-		"resolve/meta":           {"resolve/answers", "resolve/rest"},
+		"resolve/meta":           {"cache", "resolve/answers", "resolve/rest"},
 		"resolve/ini":            {},
 		"resolve/rest":           {"cache", "resolve/ini"},
 		"cache":                  {"cache/disk", "cache/limit", "cache/lru"},

@@ -143,8 +143,8 @@ func (s *stores) traffic() (t rest.Traffic) {
 // remarks are what the tracking store and the registry tell of themselves.
 func (s *stores) remarks() (out []meta.Remark) {
 	for _, st := range []meta.Store{s.tracking, s.registry} {
-		if t, ok := st.(meta.Teller); ok {
-			out = append(out, t.Tell()...)
+		if st != nil {
+			out = append(out, st.Tell()...)
 		}
 	}
 	return out

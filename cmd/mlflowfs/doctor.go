@@ -20,6 +20,7 @@ import (
 
 	"github.com/mlflowfs/mlflowfs/resolve"
 	"github.com/mlflowfs/mlflowfs/resolve/artifact"
+	"github.com/mlflowfs/mlflowfs/resolve/meta"
 	"github.com/mlflowfs/mlflowfs/resolve/rest"
 )
 
@@ -282,7 +283,7 @@ func checkArtifacts(ctx context.Context, s *stores) (out []finding) {
 		if i == doctorExperiments {
 			return append(out, finding{"artifacts", well, fmt.Sprintf("%d more experiments were not looked at", len(experiments.Items)-i), ""})
 		}
-		page, err := s.Tracking().SearchRuns(ctx, []string{e.ID}, "")
+		page, err := s.Tracking().SearchRuns(ctx, meta.RunQuery{Experiments: []string{e.ID}}, "")
 		if err != nil || len(page.Items) == 0 {
 			if err != nil {
 				out = append(out, finding{"artifacts", broken, e.Name + ": " + err.Error(), ""})

@@ -52,8 +52,8 @@ func (r *Run) Data() (Data, error) {
 	return doc.Data, nil
 }
 
-// SearchRunData is SearchRuns with the answer's JSON.
-func (s *restStore) SearchRunData(ctx context.Context, experimentIDs []string, token string) (Page[Run], error) {
+// searchRunsJSON is SearchRuns with the answer's JSON.
+func (s *restStore) searchRunsJSON(ctx context.Context, experimentIDs []string, token string) (Page[Run], error) {
 	var out struct {
 		Runs []json.RawMessage `json:"runs"`
 		Next string            `json:"next_page_token"`

@@ -30,10 +30,7 @@ type fileStore struct {
 	passed passed
 }
 
-var (
-	_ Store  = (*fileStore)(nil)
-	_ Teller = (*fileStore)(nil)
-)
+var _ Store = (*fileStore)(nil)
 
 func openFileStore(dir string, log *slog.Logger) (Store, error) {
 	abs, err := filepath.Abs(dir)
@@ -152,24 +149,15 @@ func (v fileView) experiments() ([]Experiment, error) {
 	return out, err
 }
 
-func (s *fileStore) SearchExperiments(context.Context, string) (Page[Experiment], error) {
+func (s *fileStore) SearchExperiments(_ context.Context, name, _ string) (Page[Experiment], error) {
 	return askFiles(s, func(v fileView) (Page[Experiment], error) {
 		all, err := v.experiments()
-		return Page[Experiment]{Items: all}, err
-	})
-}
-
-func (s *fileStore) ExperimentByName(_ context.Context, name string) (*Experiment, error) {
-	return askFiles(s, func(v fileView) (*Experiment, error) {
-		all, err := v.experiments()
-		for i := range all {
-			if all[i].Name == name {
-				return &all[i], nil
-			}
+		if name == "" || err != nil {
+			return Page[Experiment]{Items: all}, err
 		}
-		if err == nil {
+		if all = filter(all, func(e *Experiment) bool { return e.Name == name }); len(all) == 0 {
 			err = notFound("experiment", name)
 		}
-		return nil, err
+		return Page[Experiment]{Items: all[:min(1, len(all))]}, err
 	})
 }

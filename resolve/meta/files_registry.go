@@ -43,19 +43,11 @@ func (v fileView) isPrompt(name string) bool {
 
 func (s *fileStore) Version(_ context.Context, name, version string) (*Version, error) {
 	return askFiles(s, func(v fileView) (*Version, error) {
-		out, _, err := v.readVersion(name, version)
-		return out, err
-	})
-}
-
-func (s *fileStore) DownloadURI(_ context.Context, name, version string) (string, error) {
-	return askFiles(s, func(v fileView) (string, error) {
-		_, m, err := v.readVersion(name, version)
-		if err != nil {
-			return "", err
+		out, m, err := v.readVersion(name, version)
+		if err == nil {
+			out.URI, _ = v.moved(cmp.Or(m.Location, m.Source))
 		}
-		uri, _ := v.moved(cmp.Or(m.Location, m.Source))
-		return uri, nil
+		return out, err
 	})
 }
 

@@ -152,20 +152,13 @@ func (s *fileStore) Run(_ context.Context, id string) (*Run, error) {
 	})
 }
 
-func (s *fileStore) SearchRuns(_ context.Context, experimentIDs []string, _ string) (Page[Run], error) {
+func (s *fileStore) SearchRuns(_ context.Context, which RunQuery, _ string) (Page[Run], error) {
 	return askFiles(s, func(v fileView) (p Page[Run], err error) {
-		for _, r := range v.runs(experimentIDs) {
-			p.Items = append(p.Items, r.Run)
-		}
-		return p, nil
-	})
-}
-
-func (s *fileStore) SearchRunData(_ context.Context, experimentIDs []string, _ string) (Page[Run], error) {
-	return askFiles(s, func(v fileView) (p Page[Run], err error) {
-		for _, r := range v.runs(experimentIDs) {
-			if r.JSON, err = v.runJSON(r); err != nil {
-				return Page[Run]{}, err
+		for _, r := range v.runs(which.Experiments) {
+			if which.JSON {
+				if r.JSON, err = v.runJSON(r); err != nil {
+					return Page[Run]{}, err
+				}
 			}
 			p.Items = append(p.Items, r.Run)
 		}

@@ -83,18 +83,18 @@ func TestOneBadPartHidesNoOther(t *testing.T) {
 		if _, err = s.Run(ctx, "none"); !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("a run that is not there: %v", err)
 		}
-		p, err := s.SearchExperiments(ctx, "")
+		p, err := s.SearchExperiments(ctx, "", "")
 		if err != nil || len(p.Items) != 4 {
 			t.Errorf("%v, %v", p.Items, err)
 		}
 		for id, n := range map[string]int{"1": 1, "2": 0, "3": 0, "4": 1, "5": 0, "7": 0} {
-			if p, err := s.SearchRuns(ctx, []string{id}, ""); err != nil || len(p.Items) != n {
+			if p, err := s.SearchRuns(ctx, RunQuery{Experiments: []string{id}}, ""); err != nil || len(p.Items) != n {
 				t.Errorf("experiment %s: %v, %v", id, p.Items, err)
 			}
 		}
 	}
 	told := map[string]bool{}
-	for _, r := range s.(Teller).Tell() {
+	for _, r := range s.Tell() {
 		part, _, _ := strings.Cut(r.Words, " is passed over: ")
 		told[part] = r.Lesser
 		if n := strings.Count(log.String(), "part="+part+" ") + strings.Count(log.String(), fmt.Sprintf("part=%q ", part)); n != 1 {
@@ -112,10 +112,10 @@ func TestOneBadPartHidesNoOther(t *testing.T) {
 	// What can be read again is not told of any more.
 	os.Remove(filepath.Join(dir, "7", "meta.yaml"))
 	makeStore(t, dir, "/gone", "7/mended")
-	if p, err := s.SearchExperiments(ctx, ""); err != nil || len(p.Items) != 5 {
+	if p, err := s.SearchExperiments(ctx, "", ""); err != nil || len(p.Items) != 5 {
 		t.Errorf("%v, %v", p.Items, err)
 	}
-	for _, r := range s.(Teller).Tell() {
+	for _, r := range s.Tell() {
 		if strings.HasPrefix(r.Words, "7") {
 			t.Error(r.Words)
 		}
@@ -147,7 +147,7 @@ func TestLinksOfTheOwnerAreFollowed(t *testing.T) {
 			if id == "r1" && err == nil && !strings.Contains(string(r.JSON), `{"key":"p","value":"linked"}`) {
 				t.Errorf("%s", r.JSON)
 			}
-			p, err := s.SearchRuns(context.Background(), []string{id[1:]}, "")
+			p, err := s.SearchRuns(context.Background(), RunQuery{Experiments: []string{id[1:]}}, "")
 			if err != nil || len(p.Items) != 1 || p.Items[0].ID != id {
 				t.Errorf("experiment %s: %v, %v", id[1:], p.Items, err)
 			}
@@ -190,7 +190,7 @@ func TestRunsOfDeletedExperimentsOpen(t *testing.T) {
 	if m, err := s.LoggedModel(ctx, model); err != nil || m.Name != "model" {
 		t.Errorf("%v, %v", m, err)
 	}
-	if e, err := s.SearchExperiments(ctx, ""); err != nil || len(e.Items) != 1 {
+	if e, err := s.SearchExperiments(ctx, "", ""); err != nil || len(e.Items) != 1 {
 		t.Errorf("%v, %v", e.Items, err)
 	}
 }
@@ -217,10 +217,10 @@ func TestMovedFileStoreFindsItsArtifacts(t *testing.T) {
 				t.Errorf("%s: %+v, %v", id, r, err)
 			}
 		}
-		if uri, err := s.DownloadURI(ctx, "m", "1"); err != nil || uri != filepath.Join(dir, "1/r1/artifacts/model") {
-			t.Errorf("a version: %s, %v", uri, err)
+		if ver, err := s.Version(ctx, "m", "1"); err != nil || ver.URI != filepath.Join(dir, "1/r1/artifacts/model") {
+			t.Errorf("a version: %+v, %v", ver, err)
 		}
-		if told := s.(Teller).Tell(); len(told) != 1 || !strings.HasPrefix(told[0].Words, "1 (artifacts)") {
+		if told := s.Tell(); len(told) != 1 || !strings.HasPrefix(told[0].Words, "1 (artifacts)") {
 			t.Errorf("%v", told)
 		}
 	}

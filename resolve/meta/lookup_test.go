@@ -16,11 +16,10 @@ import (
 func lookUps(t *testing.T, s Store) map[string]func() error {
 	return map[string]func() error{
 		"run":              func() error { _, err := s.Run(t.Context(), "r"); return err },
-		"experiment":       func() error { _, err := s.ExperimentByName(t.Context(), "e"); return err },
+		"experiment":       func() error { _, err := s.SearchExperiments(t.Context(), "e", ""); return err },
 		"logged model":     func() error { _, err := s.LoggedModel(t.Context(), "m"); return err },
 		"registered model": func() error { _, err := s.RegisteredModel(t.Context(), "a:b"); return err },
 		"version":          func() error { _, err := s.Version(t.Context(), "a", "1"); return err },
-		"download URI":     func() error { _, err := s.DownloadURI(t.Context(), "a", "1"); return err },
 	}
 }
 

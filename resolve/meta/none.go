@@ -31,5 +31,5 @@ func (n none) Version(context.Context, string, string) (*Version, error) { retur
 func (n none) SearchVersions(context.Context, string, string) (Page[Version], error) {
 	return Page[Version]{}, n.why
 }
-func (n none) DownloadURI(context.Context, string, string) (string, error) { return "", n.why }
-func (n none) Close() error                                                { return nil }
+func (n none) Tell() []Remark { return nil }
+func (n none) Close() error   { return nil }

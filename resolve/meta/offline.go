@@ -33,27 +33,27 @@ func (k *offlineStore) Run(ctx context.Context, id string) (*Run, error) {
 	return recall(ctx, k, func(ctx context.Context) (*Run, error) { return k.Store.Run(ctx, id) }, "run", id)
 }
 
-func (k *offlineStore) SearchRuns(ctx context.Context, experimentIDs []string, token string) (Page[Run], error) {
-	return recall(ctx, k, func(ctx context.Context) (Page[Run], error) { return k.Store.SearchRuns(ctx, experimentIDs, token) },
-		"runs", strings.Join(experimentIDs, " "), token)
-}
-
-func (k *offlineStore) SearchRunData(ctx context.Context, experimentIDs []string, token string) (Page[Run], error) {
-	return recall(ctx, k, func(ctx context.Context) (Page[Run], error) {
-		return k.Store.SearchRunData(ctx, experimentIDs, token)
-	}, "run data", strings.Join(experimentIDs, " "), token)
+func (k *offlineStore) SearchRuns(ctx context.Context, which RunQuery, token string) (Page[Run], error) {
+	what := "runs"
+	if which.JSON {
+		what = "run data"
+	}
+	return recall(ctx, k, func(ctx context.Context) (Page[Run], error) { return k.Store.SearchRuns(ctx, which, token) },
+		what, strings.Join(which.Experiments, " "), token)
 }
 
 func (k *offlineStore) MetricHistory(ctx context.Context, runID, key, token string) (Page[Point], error) {
 	return recall(ctx, k, func(ctx context.Context) (Page[Point], error) { return k.Store.MetricHistory(ctx, runID, key, token) }, "metric", runID, key, token)
 }
 
-func (k *offlineStore) SearchExperiments(ctx context.Context, token string) (Page[Experiment], error) {
-	return recall(ctx, k, func(ctx context.Context) (Page[Experiment], error) { return k.Store.SearchExperiments(ctx, token) }, "experiments", token)
-}
-
-func (k *offlineStore) ExperimentByName(ctx context.Context, name string) (*Experiment, error) {
-	return recall(ctx, k, func(ctx context.Context) (*Experiment, error) { return k.Store.ExperimentByName(ctx, name) }, "experiment", name)
+func (k *offlineStore) SearchExperiments(ctx context.Context, name, token string) (Page[Experiment], error) {
+	which := []string{token}
+	if name != "" {
+		which = append(which, name)
+	}
+	return recall(ctx, k, func(ctx context.Context) (Page[Experiment], error) {
+		return k.Store.SearchExperiments(ctx, name, token)
+	}, "experiments", which...)
 }
 
 func (k *offlineStore) LoggedModel(ctx context.Context, id string) (*LoggedModel, error) {
@@ -77,13 +77,9 @@ func (k *offlineStore) SearchRegisteredModels(ctx context.Context, token string)
 }
 
 func (k *offlineStore) Version(ctx context.Context, name, version string) (*Version, error) {
-	return recall(ctx, k, func(ctx context.Context) (*Version, error) { return k.Store.Version(ctx, name, version) }, "version", name, version)
+	return recall(ctx, k, func(ctx context.Context) (*Version, error) { return k.Store.Version(ctx, name, version) }, "version with its URI", name, version)
 }
 
 func (k *offlineStore) SearchVersions(ctx context.Context, name, token string) (Page[Version], error) {
 	return recall(ctx, k, func(ctx context.Context) (Page[Version], error) { return k.Store.SearchVersions(ctx, name, token) }, "versions", name, token)
-}
-
-func (k *offlineStore) DownloadURI(ctx context.Context, name, version string) (string, error) {
-	return recall(ctx, k, func(ctx context.Context) (string, error) { return k.Store.DownloadURI(ctx, name, version) }, "download URI", name, version)
 }

@@ -142,12 +142,15 @@ func (s *restStore) Run(ctx context.Context, id string) (*Run, error) {
 	return runOf(out.Run)
 }
 
-func (s *restStore) SearchRuns(ctx context.Context, experimentIDs []string, token string) (Page[Run], error) {
+func (s *restStore) SearchRuns(ctx context.Context, which RunQuery, token string) (Page[Run], error) {
+	if which.JSON {
+		return s.searchRunsJSON(ctx, which.Experiments, token)
+	}
 	var out struct {
 		Runs []restRun `json:"runs"`
 		Next string    `json:"next_page_token"`
 	}
-	err := s.searchRuns(ctx, experimentIDs, token, &out)
+	err := s.searchRuns(ctx, which.Experiments, token, &out)
 	return page(out.Runs, out.Next, (*restRun).run), err
 }
 
@@ -205,7 +208,10 @@ func (e *restExperiment) experiment() Experiment {
 	return Experiment{ID: e.ID, Name: e.Name, Created: millis(int64(e.Created))}
 }
 
-func (s *restStore) SearchExperiments(ctx context.Context, token string) (Page[Experiment], error) {
+func (s *restStore) SearchExperiments(ctx context.Context, name, token string) (Page[Experiment], error) {
+	if name != "" {
+		return only(s.experiment(ctx, name))
+	}
 	var out struct {
 		Experiments []restExperiment `json:"experiments"`
 		Next        string           `json:"next_page_token"`
@@ -226,7 +232,7 @@ func search(max int, token, filter string) url.Values {
 	return q
 }
 
-func (s *restStore) ExperimentByName(ctx context.Context, name string) (*Experiment, error) {
+func (s *restStore) experiment(ctx context.Context, name string) (*Experiment, error) {
 	var out struct {
 		Experiment restExperiment `json:"experiment"`
 	}
@@ -273,14 +279,14 @@ func (s *restStore) SearchLoggedModels(ctx context.Context, experimentIDs []stri
 	}
 	p := page(out.Models, out.Next, (*restLoggedModel).model)
 	if runID != "" {
-		p.Items = only(p.Items, func(m *LoggedModel) bool { return m.SourceRunID == runID })
+		p.Items = filter(p.Items, func(m *LoggedModel) bool { return m.SourceRunID == runID })
 	}
 	return p, err
 }
 
-// only keeps the items that f is true of: a filter is a request to the
+// filter keeps the items that f is true of: a filter is a request to the
 // server, not its promise.
-func only[T any](in []T, f func(*T) bool) []T {
+func filter[T any](in []T, f func(*T) bool) []T {
 	out := in[:0]
 	for i := range in {
 		if f(&in[i]) {
@@ -310,15 +316,25 @@ func (s *restStore) SearchRegisteredModels(ctx context.Context, token string) (P
 	return page(out.Models, out.Next, (*restModel).model), err
 }
 
+// Version asks for a version and, but of a prompt, for where its files lie.
 func (s *restStore) Version(ctx context.Context, name, version string) (*Version, error) {
+	which := url.Values{"name": {name}, "version": {version}}
 	var out struct {
 		Version restVersion `json:"model_version"`
 	}
-	if err := s.lookUp(ctx, "model-versions/get", url.Values{"name": {name}, "version": {version}}, &out); err != nil {
+	if err := s.lookUp(ctx, "model-versions/get", which, &out); err != nil {
 		return nil, err
 	}
 	v := out.Version.version()
-	return &v, has(nil, "version", name+" "+version, v.Version)
+	if err := has(nil, "version", name+" "+version, v.Version); err != nil || v.Prompt {
+		return &v, err
+	}
+	var place struct {
+		URI string `json:"artifact_uri"`
+	}
+	err := s.lookUp(ctx, "model-versions/get-download-uri", which, &place)
+	v.URI = place.URI
+	return &v, has(err, "URI of the version", name+" "+version, v.URI)
 }
 
 func (s *restStore) SearchVersions(ctx context.Context, name, token string) (Page[Version], error) {
@@ -327,13 +343,13 @@ func (s *restStore) SearchVersions(ctx context.Context, name, token string) (Pag
 		Next     string        `json:"next_page_token"`
 	}
 	// A name that no quotes hold is searched for among all versions.
-	filter := ""
+	by := ""
 	if q := quote(name); q != "" {
-		filter = "name=" + q
+		by = "name=" + q
 	}
-	err := s.c.JSON(ctx, api+"model-versions/search", search(versionsPage, token, filter), nil, &out)
+	err := s.c.JSON(ctx, api+"model-versions/search", search(versionsPage, token, by), nil, &out)
 	p := page(out.Versions, out.Next, (*restVersion).version)
-	p.Items = only(p.Items, func(v *Version) bool { return v.Name == name })
+	p.Items = filter(p.Items, func(v *Version) bool { return v.Name == name })
 	return p, err
 }
 
@@ -348,13 +364,8 @@ func quote(name string) string {
 	return ""
 }
 
-func (s *restStore) DownloadURI(ctx context.Context, name, version string) (string, error) {
-	var out struct {
-		URI string `json:"artifact_uri"`
-	}
-	err := s.lookUp(ctx, "model-versions/get-download-uri", url.Values{"name": {name}, "version": {version}}, &out)
-	return out.URI, has(err, "version", name+" "+version, out.URI)
-}
+// Tell tells nothing: a server's state is its own.
+func (s *restStore) Tell() []Remark { return nil }
 
 func (s *restStore) Close() error {
 	s.c.CloseIdleConnections()

@@ -60,7 +60,7 @@ func TestServerBefore128IsRead(t *testing.T) {
 		t.Error(err)
 	}
 	for token, next := range map[string]string{"": "p", "p": ""} {
-		p, err := s.SearchExperiments(context.Background(), token)
+		p, err := s.SearchExperiments(context.Background(), "", token)
 		if err != nil || len(p.Items) != 1 || p.Items[0].ID != "7" || p.Next != next {
 			t.Errorf("%+v %v", p, err)
 		}

@@ -38,9 +38,8 @@ type sqliteStore struct {
 }
 
 var (
-	_         Store  = (*sqliteStore)(nil)
-	_         Teller = (*sqliteStore)(nil)
-	errClosed        = errors.New("the store is closed")
+	_         Store = (*sqliteStore)(nil)
+	errClosed       = errors.New("the store is closed")
 )
 
 // sqliteFile is an open file. The pool keeps one connection at least, so that
@@ -261,24 +260,21 @@ func (s *sqliteStore) Run(ctx context.Context, id string) (*Run, error) {
 	return ask(ctx, s, func(v sqlView) (*Run, error) { return v.run(ctx, id) })
 }
 
-func (s *sqliteStore) SearchRuns(ctx context.Context, experimentIDs []string, token string) (Page[Run], error) {
-	return ask(ctx, s, func(v sqlView) (Page[Run], error) { return v.searchRuns(ctx, experimentIDs, token) })
-}
-
-func (s *sqliteStore) SearchRunData(ctx context.Context, experimentIDs []string, token string) (Page[Run], error) {
-	return ask(ctx, s, func(v sqlView) (Page[Run], error) { return v.searchRunData(ctx, experimentIDs, token) })
+func (s *sqliteStore) SearchRuns(ctx context.Context, which RunQuery, token string) (Page[Run], error) {
+	return ask(ctx, s, func(v sqlView) (Page[Run], error) { return v.searchRuns(ctx, which, token) })
 }
 
 func (s *sqliteStore) MetricHistory(ctx context.Context, runID, key, token string) (Page[Point], error) {
 	return ask(ctx, s, func(v sqlView) (Page[Point], error) { return v.metricHistory(ctx, runID, key, token) })
 }
 
-func (s *sqliteStore) SearchExperiments(ctx context.Context, token string) (Page[Experiment], error) {
-	return ask(ctx, s, func(v sqlView) (Page[Experiment], error) { return v.searchExperiments(ctx, token) })
-}
-
-func (s *sqliteStore) ExperimentByName(ctx context.Context, name string) (*Experiment, error) {
-	return ask(ctx, s, func(v sqlView) (*Experiment, error) { return v.experimentByName(ctx, name) })
+func (s *sqliteStore) SearchExperiments(ctx context.Context, name, token string) (Page[Experiment], error) {
+	return ask(ctx, s, func(v sqlView) (Page[Experiment], error) {
+		if name != "" {
+			return only(v.experimentByName(ctx, name))
+		}
+		return v.searchExperiments(ctx, token)
+	})
 }
 
 func (s *sqliteStore) LoggedModel(ctx context.Context, id string) (*LoggedModel, error) {
@@ -305,8 +301,4 @@ func (s *sqliteStore) Version(ctx context.Context, name, version string) (*Versi
 
 func (s *sqliteStore) SearchVersions(ctx context.Context, name, token string) (Page[Version], error) {
 	return ask(ctx, s, func(v sqlView) (Page[Version], error) { return v.searchVersions(ctx, name, token) })
-}
-
-func (s *sqliteStore) DownloadURI(ctx context.Context, name, version string) (string, error) {
-	return ask(ctx, s, func(v sqlView) (string, error) { return v.downloadURI(ctx, name, version) })
 }

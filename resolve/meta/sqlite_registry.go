@@ -3,6 +3,7 @@ package meta
 import (
 	"context"
 	"database/sql"
+	"fmt"
 	"strconv"
 )
 
@@ -104,7 +105,11 @@ func (v sqlView) version(ctx context.Context, name, version string) (*Version, e
 	if !ok {
 		return nil, notFound("model version", name+"/"+version)
 	}
-	return one(ctx, v.db, "model version", name+"/"+version, scanVersion, v.versions("name = ? AND version = ?"), name, n)
+	out, err := one(ctx, v.db, "model version", name+"/"+version, scanVersion, v.versions("name = ? AND version = ?"), name, n)
+	if err == nil {
+		out.URI, err = v.downloadURI(ctx, name, n)
+	}
+	return out, err
 }
 
 func (v sqlView) searchVersions(ctx context.Context, name, token string) (Page[Version], error) {
@@ -114,19 +119,15 @@ func (v sqlView) searchVersions(ctx context.Context, name, token string) (Page[V
 	return queryPage(ctx, v.db, versionsPage, token, scanVersion, v.versions("name = ?")+" ORDER BY version DESC", name)
 }
 
-func (v sqlView) downloadURI(ctx context.Context, name, version string) (string, error) {
-	n, ok := v.number(version)
-	if !ok {
-		return "", notFound("model version", name+"/"+version)
-	}
-	u, err := one(ctx, v.db, "model version", name+"/"+version, func(rows *sql.Rows) (u string, err error) {
+func (v sqlView) downloadURI(ctx context.Context, name string, number int64) (string, error) {
+	u, err := one(ctx, v.db, "model version", fmt.Sprint(name, "/", number), func(rows *sql.Rows) (u string, err error) {
 		var location, source sql.NullString
 		err = rows.Scan(&location, &source)
 		if u = location.String; u == "" {
 			u = source.String
 		}
 		return u, err
-	}, "SELECT "+v.or("model_versions", "storage_location", "NULL")+", source FROM model_versions WHERE "+v.mine("model_versions", "model_versions")+" AND name = ? AND version = ?", name, n)
+	}, "SELECT "+v.or("model_versions", "storage_location", "NULL")+", source FROM model_versions WHERE "+v.mine("model_versions", "model_versions")+" AND name = ? AND version = ?", name, number)
 	if err != nil {
 		return "", err
 	}

@@ -33,19 +33,15 @@ func (v sqlView) run(ctx context.Context, id string) (*Run, error) {
 	return r, err
 }
 
-func (v sqlView) searchRuns(ctx context.Context, experimentIDs []string, token string) (Page[Run], error) {
-	if len(experimentIDs) == 0 {
+func (v sqlView) searchRuns(ctx context.Context, which RunQuery, token string) (Page[Run], error) {
+	if len(which.Experiments) == 0 {
 		return Page[Run]{}, nil
 	}
-	in, args := placeholders(experimentIDs)
-	return queryPage(ctx, v.db, runsPage, token, scanRun,
+	in, args := placeholders(which.Experiments)
+	p, err := queryPage(ctx, v.db, runsPage, token, scanRun,
 		"SELECT "+v.runColumns()+" FROM runs WHERE lifecycle_stage = 'active' AND experiment_id IN ("+in+") AND "+v.inMine()+" ORDER BY start_time IS NULL, start_time DESC, run_uuid", args...)
-}
-
-func (v sqlView) searchRunData(ctx context.Context, experimentIDs []string, token string) (Page[Run], error) {
-	p, err := v.searchRuns(ctx, experimentIDs, token)
 	for i := range p.Items {
-		if err == nil {
+		if err == nil && which.JSON {
 			p.Items[i].JSON, err = v.runJSON(ctx, &p.Items[i])
 		}
 	}

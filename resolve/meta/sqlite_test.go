@@ -107,7 +107,7 @@ func TestUpgradedDatabaseIsSeen(t *testing.T) {
 	s := openStore(t, "sqlite:///"+path, nil)
 	told := func(word string) {
 		t.Helper()
-		if r := s.(Teller).Tell(); len(r) != 1 || !strings.Contains(r[0].Words, word) || r[0].Lesser != (word == "newer") {
+		if r := s.Tell(); len(r) != 1 || !strings.Contains(r[0].Words, word) || r[0].Lesser != (word == "newer") {
 			t.Errorf("%+v does not say %q", r, word)
 		}
 	}
@@ -173,7 +173,7 @@ func TestWorkspaceIsTheClients(t *testing.T) {
 				t.Errorf("%s: run %s: %v", name, id, err)
 			}
 		}
-		runs, err := s.SearchRuns(ctx, []string{"1", "2"}, "")
+		runs, err := s.SearchRuns(ctx, RunQuery{Experiments: []string{"1", "2"}}, "")
 		if err != nil || len(runs.Items) != 1 || (runs.Items[0].ID == "mine") != c.mine {
 			t.Errorf("%s: %v, %v", name, runs, err)
 		}
@@ -218,7 +218,7 @@ func TestSQLiteValuesAreTheClients(t *testing.T) {
 			t.Errorf("%s is not in %s", want, r.JSON)
 		}
 	}
-	p, err := s.SearchRunData(context.Background(), []string{"1"}, "")
+	p, err := s.SearchRuns(context.Background(), RunQuery{Experiments: []string{"1"}, JSON: true}, "")
 	if err != nil || len(p.Items) != 1 || p.Items[0].Name != "tagged" {
 		t.Errorf("%v, %v", p.Items, err)
 	}

@@ -1,7 +1,6 @@
 package meta
 
 import (
-	"context"
 	"fmt"
 	"io/fs"
 	"regexp"
@@ -18,8 +17,7 @@ type Run struct {
 	Status       string // RUNNING, SCHEDULED, FINISHED, FAILED, KILLED
 	Start, End   time.Time
 
-	// JSON is the run as the server gives it; only Store.Run and SearchRunData
-	// fill it.
+	// JSON is the run as the server gives it; a search fills it on demand.
 	JSON []byte
 }
 
@@ -79,6 +77,7 @@ type Version struct {
 	Version string // decimal digits
 	Stage   string // None, Staging, Production, Archived
 	Source  string
+	URI     string // where its files lie: see [Registry]. A search need not tell it
 	RunID   string // empty where it is of no run, or the store does not tell
 	Status  string // READY when nothing more is written
 	Created time.Time
@@ -98,41 +97,12 @@ type Page[T any] struct {
 	Next  string
 }
 
-// Store is what answers questions about MLflow's metadata. All methods may be
-// called by many at once; a missing thing is fs.ErrNotExist.
-type Store interface {
-	// Ping asks the least question there is, to learn whether the store
-	// answers and takes the credentials.
-	Ping(ctx context.Context) error
-
-	Run(ctx context.Context, id string) (*Run, error)
-	// SearchRuns gives the runs of the experiments that are not deleted, the
-	// newest start first.
-	SearchRuns(ctx context.Context, experimentIDs []string, token string) (Page[Run], error)
-	// SearchRunData is SearchRuns with the runs' JSON.
-	SearchRunData(ctx context.Context, experimentIDs []string, token string) (Page[Run], error)
-	// MetricHistory gives all points of a metric of a run, by step, time and
-	// value; none where there is no such metric.
-	MetricHistory(ctx context.Context, runID, key, token string) (Page[Point], error)
-	SearchExperiments(ctx context.Context, token string) (Page[Experiment], error)
-	ExperimentByName(ctx context.Context, name string) (*Experiment, error)
-	LoggedModel(ctx context.Context, id string) (*LoggedModel, error)
-	// SearchLoggedModels gives the logged models of the experiments, newest
-	// first; with a runID only those whose source is that run. A store that
-	// knows no logged models gives none.
-	SearchLoggedModels(ctx context.Context, experimentIDs []string, runID, token string) (Page[LoggedModel], error)
-
-	RegisteredModel(ctx context.Context, name string) (*RegisteredModel, error)
-	SearchRegisteredModels(ctx context.Context, token string) (Page[RegisteredModel], error)
-	Version(ctx context.Context, name, version string) (*Version, error)
-	// SearchVersions gives the versions of one registered model.
-	SearchVersions(ctx context.Context, name, token string) (Page[Version], error)
-	// DownloadURI gives where a version's files lie
-	// (model-versions/get-download-uri): a storage URI, or a runs:/ or
-	// models:/ URI that leads to one.
-	DownloadURI(ctx context.Context, name, version string) (string, error)
-
-	Close() error
+// only is the page of one item.
+func only[T any](item *T, err error) (Page[T], error) {
+	if err != nil {
+		return Page[T]{}, err
+	}
+	return Page[T]{Items: []T{*item}}, nil
 }
 
 // Page sizes: a run carries its params, metrics and tags, so that its pages
