@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"path"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -69,11 +70,7 @@ func (t *cachedFiles) command(c *cobra.Command, f func(context.Context, *disk.Di
 		defer d.Close()
 		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 		defer stop()
-		needed := false
-		for _, uri := range uris {
-			_, isNamed, _ := resolve.ParseURI(uri)
-			needed = needed || isNamed
-		}
+		needed := slices.ContainsFunc(uris, func(uri string) bool { _, isNamed, _ := resolve.ParseURI(uri); return isNamed })
 		s, err := t.connection.open(time.Minute, needed, nil, log)
 		if err != nil {
 			return fmt.Errorf("the tracking store: %w", err)
