@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -16,11 +18,15 @@ import (
 	"gopkg.in/natefinch/lumberjack.v2"
 
 	"github.com/mlflowfs/mlflowfs/fs"
+	"github.com/mlflowfs/mlflowfs/resolve/rest"
 )
 
-// readyFD is the variable that makes a mount tell its parent, on that file
-// descriptor, that it answers, or why it does not.
-const readyFD = "MLFLOWFS_READY_FD"
+// readyFD is the variable that makes a mount tell its parent, on the file descriptor
+// readyFile, that it answers, or why it does not.
+const (
+	readyFD   = "MLFLOWFS_READY_FD"
+	readyFile = 3
+)
 
 // word is what it tells.
 type word struct {
@@ -31,11 +37,11 @@ type word struct {
 
 // inBackground mounts in a process of its own, and returns when the mount
 // answers, or with why it does not. The process writes its log to a file.
-func (f *mountFlags) inBackground(point string) error {
-	logFile := f.logFile
+func (o *options) inBackground(ctx context.Context, point string) error {
+	logFile := o.Log.File
 	if logFile == "" {
 		var err error
-		if logFile, err = defaultLogFile(point); err != nil {
+		if logFile, err = defaultLogFile(o.getenv, point); err != nil {
 			return err
 		}
 	}
@@ -50,7 +56,7 @@ func (f *mountFlags) inBackground(point string) error {
 	}
 	defer null.Close()
 	cmd := exec.Command("/proc/self/exe", "mount", point)
-	cmd.Env = append(os.Environ(), f.set.environment()...)
+	cmd.Env = append(slices.Clone(o.environ), o.environment()...)
 	cmd.Env = append(cmd.Env, "MLFLOWFS_LOG_FILE="+logFile, readyFD+"=3")
 	cmd.ExtraFiles = []*os.File{w}
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = null, null, null
@@ -58,15 +64,18 @@ func (f *mountFlags) inBackground(point string) error {
 		return err
 	}
 	w.Close()
+	defer context.AfterFunc(ctx, func() { r.Close() })()
 	var said word
-	if err := json.NewDecoder(r).Decode(&said); err != nil {
+	if err := json.NewDecoder(r).Decode(&said); ctx.Err() != nil {
+		return errors.New("interrupted: the mount may come up all the same")
+	} else if err != nil {
 		return fmt.Errorf("the daemon ended before the mount answered; %s may say why", logFile)
 	}
 	if said.Err != "" {
 		cmd.Wait()
 		return exitError{errors.New(said.Err), said.Code}
 	}
-	fmt.Fprintf(os.Stderr, "mlflowfs: %s; `mlflowfs unmount %s` ends it, %s is its log\n", said.Said, point, logFile)
+	fmt.Fprintf(o.stderr, "mlflowfs: %s; `mlflowfs unmount %s` ends it, %s is its log\n", said.Said, point, logFile)
 	return cmd.Process.Release()
 }
 
@@ -76,34 +85,30 @@ type exitError struct {
 	code int
 }
 
-// tellParent tells the process that waits for this mount how it went; the
-// variable is not passed on.
+// tellParent tells the process that waits for this mount how it went.
 //
 // Only now does the daemon leave its parent's session: where an automount waits
 // for the mount, all others than the automounter's own process group wait with
 // it when they so much as look at the place (autofs_oz_mode in the kernel).
-func tellParent(said word) {
-	if os.Getenv(readyFD) == "" {
+func (p *process) tellParent(said word) {
+	if p.parent == nil {
 		return
 	}
-	os.Unsetenv(readyFD)
 	syscall.Setsid()
-	w := os.NewFile(3, "ready")
-	json.NewEncoder(w).Encode(said)
-	w.Close()
+	json.NewEncoder(p.parent).Encode(said)
+	p.parent.Close()
+	p.parent = nil
 }
 
 // defaultLogFile is below the user's state directory (XDG), and has the mount
 // point's name.
-func defaultLogFile(point string) (string, error) {
-	dir := os.Getenv("XDG_STATE_HOME")
-	switch home := os.Getenv("HOME"); {
-	case os.Geteuid() == 0 && dir == "":
+func defaultLogFile(env rest.Env, point string) (string, error) {
+	dir := userDir(env, "XDG_STATE_HOME", ".local/state")
+	switch {
+	case os.Geteuid() == 0 && env("XDG_STATE_HOME") == "":
 		dir = "/var/log"
-	case dir == "" && home == "":
-		return "", usageError{errors.New("there is no place for a log, since HOME is not set: name one by --log-file")}
 	case dir == "":
-		dir = filepath.Join(home, ".local", "state")
+		return "", usageError{errors.New("there is no place for a log, since HOME is not set: name one by --log-file")}
 	}
 	name := strings.ReplaceAll(strings.Trim(point, "/"), "/", "-")
 	return filepath.Join(dir, "mlflowfs", name+".log"), nil

@@ -1,124 +1,15 @@
 package main
 
 import (
-	"context"
 	"fmt"
-	"io"
 	"log/slog"
-	"os"
-	"os/signal"
-	"strconv"
-	"strings"
-	"syscall"
 	"time"
-
-	"github.com/spf13/pflag"
 
 	"github.com/mlflowfs/mlflowfs/resolve"
 	"github.com/mlflowfs/mlflowfs/resolve/answers"
-	"github.com/mlflowfs/mlflowfs/resolve/artifact"
 	"github.com/mlflowfs/mlflowfs/resolve/meta"
 	"github.com/mlflowfs/mlflowfs/resolve/rest"
 )
-
-// connection is the flags that say where MLflow is and how its artifacts are
-// reached.
-type connection struct {
-	trackingURI string
-	registryURI string
-	access      accessFlag
-	addresses   []string // --allow-address
-	tokenFile   string
-	headerFile  string
-	logLevel    string
-	logFormat   string
-	level       slog.LevelVar // of the log, now
-
-	// Of a daemon:
-	timeout time.Duration // 0: MLFLOW_HTTP_REQUEST_TIMEOUT, or its default
-	offline bool
-	logFile string           // empty: standard error
-	answers *answers.Answers // nil: no answer is kept
-}
-
-func (c *connection) bind(set *settings, logLevel string) {
-	fl := set.fl
-	c.access = accessFlag(resolve.Auto)
-	fl.StringVar(&c.trackingURI, "tracking-uri", "", "http(s)://host:port, sqlite:///file.db, or a FileStore directory; default ./mlruns where it holds experiments, else sqlite:///mlflow.db")
-	set.bind("tracking-uri", "MLFLOW_TRACKING_URI")
-	fl.StringVar(&c.registryURI, "registry-uri", "", "where the model registry is, if not at the tracking URI")
-	set.bind("registry-uri", "MLFLOW_REGISTRY_URI")
-	fl.StringVar(&c.tokenFile, "token-file", "", "file that holds the token for the tracking server, read anew when it changes")
-	set.bind("token-file", rest.TokenFileVariable)
-	fl.StringVar(&c.headerFile, "header-file", "", "file of headers for the tracking server, one 'Name: value' a line, read anew when it changes")
-	set.bind("header-file", rest.HeaderFileVariable)
-	fl.Var(&c.access, "artifact-access", "auto, or one way to artifacts: direct (with this client's credentials), presigned (URLs that the server signs), server (through the server)")
-	set.bind("artifact-access", "MLFLOWFS_ARTIFACT_ACCESS")
-	fl.StringSliceVar(&c.addresses, "allow-address", nil, "what a server's signed URLs and redirects may lead to on this machine or an inner network: host:port, a host, an address, or a network such as 10.0.0.0/8 (comma-separated)")
-	set.bind("allow-address", rest.AllowAddressVariable)
-	fl.StringVar(&c.logLevel, "log-level", logLevel, "debug, info, warn or error")
-	set.bind("log-level", "MLFLOWFS_LOG_LEVEL")
-	fl.StringVar(&c.logFormat, "log-format", "text", "text or json")
-	set.bind("log-format", "MLFLOWFS_LOG_FORMAT")
-}
-
-// accessFlag is the value of --artifact-access.
-type accessFlag artifact.Access
-
-var _ pflag.Value = (*accessFlag)(nil)
-
-func (a *accessFlag) String() string { return string(*a) }
-func (a *accessFlag) Type() string   { return "access" }
-
-func (a *accessFlag) Set(v string) error {
-	switch x := artifact.Access(v); x {
-	case resolve.Auto, artifact.Direct, artifact.Presigned, artifact.Server:
-		*a = accessFlag(x)
-		return nil
-	}
-	return fmt.Errorf("%q is no way to artifacts: it must be auto, direct, presigned or server", v)
-}
-
-// log makes the log that the flags ask for.
-func (c *connection) log() (log *slog.Logger, err error) {
-	var level slog.Level
-	if err := level.UnmarshalText([]byte(c.logLevel)); err != nil {
-		return nil, usageError{fmt.Errorf("--log-level %q: it must be debug, info, warn or error", c.logLevel)}
-	}
-	c.level.Set(level)
-	var out io.Writer = os.Stderr
-	if c.logFile != "" {
-		if out, err = rotated(c.logFile); err != nil {
-			return nil, err
-		}
-	}
-	opt := &slog.HandlerOptions{Level: &c.level}
-	switch c.logFormat {
-	case "text":
-		return newLog(out, func(w io.Writer) slog.Handler { return slog.NewTextHandler(w, opt) }), nil
-	case "json":
-		return newLog(out, func(w io.Writer) slog.Handler { return slog.NewJSONHandler(w, opt) }), nil
-	}
-	return nil, usageError{fmt.Errorf("--log-format %q: it must be text or json", c.logFormat)}
-}
-
-// levels has SIGUSR1 make the log tell more, by a level each time, and SIGUSR2
-// bring back what the flags ask for.
-func (c *connection) levels(log *slog.Logger) {
-	asked := c.level.Level()
-	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, syscall.SIGUSR1, syscall.SIGUSR2)
-	go func() {
-		for s := range signals {
-			if s == syscall.SIGUSR2 {
-				c.level.Set(asked)
-			} else {
-				c.level.Set(max(c.level.Level()-(slog.LevelInfo-slog.LevelDebug), slog.LevelDebug))
-			}
-			log.Log(context.Background(), c.level.Level(), "the log's level was changed by a signal", "now", c.level.Level())
-		}
-	}()
-}
 
 // stores are the open stores of a connection.
 type stores struct {
@@ -158,79 +49,77 @@ func (s *stores) close() {
 	}
 }
 
-// env is the environment, with what flags say in its place.
-func (c *connection) env(name string) string {
-	switch {
-	case (name == rest.TimeoutVariable || name == rest.WholeVariable) && c.timeout > 0:
-		return strconv.FormatFloat(c.timeout.Seconds(), 'f', -1, 64)
-	case name == rest.WholeVariable && c.timeout == 0:
-		return "" // of a mount, which this is none
-	case name == rest.OfflineVariable && c.offline:
-		return "true"
-	case name == rest.AllowAddressVariable && len(c.addresses) > 0:
-		return strings.Join(c.addresses, ",")
-	case name == "MLFLOW_TRACKING_URI" && c.trackingURI != "":
-		return c.trackingURI
-	case name == "MLFLOW_REGISTRY_URI" && c.registryURI != "":
-		return c.registryURI
-	case name == rest.TokenFileVariable && c.tokenFile != "":
-		return c.tokenFile
-	case name == rest.HeaderFileVariable && c.headerFile != "":
-		return c.headerFile
-	}
-	return os.Getenv(name)
+// openOptions say which stores are needed, and what is kept of what they say.
+type openOptions struct {
+	ttl     time.Duration    // of an answer
+	needed  bool             // a store, also where no tracking URI is given: the default one then
+	allowed *resolve.Allowed // [resolve.Options.Allowed] where a server is asked
+	answers *answers.Answers // for when a server can't be asked; nil: none are kept
 }
 
-// open opens the stores and makes a resolver of them; allowed is
-// [resolve.Options.Allowed] where a server is asked. Where no tracking URI is
-// given, the default store is opened only if it is needed: a storage URI needs
-// none.
-func (c *connection) open(ttl time.Duration, needed bool, allowed *resolve.Allowed, log *slog.Logger) (*stores, error) {
-	env := c.env
-	set, err := rest.ReadSettings(env)
+// open opens the stores and makes a resolver of them. A storage URI needs no
+// tracking store.
+func (c *ClientConfig) open(opt openOptions, log *slog.Logger) (*stores, error) {
+	set, err := rest.ReadSettings(c.Env)
 	if err != nil {
 		return nil, usageError{err}
 	}
-	web, err := rest.NewWebClient(env, log)
+	web, err := rest.NewWebClient(c.Env, log)
 	if err != nil {
 		return nil, err
 	}
+	if c.Server.TrackingURI == "" && opt.needed {
+		c.Server.TrackingURI = meta.DefaultTrackingURI()
+	}
 	s := &stores{clients: []*rest.Client{web}}
-	if c.trackingURI == "" && needed {
-		c.trackingURI = meta.DefaultTrackingURI()
+	if err := s.openTracking(c, opt, log); err != nil {
+		return nil, err
 	}
-	if c.trackingURI != "" {
-		if s.tracking, s.client, err = meta.Open(c.trackingURI, env, log); err != nil {
-			return nil, err
-		}
-		if s.client != nil {
-			s.clients = append(s.clients, s.client)
-		}
-	}
-	if c.registryURI != "" && c.registryURI != c.trackingURI {
-		var client *rest.Client
-		if s.registry, client, err = meta.Open(c.registryURI, env, log); err != nil {
-			err = fmt.Errorf("the registry: %w", err)
-			log.Warn("registered models are left out: the rest is shown", "err", err)
-			s.registry = meta.NoRegistry(err)
-		}
-		if client != nil {
-			s.clients = append(s.clients, client)
-		}
-		if client != nil && c.answers != nil {
-			s.registry = meta.WithLastAnswers(s.registry, c.answers, c.registryURI)
-		}
-	}
-	if s.client != nil && c.answers != nil {
-		s.tracking = meta.WithLastAnswers(s.tracking, c.answers, c.trackingURI)
-	}
+	s.openRegistry(c, opt, log)
 	if len(s.clients) == 1 { // whoever writes to a store on this machine has its rights
-		allowed = nil
+		opt.allowed = nil
 	}
 	s.Resolver = resolve.New(resolve.Options{
 		Tracking: s.tracking, Registry: s.registry, Client: s.client, Web: web,
-		Buckets: buckets(set, env), Access: artifact.Access(c.access),
-		TTL: ttl, Allowed: allowed, Silence: c.timeout, Answers: c.answers, Log: log,
+		Buckets: c.buckets(set), Access: c.Artifacts.Access,
+		TTL: opt.ttl, Allowed: opt.allowed, Silence: c.Server.Timeout, Answers: opt.answers, Log: log,
 	})
 	return s, nil
+}
+
+func (s *stores) openTracking(c *ClientConfig, opt openOptions, log *slog.Logger) (err error) {
+	uri := c.Server.TrackingURI
+	if uri == "" {
+		return nil
+	}
+	if s.tracking, s.client, err = meta.Open(uri, c.Env, log); err != nil || s.client == nil {
+		return err
+	}
+	s.clients = append(s.clients, s.client)
+	if opt.answers != nil {
+		s.tracking = meta.WithLastAnswers(s.tracking, opt.answers, uri)
+	}
+	return nil
+}
+
+// openRegistry opens the registry, if it is a store of its own. Where it can't be opened,
+// the rest is shown.
+func (s *stores) openRegistry(c *ClientConfig, opt openOptions, log *slog.Logger) {
+	uri := c.Server.RegistryURI
+	if uri == "" || uri == c.Server.TrackingURI {
+		return
+	}
+	registry, client, err := meta.Open(uri, c.Env, log)
+	if s.registry = registry; err != nil {
+		err = fmt.Errorf("the registry: %w", err)
+		log.Warn("registered models are left out: the rest is shown", "err", err)
+		s.registry = meta.NoRegistry(err)
+	}
+	if client == nil {
+		return
+	}
+	s.clients = append(s.clients, client)
+	if opt.answers != nil {
+		s.registry = meta.WithLastAnswers(s.registry, opt.answers, uri)
+	}
 }

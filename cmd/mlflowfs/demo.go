@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"time"
@@ -15,54 +14,45 @@ import (
 	"github.com/mlflowfs/mlflowfs/fs"
 )
 
-func demoCommand() *cobra.Command {
-	return &cobra.Command{
+func (p *process) demoCommand() *cobra.Command {
+	c := &cobra.Command{
 		Use:   "demo [DIR]",
 		Short: "Make a small store of runs and models, mount it, and show what to try",
 		Long: `Demo makes a small MLflow store (a sqlite file and artifacts) in DIR/store, mounts it
 at DIR/mnt, and stays until Ctrl-C. Nothing else needs to be installed. Without
 DIR all of it lies in a temporary directory that goes at the end; a DIR is kept,
 and its store is used again the next time.`,
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) > 1 {
-				return usageError{errors.New("demo takes one directory at most: `mlflowfs demo [DIR]`")}
-			}
-			return nil
-		},
-		RunE: func(_ *cobra.Command, args []string) error {
-			if len(args) == 1 {
-				return demo(args[0])
-			}
-			dir, err := os.MkdirTemp("", "mlflowfs-demo-")
-			if err != nil {
-				return err
-			}
-			defer func() {
-				os.Remove(filepath.Join(dir, "mnt")) // empty, or still mounted: then it stays
-				os.RemoveAll(filepath.Join(dir, "store"))
-				os.Remove(dir)
-			}()
-			return demo(dir)
-		},
+		Args: between(0, 1, "one directory at most"),
 	}
+	return p.command(c, nothing, func(ctx context.Context, o *options, args []string) error {
+		if len(args) == 1 {
+			return demo(ctx, o, args[0])
+		}
+		dir, err := os.MkdirTemp("", "mlflowfs-demo-")
+		if err != nil {
+			return err
+		}
+		defer func() {
+			os.Remove(filepath.Join(dir, "mnt")) // empty, or still mounted: then it stays
+			os.RemoveAll(filepath.Join(dir, "store"))
+			os.Remove(dir)
+		}()
+		return demo(ctx, o, dir)
+	})
 }
 
-func demo(dir string) error {
-	log := newLog(os.Stderr, func(w io.Writer) slog.Handler { return slog.NewTextHandler(w, nil) })
-	dir, err := filepath.Abs(dir)
+func demo(ctx context.Context, o *options, dir string) error {
+	log, err := o.log()
+	if err != nil {
+		return err
+	}
+	dir, err = filepath.Abs(dir)
 	if err != nil {
 		return err
 	}
 	store, point := filepath.Join(dir, "store"), filepath.Join(dir, "mnt")
 	db := filepath.Join(store, "mlflow.db")
-	if _, err := os.Stat(db); errors.Is(err, os.ErrNotExist) {
-		if err := refuseFull(dir); err != nil {
-			return err
-		}
-		if err := makeDemoStore(store, time.Now()); err != nil {
-			return fmt.Errorf("the demo's store can't be made: %w", err)
-		}
-	} else if err != nil {
+	if err := prepareDemo(dir, store, db); err != nil {
 		return err
 	}
 	if err := fs.CheckMountpoint(point, log); err != nil {
@@ -74,26 +64,39 @@ func demo(dir string) error {
 			return err
 		}
 	}
-	f, _ := newMount()
-	*f = mountFlags{set: f.set, connection: connection{trackingURI: "sqlite:///" + db}, caching: caching{dir: noCache, memory: leastMemory}, ttl: 10 * time.Second}
-	d, err := f.open(log)
+	o.Server.TrackingURI, o.Cache.Dir, o.Cache.Memory = "sqlite:///"+db, noCache, leastMemory
+	d, err := o.openDaemon(ctx, log)
 	if err != nil {
 		return err
 	}
 	defer d.close()
-	fmt.Println(point)
-	if err := printTree(os.Stdout, d.root.Dir, ""); err != nil {
+	fmt.Fprintln(o.stdout, point)
+	if err := printTree(ctx, o.stdout, d.root.Dir, ""); err != nil {
 		return err
 	}
-	fmt.Printf(`
+	fmt.Fprintf(o.stdout, `
 Try, in another terminal:
 
   ls -l %[1]s/models/churn@champion/
   cat %[1]s/experiments/churn/tuned/artifacts/metrics.json
   MLFLOW_TRACKING_URI=%[2]s mlflow ui     # the same runs, if you have MLflow
 
-`, point, f.trackingURI)
-	return f.serve(point, d, log)
+`, point, o.Server.TrackingURI)
+	return d.serve(ctx, o, point, log)
+}
+
+// prepareDemo makes the store, if it is not there.
+func prepareDemo(dir, store, db string) error {
+	if _, err := os.Stat(db); !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	if err := refuseFull(dir); err != nil {
+		return err
+	}
+	if err := makeDemoStore(store, time.Now()); err != nil {
+		return fmt.Errorf("the demo's store can't be made: %w", err)
+	}
+	return nil
 }
 
 // refuseFull keeps the demo from writing among somebody's files.
@@ -114,8 +117,7 @@ func refuseFull(dir string) error {
 }
 
 // printTree draws a directory as tree(1) does.
-func printTree(w io.Writer, d fs.Dir, indent string) error {
-	ctx := context.Background()
+func printTree(ctx context.Context, w io.Writer, d fs.Dir, indent string) error {
 	list, err := d.List(ctx)
 	if err != nil {
 		return err
@@ -137,7 +139,7 @@ func printTree(w io.Writer, d fs.Dir, indent string) error {
 			return werr
 		}
 		if e.Dir != nil {
-			if err := printTree(w, e.Dir, indent+below); err != nil {
+			if err := printTree(ctx, w, e.Dir, indent+below); err != nil {
 				return err
 			}
 		}

@@ -9,9 +9,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
-	"os/signal"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -40,8 +38,7 @@ const (
 	broken
 )
 
-func doctorCommand() *cobra.Command {
-	f, set := newMount()
+func (p *process) doctorCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "doctor [flags of mount] [URI]",
 		Short: "Check what a mount needs here, and say how to mend it",
@@ -50,29 +47,17 @@ func doctorCommand() *cobra.Command {
 each thing that is missing what to do. It names the variables of MLflow's that are
 set and not honoured. It changes nothing. It ends with 1 where a
 mount would not work.`,
-		Args: func(c *cobra.Command, args []string) error {
-			if len(args) > 1 {
-				return exactly(1, "one URI, or none")(c, args)
-			}
-			return nil
-		},
-		RunE: func(_ *cobra.Command, args []string) error {
-			if err := set.apply(); err != nil {
-				return err
-			}
-			if len(args) == 1 {
-				f.trackingURI = args[0]
-			}
-			ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-			defer stop()
-			return f.doctor(ctx, os.Stdout)
-		},
+		Args: between(0, 1, "one URI, or none"),
 	}
-	c.Flags().AddFlagSet(set.fl)
-	return c
+	return p.command(c, mounting, func(ctx context.Context, o *options, args []string) error {
+		if len(args) == 1 {
+			o.Server.TrackingURI = args[0]
+		}
+		return o.doctor(ctx, o.stdout)
+	})
 }
 
-func (f *mountFlags) doctor(ctx context.Context, out io.Writer) error {
+func (o *options) doctor(ctx context.Context, out io.Writer) error {
 	failed := 0
 	tell := func(x finding) {
 		mark := [...]string{"ok    ", "better", "BROKEN"}[x.state]
@@ -84,10 +69,10 @@ func (f *mountFlags) doctor(ctx context.Context, out io.Writer) error {
 			failed++
 		}
 	}
-	for _, check := range []func() finding{checkFUSE, checkFusermount, checkKernel, checkReadAhead, func() finding { return checkUpdatedb(updatedbConf) }, f.checkCache} {
+	for _, check := range []func() finding{checkFUSE, checkFusermount, checkKernel, checkReadAhead, func() finding { return checkUpdatedb(updatedbConf) }, o.checkCache} {
 		tell(check())
 	}
-	for _, x := range append(checkVariables(), f.checkServer(ctx)...) {
+	for _, x := range append(checkVariables(o.getenv), o.checkServer(ctx)...) {
 		tell(x)
 	}
 	if failed > 0 {
@@ -158,22 +143,22 @@ func checkReadAhead() finding {
 	return finding{"read-ahead", well, "is raised to 256 KiB", ""}
 }
 
-func (f *mountFlags) checkCache() finding {
-	if f.dir == noCache {
+func (o *options) checkCache() finding {
+	if o.Cache.Dir == noCache {
 		return finding{"cache", lesser, "nothing is kept on disk (--cache-dir none)", ""}
 	}
-	d, err := f.disk(slog.New(slog.DiscardHandler))
+	d, err := o.openDisk(slog.New(slog.DiscardHandler))
 	if err != nil {
 		return finding{"cache", lesser, err.Error(), "name another by --cache-dir; without one, what is read is kept in memory alone"}
 	}
 	defer d.Close()
 	var st unix.Statfs_t
-	if err := unix.Statfs(f.dir, &st); err != nil {
+	if err := unix.Statfs(o.Cache.Dir, &st); err != nil {
 		return finding{"cache", lesser, err.Error(), ""}
 	}
 	free := int64(st.Bavail) * int64(st.Bsize)
-	words := fmt.Sprintf("%s holds %s of %s; %s of the disk are free", f.dir, humanize.IBytes(uint64(d.Used())), &f.size, humanize.IBytes(uint64(free)))
-	if free < int64(f.size)-d.Used() {
+	words := fmt.Sprintf("%s holds %s of %s; %s of the disk are free", o.Cache.Dir, humanize.IBytes(uint64(d.Used())), &o.Cache.Size, humanize.IBytes(uint64(free)))
+	if free < int64(o.Cache.Size)-d.Used() {
 		return finding{"cache", lesser, words, "free some, or name a smaller --cache-size: a twentieth of the disk is left free in any case"}
 	}
 	return finding{"cache", well, words, ""}
@@ -183,18 +168,18 @@ func (f *mountFlags) checkCache() finding {
 const doctorWait = 10 * time.Second
 
 // checkServer checks the tracking server, and where artifacts lie.
-func (f *mountFlags) checkServer(ctx context.Context) []finding {
+func (o *options) checkServer(ctx context.Context) []finding {
 	quiet := slog.New(slog.DiscardHandler)
-	allowed, err := f.allowed()
+	allowed, err := o.allowed()
 	if err != nil {
 		return []finding{{"settings", broken, err.Error(), "mend the setting"}}
 	}
-	s, err := f.connection.open(f.ttl, true, allowed, quiet)
+	s, err := o.open(openOptions{ttl: o.Mount.MetadataTTL, needed: true, allowed: allowed}, quiet)
 	if err != nil {
 		return []finding{{"server", broken, err.Error(), "give the tracking URI: `mlflowfs doctor http://host:5000`"}}
 	}
 	defer s.close()
-	shown := rest.Redact(f.trackingURI)
+	shown := rest.Redact(o.Server.TrackingURI)
 	actx, cancel := context.WithTimeout(ctx, doctorWait)
 	defer cancel()
 	begin := time.Now()

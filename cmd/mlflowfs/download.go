@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"path"
 	"path/filepath"
@@ -20,11 +19,16 @@ import (
 	"github.com/mlflowfs/mlflowfs/resolve"
 )
 
-func downloadCommand() *cobra.Command {
-	var t target
-	var dst string
-	var quiet bool
-	c := &cobra.Command{
+// downloadFlags are the flags of download.
+type downloadFlags struct {
+	target
+	dst   string
+	quiet bool
+}
+
+func (p *process) downloadCommand() *cobra.Command {
+	var f downloadFlags
+	c := f.bind(&cobra.Command{
 		Use:   "download [--dst DIR] (URI | --run-id ID [--path P])",
 		Short: "Download an artifact or a directory of them, as mlflow.artifacts.download_artifacts does",
 		Long: `Download prints the local path of what it brought: DIR, or what is named in it.
@@ -34,16 +38,20 @@ on this machine it prints the own path and copies nothing.
 Files come in parallel ranges. Each grows under another name and is moved to
 its own when its size is right, and its checksum where the store gives one;
 with the same --dst an interrupted download goes on where it was.`,
-		RunE: func(*cobra.Command, []string) error {
-			return t.find(func(ctx context.Context, s *stores, found resolve.Found, log *slog.Logger) error {
-				return download(ctx, s, found, dst, newProgress(os.Stderr, quiet))
-			})
-		},
-	}
-	t.bind(c)
-	c.Flags().StringVar(&dst, "dst", "", "the directory to download to; it is made where it is missing")
-	c.Flags().BoolVar(&quiet, "quiet", false, "show no progress")
-	return c
+	})
+	c.Flags().StringVar(&f.dst, "dst", "", "the directory to download to; it is made where it is missing")
+	c.Flags().BoolVar(&f.quiet, "quiet", false, "show no progress")
+	return p.command(c, client, f.run)
+}
+
+func (f *downloadFlags) run(ctx context.Context, o *options, _ []string) error {
+	return f.find(ctx, o, func(s *stores, found resolve.Found) error {
+		path, err := download(ctx, s, found, f.dst, newProgress(o.stderr, f.quiet))
+		if err == nil {
+			fmt.Fprintln(o.stdout, path)
+		}
+		return err
+	})
 }
 
 // How much goes on at once: directories that are listed, files that are open,
@@ -55,30 +63,30 @@ const (
 	parallelInOne = 8
 )
 
-func download(ctx context.Context, s *stores, found resolve.Found, dst string, p *progress) (err error) {
+// download brings what was found to dst, and gives its path there.
+func download(ctx context.Context, s *stores, found resolve.Found, dst string, p *progress) (brought string, err error) {
 	if dst == "" {
 		if own := ownPath(ctx, s, found); own != "" {
-			fmt.Println(own)
-			return nil
+			return own, nil
 		}
 		if dst, err = os.MkdirTemp("", "mlflowfs-"); err != nil {
-			return err
+			return "", err
 		}
 	}
 	if dst, err = filepath.Abs(dst); err != nil {
-		return err
+		return "", err
 	}
 	if err := os.MkdirAll(dst, 0o755); err != nil {
-		return fmt.Errorf("the destination must be a directory: %w", err)
+		return "", fmt.Errorf("the destination must be a directory: %w", err)
 	}
 	root, err := os.OpenRoot(dst)
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer root.Close()
 	if dir := path.Dir(found.Path); found.Path != "" {
 		if err := root.MkdirAll(dir, 0o755); err != nil {
-			return err
+			return "", err
 		}
 	}
 	d := &downloads{s: s, root: root, lists: make(chan struct{}, parallelLists), files: make(chan struct{}, parallelFiles), progress: p}
@@ -93,14 +101,10 @@ func download(ctx context.Context, s *stores, found resolve.Found, dst string, p
 	}
 	err = errors.Join(d.g.Wait(), d.failures())
 	p.stop(err)
-	if cause := context.Cause(ctx); err != nil && cause != nil {
+	if err != nil && ctx.Err() != nil {
 		err = fmt.Errorf("interrupted: the same command with --dst %s goes on from here", dst)
 	}
-	if err != nil {
-		return err
-	}
-	fmt.Println(filepath.Join(dst, filepath.FromSlash(found.Returned)))
-	return nil
+	return filepath.Join(dst, filepath.FromSlash(found.Returned)), err
 }
 
 // ownPath is the path of what lies on this machine and nowhere else.

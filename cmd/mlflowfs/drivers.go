@@ -1,8 +1,6 @@
 package main
 
 import (
-	"os"
-
 	"github.com/mlflowfs/mlflowfs/resolve/artifact"
 	"github.com/mlflowfs/mlflowfs/resolve/artifact/azure"
 	"github.com/mlflowfs/mlflowfs/resolve/artifact/gcs"
@@ -13,8 +11,8 @@ import (
 // buckets are the object stores that are linked in, by the schemes of their
 // URIs. Each takes its credentials from its own environment and profiles, as
 // its SDK and MLflow do.
-func buckets(set rest.Settings, env rest.Env) map[string]artifact.OpenBucket {
-	home, _ := os.UserHomeDir() // without one, its files are not there
+func (c *ClientConfig) buckets(set rest.Settings) map[string]artifact.OpenBucket {
+	env, home := c.Env, c.Env("HOME") // without one, its files are not there
 	aws := s3.Driver{Settings: set, Env: env, Home: home}
 	blobs := azure.Driver{Settings: set, Env: env}
 	return map[string]artifact.OpenBucket{

@@ -23,7 +23,7 @@ func isHelper(argv0 string) bool { return filepath.Base(argv0) == helperName }
 
 // helperArgs makes a command line of ours from mount(8)'s:
 // URI DIR [-sfnv] [-N namespace] [-o options] [-t type]. An option is the name of
-// a flag of mount, with _ or -, and =value where it takes one. fake says that
+// a setting, with _ or -, and =value where it takes one. fake says that
 // nothing is to be mounted (-f).
 func helperArgs(args []string) (out []string, fake bool, err error) {
 	var places, options []string
@@ -48,17 +48,16 @@ func helperArgs(args []string) (out []string, fake bool, err error) {
 	if len(places) != 2 {
 		return nil, false, usageError{fmt.Errorf("%s takes a tracking URI and a directory: `mount -t mlflowfs http://host:5000 /mnt/mlflow -o allow_other`", helperName)}
 	}
-	_, set := newMount()
-	known := configKeys()
+	known := settingNames()
 	out = []string{"mount", "--daemon"}
 	for _, o := range options {
 		key, value, has := strings.Cut(o, "=")
 		flag := strings.ReplaceAll(key, "_", "-")
-		switch f := set.fl.Lookup(flag); {
+		switch s := settingOf(flag); {
 		case o == "" || slices.Contains(mountOptions, key) || strings.HasPrefix(key, "x-") || key == "comment":
-		case f == nil || !(flag == "config" || slices.Contains(known, flag)):
+		case s == nil:
 			return nil, false, usageError{fmt.Errorf("there is no option %q; do you mean %q?", key, strings.ReplaceAll(nearest(flag, known), "-", "_"))}
-		case !has && f.NoOptDefVal == "":
+		case !has && !s.isSwitch():
 			return nil, false, usageError{fmt.Errorf("the option %s takes a value: %s=…", key, key)}
 		case !has:
 			out = append(out, "--"+flag)

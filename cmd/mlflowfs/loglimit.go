@@ -6,8 +6,6 @@ import (
 	"log/slog"
 	"sync"
 	"time"
-
-	"github.com/spf13/cobra"
 )
 
 // logLimiter is a slog.Handler that bounds what reaches another one. A server can
@@ -38,15 +36,14 @@ const (
 	goroutines = "goroutines" // the value that is said whole: their stacks
 )
 
-// newLog makes the log of a command, in the form of a handler. What it has left out
-// is counted when the command ends.
-func newLog(out io.Writer, form func(io.Writer) slog.Handler) *slog.Logger {
+// newLog makes the log of a command, in the form of a handler; flush counts what it has
+// left out, when the command ends.
+func newLog(out io.Writer, form func(io.Writer) slog.Handler) (log *slog.Logger, flush func()) {
 	direct := slog.New(form(out))
 	l := newLogLimiter(form(newLogWriter(out, func(lost int64) {
 		direct.Warn("lines of the log were lost: nobody took them", "lines", lost)
 	})))
-	cobra.OnFinalize(l.flush)
-	return slog.New(l)
+	return slog.New(l), l.flush
 }
 
 func newLogLimiter(h slog.Handler) *logLimiter {

@@ -3,12 +3,9 @@ package main
 import (
 	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
-	"os"
 	"path"
 
 	"github.com/spf13/cobra"
@@ -17,29 +14,48 @@ import (
 	"github.com/mlflowfs/mlflowfs/resolve"
 )
 
-func lsCommand() *cobra.Command {
-	var t target
-	var l lister
-	c := &cobra.Command{
+// lsFlags are the flags of ls.
+type lsFlags struct {
+	target
+	long, recursive, json bool
+}
+
+func (p *process) lsCommand() *cobra.Command {
+	var f lsFlags
+	c := f.bind(&cobra.Command{
 		Use:   "ls [-l] [-R] [--json] (URI | --run-id ID [--path P])",
 		Short: "List the artifacts directly under a URI, as mlflow.artifacts.list_artifacts does",
 		Long: `Ls lists what lies directly under a URI: runs:/<run_id>/<path>, any form of
 models:/…, or a storage URI such as s3://bucket/dir. A directory's name ends
 in a slash. Under a file there is nothing. What no store holds, such as the
 registered_model_meta of a download, is not listed.`,
-		RunE: func(*cobra.Command, []string) error { return t.find(l.run) },
-	}
-	t.bind(c)
-	c.Flags().BoolVarP(&l.long, "long", "l", false, "sizes in bytes, and times where the store tells them")
-	c.Flags().BoolVarP(&l.recursive, "recursive", "R", false, "what is below its directories, too")
-	c.Flags().BoolVar(&l.json, "json", false, "an array of path, is_dir and file_size, as MLflow's FileInfo has them")
-	return c
+	})
+	c.Flags().BoolVarP(&f.long, "long", "l", false, "sizes in bytes, and times where the store tells them")
+	c.Flags().BoolVarP(&f.recursive, "recursive", "R", false, "what is below its directories, too")
+	c.Flags().BoolVar(&f.json, "json", false, "an array of path, is_dir and file_size, as MLflow's FileInfo has them")
+	return p.command(c, client, f.run)
 }
 
-// lister is the flags of ls, and its output.
-type lister struct {
-	long, recursive, json bool
+func (f *lsFlags) run(ctx context.Context, o *options, _ []string) error {
+	return f.find(ctx, o, func(s *stores, found resolve.Found) error {
+		l := &lister{lsFlags: f, s: s, out: bufio.NewWriter(o.stdout), infos: []fileInfo{}}
+		if found.Dir != nil {
+			if err := l.dir(ctx, *found.Dir, found.Prefix, ""); err != nil {
+				return err
+			}
+		}
+		if f.json {
+			if err := writeJSON(l.out, l.infos); err != nil {
+				return err
+			}
+		}
+		return l.out.Flush()
+	})
+}
 
+// lister is the output of ls.
+type lister struct {
+	*lsFlags
 	s     *stores
 	out   *bufio.Writer
 	infos []fileInfo
@@ -50,24 +66,6 @@ type fileInfo struct {
 	Path  string `json:"path"`
 	IsDir bool   `json:"is_dir"`
 	Size  *int64 `json:"file_size,omitempty"`
-}
-
-func (l *lister) run(ctx context.Context, s *stores, found resolve.Found, _ *slog.Logger) error {
-	l.s, l.out, l.infos = s, bufio.NewWriter(os.Stdout), []fileInfo{}
-	if found.Dir != nil {
-		if err := l.dir(ctx, *found.Dir, found.Prefix, ""); err != nil {
-			return err
-		}
-	}
-	if l.json {
-		enc := json.NewEncoder(l.out)
-		enc.SetEscapeHTML(false)
-		enc.SetIndent("", "  ")
-		if err := enc.Encode(l.infos); err != nil {
-			return err
-		}
-	}
-	return l.out.Flush()
 }
 
 // dir lists o. Paths begin with mlflow as MLflow gives them, and with rel as
@@ -112,26 +110,26 @@ func (l *lister) line(it resolve.Item, name string) {
 	fmt.Fprintln(l.out, name)
 }
 
-func catCommand() *cobra.Command {
+func (p *process) catCommand() *cobra.Command {
 	var t target
-	c := &cobra.Command{
+	c := t.bind(&cobra.Command{
 		Use:   "cat (URI | --run-id ID --path P)",
 		Short: "Write one artifact's bytes to standard output",
-		RunE:  func(*cobra.Command, []string) error { return t.find(cat) },
-	}
-	t.bind(c)
-	return c
+	})
+	return p.command(c, client, func(ctx context.Context, o *options, _ []string) error {
+		return t.find(ctx, o, func(_ *stores, found resolve.Found) error { return cat(ctx, found, o.stdout) })
+	})
 }
 
 // catMemory is what cat has for bytes on their way.
 const catMemory = 96 << 20
 
-func cat(ctx context.Context, _ *stores, found resolve.Found, _ *slog.Logger) error {
+func cat(ctx context.Context, found resolve.Found, out io.Writer) error {
 	switch {
 	case found.Dir != nil:
 		return errors.New("it is a directory: name a file in it, or use `mlflowfs download`")
 	case found.Store == nil:
-		_, err := io.WriteString(os.Stdout, found.Content)
+		_, err := io.WriteString(out, found.Content)
 		return err
 	}
 	if found.Store.Local() {
@@ -140,11 +138,11 @@ func cat(ctx context.Context, _ *stores, found resolve.Found, _ *slog.Logger) er
 			return err
 		}
 		defer f.Close()
-		_, err = io.Copy(os.Stdout, f)
+		_, err = io.Copy(out, f)
 		return err
 	}
 	f := newCache(cache.Options{Memory: catMemory}, 2*catMemory).Open(found.Key(), found.Item, true)
 	defer f.Close()
-	_, err := io.CopyBuffer(struct{ io.Writer }{os.Stdout}, f.Reader(ctx), make([]byte, 8*cache.BlockSize))
+	_, err := io.CopyBuffer(struct{ io.Writer }{out}, f.Reader(ctx), make([]byte, 8*cache.BlockSize))
 	return err
 }

@@ -17,6 +17,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -47,22 +48,33 @@ func main() {
 		return
 	}
 	hidePasswords()
-	root := rootCommand()
-	if isHelper(os.Args[0]) {
-		args, fake, err := helperArgs(os.Args[1:])
-		if err != nil {
-			fmt.Fprintf(os.Stderr, "%s: %v\n", helperName, err)
-			os.Exit(exitCode(err))
+	p := thisProcess()
+	os.Exit(p.execute(p.interruptible(), os.Args))
+}
+
+// execute runs a command line, and gives its exit code.
+func (p *process) execute(ctx context.Context, argv []string) int {
+	args := argv[1:]
+	if isHelper(argv[0]) {
+		own, fake, err := helperArgs(args)
+		switch {
+		case err != nil:
+			fmt.Fprintf(p.stderr, "%s: %v\n", helperName, err)
+			return exitCode(err)
+		case fake:
+			return 0
 		}
-		if fake {
-			return
-		}
-		root.SetArgs(args)
+		args = own
 	}
-	if err := root.Execute(); err != nil {
-		fmt.Fprintln(os.Stderr, "mlflowfs:", err)
-		os.Exit(exitCode(err))
+	root := p.rootCommand()
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return 0
 	}
+	fmt.Fprintf(p.stderr, "mlflowfs: %v\n", err)
+	p.tellParent(word{Err: err.Error(), Code: exitCode(err)})
+	return exitCode(err)
 }
 
 func exitCode(err error) int {
@@ -81,7 +93,7 @@ func exitCode(err error) int {
 	return exitFailed
 }
 
-func rootCommand() *cobra.Command {
+func (p *process) rootCommand() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "mlflowfs",
 		Short: "Show an MLflow server's runs and models as ordinary files",
@@ -112,15 +124,20 @@ and read lazily: nothing is downloaded before a program reads it.
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w (see `%s --help`)", err, c.CommandPath())}
 	})
-	root.AddCommand(mountCommand(), unmountCommand(), listCommand(), statusCommand(), watchCommand(), doctorCommand(), configCommand(), pagesCommand(), downloadCommand(), lsCommand(), catCommand(), resolveCommand(), demoCommand(),
-		warmCommand(), evictCommand(), pinCommand(false), pinCommand(true))
+	root.SetOut(p.stdout)
+	root.SetErr(p.stderr)
+	root.AddCommand(p.mountCommand(), p.unmountCommand(), p.listCommand(), p.statusCommand(), p.watchCommand(), p.doctorCommand(), p.configCommand(), p.pagesCommand(),
+		p.downloadCommand(), p.lsCommand(), p.catCommand(), p.resolveCommand(), p.demoCommand(), p.warmCommand(), p.evictCommand(), p.pinCommand(false), p.pinCommand(true))
 	return root
 }
 
 // exactly is cobra.ExactArgs with an error that counts as usage.
-func exactly(n int, what string) cobra.PositionalArgs {
+func exactly(n int, what string) cobra.PositionalArgs { return between(n, n, what) }
+
+// between is cobra.RangeArgs with such an error.
+func between(least, most int, what string) cobra.PositionalArgs {
 	return func(c *cobra.Command, args []string) error {
-		if len(args) != n {
+		if len(args) < least || len(args) > most {
 			return usageError{fmt.Errorf("%s takes %s: `%s`", c.Name(), what, c.UseLine())}
 		}
 		return nil

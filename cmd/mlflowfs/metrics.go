@@ -88,7 +88,7 @@ var (
 	serverRetries  = prometheus.NewDesc(metricsPrefix+"server_retries_total", "Requests to MLflow servers that were to be sent again, by the class of the answer that was the reason; none: there was no answer.", []string{"status"}, nil)
 )
 
-// statusClasses names the classes of mlflow.Traffic.
+// statusClasses names the classes of rest.Traffic.
 var statusClasses = [...]string{"none", "1xx", "2xx", "3xx", "4xx", "5xx"}
 
 // Describe gives nothing: what there is is known when it is asked for.

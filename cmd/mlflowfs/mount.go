@@ -1,26 +1,19 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	iofs "io/fs"
 	"log/slog"
-	"os"
-	"os/signal"
-	"slices"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 
 	"github.com/mlflowfs/mlflowfs/cache"
 	"github.com/mlflowfs/mlflowfs/cache/disk"
 	"github.com/mlflowfs/mlflowfs/fs"
-	"github.com/mlflowfs/mlflowfs/resolve"
 	"github.com/mlflowfs/mlflowfs/resolve/answers"
 	"github.com/mlflowfs/mlflowfs/resolve/meta"
 	"github.com/mlflowfs/mlflowfs/resolve/rest"
@@ -28,24 +21,11 @@ import (
 
 // mountFlags are the flags of mount.
 type mountFlags struct {
-	connection
-	caching
-	allowOther    bool
-	allowStores   []string
-	uris          []string
-	ttl           time.Duration
-	stale         time.Duration
-	debugFUSE     bool
-	noPassthrough bool
-	noPush        bool
-	metricsAddr   string
-	pprof         bool
-	daemon        bool
-	set           *settings
+	daemon bool
 }
 
-func mountCommand() *cobra.Command {
-	f, set := newMount()
+func (p *process) mountCommand() *cobra.Command {
+	var f mountFlags
 	c := &cobra.Command{
 		Use:   "mount [flags] MOUNTPOINT",
 		Short: "Mount a tracking server's runs and models",
@@ -64,81 +44,17 @@ MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR; for artifacts in S3 MLFLOW_S3_ENDPOINT_URL a
 MLFLOW_S3_IGNORE_TLS. Object stores take their own variables (AWS_…, GOOGLE_…,
 AZURE_STORAGE_…); where there are none, the tracking server's access is used.`,
 		Args: exactly(1, "one MOUNTPOINT"),
-		RunE: func(_ *cobra.Command, args []string) error {
-			err := f.run(args[0])
-			if err != nil {
-				tellParent(word{Err: err.Error(), Code: exitCode(err)})
-			}
-			return err
-		},
 	}
-	c.Flags().AddFlagSet(set.fl)
-	return c
+	c.Flags().BoolVar(&f.daemon, "daemon", false, "go on in the background: return when the mount answers")
+	return p.command(c, mounting, f.run)
 }
 
-// newMount makes the flags of mount.
-func newMount() (*mountFlags, *settings) {
-	f := &mountFlags{}
-	fl := pflag.NewFlagSet("mount", pflag.ContinueOnError)
-	set := newSettings(fl)
-	f.set = set
-	f.connection.bind(set, "info")
-	f.caching.bind(set)
-	f.bindMemory(set)
-	fl.BoolVar(&f.allowOther, "allow-other", false, "show the mount to all users of this machine")
-	set.bind("allow-other", "MLFLOWFS_ALLOW_OTHER")
-	fl.StringSliceVar(&f.allowStores, "allow-store", nil, "with --allow-other: buckets, or directories in them, that this client's own keys open where the server names them, such as s3://bucket or gs://bucket/dir (comma-separated)")
-	set.bind("allow-store", "MLFLOWFS_ALLOW_STORE")
-	fl.StringSliceVar(&f.uris, "mount-uris", nil, "buckets, or directories in them, to show below uri/, such as s3://bucket or gs://bucket/dir (comma-separated)")
-	set.bind("mount-uris", "MLFLOWFS_MOUNT_URIS")
-	fl.DurationVar(&f.ttl, "metadata-ttl", 10*time.Second, "how long an answer of the server is believed; six times as long for what is finished")
-	set.bind("metadata-ttl", "MLFLOWFS_METADATA_TTL")
-	fl.DurationVar(&f.timeout, "timeout", 30*time.Second, "how long a server may be silent until what waits for it fails")
-	set.bind("timeout", "MLFLOWFS_TIMEOUT")
-	fl.BoolVar(&f.offline, "offline", false, "use no network: show what was listed before, and read what the cache has")
-	set.bind("offline", rest.OfflineVariable)
-	fl.DurationVar(&f.stale, "stale-if-error", 24*time.Hour, "how old a listing may be that is shown while its server can't be asked; 0: none is")
-	set.bind("stale-if-error", "MLFLOWFS_STALE_IF_ERROR")
-	fl.BoolVar(&f.debugFUSE, "debug-fuse", false, "log each request of the kernel (with --log-level debug)")
-	set.bind("debug-fuse", "MLFLOWFS_DEBUG_FUSE")
-	fl.BoolVar(&f.noPassthrough, "no-passthrough", false, "have the kernel read no file of the cache by itself")
-	set.bind("no-passthrough", "MLFLOWFS_NO_PASSTHROUGH")
-	fl.BoolVar(&f.noPush, "no-push", false, "give the kernel no pages before it asks for them")
-	set.bind("no-push", "MLFLOWFS_NO_PUSH")
-	fl.StringVar(&f.metricsAddr, "metrics-addr", "", "serve Prometheus metrics at this address, such as :9420; with no host: to this machine alone")
-	set.bind("metrics-addr", "MLFLOWFS_METRICS_ADDR")
-	fl.BoolVar(&f.pprof, "pprof", false, "serve profiles there, too (/debug/pprof/)")
-	set.bind("pprof", "MLFLOWFS_PPROF")
-	fl.BoolVar(&f.daemon, "daemon", false, "go on in the background: return when the mount answers")
-	fl.StringVar(&f.logFile, "log-file", "", "write the log to this file, 10 MiB of it and three older ones, and not to standard error (with --daemon: a file below your state directory)")
-	set.bind("log-file", "MLFLOWFS_LOG_FILE")
-	return f, set
-}
-
-func (f *mountFlags) run(point string) error {
-	if err := f.set.apply(); err != nil {
-		return err
-	}
-	if !f.set.set("timeout") && os.Getenv(rest.TimeoutVariable) != "" {
-		f.timeout = 0 // MLflow's own variable says it
-	}
-	log, err := f.log()
+func (f *mountFlags) run(ctx context.Context, o *options, args []string) error {
+	log, err := o.log()
 	if err != nil {
 		return err
 	}
-	if f.ttl <= 0 {
-		return usageError{fmt.Errorf("--metadata-ttl %v: it must be more than 0", f.ttl)}
-	}
-	if f.timeout < 0 || f.stale < 0 {
-		return usageError{errors.New("--timeout and --stale-if-error must not be less than 0")}
-	}
-	if f.pprof && f.metricsAddr == "" {
-		return usageError{errors.New("--pprof needs --metrics-addr, which says where")}
-	}
-	if err := f.check(); err != nil {
-		return err
-	}
-	point, err = fs.ResolvePoint(point)
+	point, err := fs.ResolvePoint(args[0])
 	if err != nil {
 		return err
 	}
@@ -146,14 +62,14 @@ func (f *mountFlags) run(point string) error {
 		return err
 	}
 	if f.daemon {
-		return f.inBackground(point)
+		return o.inBackground(ctx, point)
 	}
-	d, err := f.open(log)
+	d, err := o.openDaemon(ctx, log)
 	if err != nil {
 		return err
 	}
 	defer d.close()
-	return f.serve(point, d, log)
+	return d.serve(ctx, o, point, log)
 }
 
 // daemon is a mount's process.
@@ -186,40 +102,40 @@ func (d *daemon) mounted() fs.Stats {
 	return fs.Stats{}
 }
 
-// open opens the stores and makes the tree that they show.
-func (f *mountFlags) open(log *slog.Logger) (*daemon, error) {
-	c, disk, err := f.caching.open(log)
+// openDaemon opens the stores and makes the tree that they show.
+func (o *options) openDaemon(ctx context.Context, log *slog.Logger) (*daemon, error) {
+	c, disk, err := o.openCache(log)
 	if err != nil {
 		return nil, err
 	}
-	asker := rest.Asker(f.trackingURI, f.env) + rest.Asker(f.registryURI, f.env)
-	f.answers = answers.New(disk, answers.Options{Scope: asker, Stale: f.stale, Offline: f.offline, Log: log})
-	allowed, err := f.allowed()
+	allowed, err := o.allowed()
 	if err != nil {
 		return nil, err
 	}
-	s, err := f.connection.open(f.ttl, true, allowed, log)
+	asker := rest.Asker(o.Server.TrackingURI, o.Env) + rest.Asker(o.Server.RegistryURI, o.Env)
+	kept := answers.New(disk, answers.Options{Scope: asker, Stale: o.Mount.StaleIfError, Offline: o.Server.Offline, Log: log})
+	s, err := o.open(openOptions{ttl: o.Mount.MetadataTTL, needed: true, allowed: allowed, answers: kept}, log)
 	if err != nil {
 		return nil, err
 	}
-	d := &daemon{server: f.trackingURI, started: time.Now(), cache: c, disk: disk, stores: s}
+	d := &daemon{server: o.Server.TrackingURI, started: time.Now(), cache: c, disk: disk, stores: s}
 	d.meter = newMeter(d)
-	if f.offline {
+	if o.Server.Offline {
 		log.Info("the network is not used; what was listed before is shown, and what the cache has can be read")
 	} else {
-		err = ping(s.tracking, f.trackingURI, log)
+		err = ping(ctx, s.tracking, d.server, log)
 	}
-	if err == nil && f.metricsAddr != "" {
-		err = d.meter.listen(f.metricsAddr, f.pprof, log)
+	if err == nil && o.Mount.MetricsAddr != "" {
+		err = d.meter.listen(o.Mount.MetricsAddr, o.Mount.Pprof, log)
 	}
 	if err != nil {
 		s.close()
 		return nil, err
 	}
 	if s.client != nil { // known by the time that it is needed
-		go s.client.OffersPresigned(context.Background())
+		go s.client.OffersPresigned(ctx)
 	}
-	root, err := fs.New(s.Resolver, c, log, f.uris...)
+	root, err := fs.New(s.Resolver, c, log, o.Artifacts.MountURIs...)
 	if err != nil {
 		s.close()
 		return nil, usageError{err}
@@ -227,30 +143,17 @@ func (f *mountFlags) open(log *slog.Logger) (*daemon, error) {
 	d.root = fs.WithAbout(root, map[string]func() []byte{
 		"status.json": func() []byte { return d.status().json() },
 		"metrics":     d.meter.text,
-		"config.yaml": f.set.yaml,
+		"config.yaml": o.yaml,
 	})
 	return d, nil
-}
-
-// allowed is what a server's word may open: where others see the mount, what its
-// settings name. What they show below uri/ is among that.
-func (f *mountFlags) allowed() (*resolve.Allowed, error) {
-	a, err := resolve.ParseAllowed(append(slices.Clone(f.allowStores), f.uris...))
-	if err != nil {
-		return nil, usageError{fmt.Errorf("--allow-store, --mount-uris: %w", err)}
-	}
-	if !f.allowOther {
-		return nil, nil
-	}
-	return a, nil
 }
 
 // pingFor is how long a mount waits for the server's first word. A server
 // that is down now may come up later, and the mount with it.
 const pingFor = 1500 * time.Millisecond
 
-func ping(s meta.Store, uri string, log *slog.Logger) error {
-	ctx, cancel := context.WithTimeout(context.Background(), pingFor)
+func ping(ctx context.Context, s meta.Store, uri string, log *slog.Logger) error {
+	ctx, cancel := context.WithTimeout(ctx, pingFor)
 	defer cancel()
 	err := s.Ping(ctx)
 	shown := rest.Redact(uri)
@@ -269,20 +172,15 @@ func ping(s meta.Store, uri string, log *slog.Logger) error {
 	return nil
 }
 
-// stuck is how long a request of the kernel may wait until something is wrong.
-func (f *mountFlags) stuck() time.Duration { return 3 * cmp.Or(f.timeout, 2*time.Minute) }
-
-// serve mounts the tree and stays until it is unmounted, by a signal or by
+// serve mounts the tree and stays until it is unmounted, because ctx ends or by
 // somebody else.
-func (f *mountFlags) serve(point string, d *daemon, log *slog.Logger) error {
+func (d *daemon) serve(ctx context.Context, o *options, point string, log *slog.Logger) error {
 	d.point = point
-	f.levels(log)
-	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
-	defer signal.Stop(signals)
+	o.levels(log)
 	dropRights(log)
 	m, err := fs.Mount(point, d.root, fs.MountOptions{
-		AllowOther: f.allowOther, Debug: f.debugFUSE, MaxRead: f.maxRead(), MaxReads: f.maxReads(), MaxNames: f.maxNames(), NoPassing: f.noPassthrough, NoPushing: f.noPush, Stuck: f.stuck(), Guarded: true, Log: log,
+		AllowOther: o.Mount.AllowOther, Debug: o.Log.FUSE, MaxRead: o.Cache.maxRead(), MaxReads: o.Cache.maxReads(), MaxNames: o.Cache.maxNames(),
+		NoPassing: o.Mount.NoPassthrough, NoPushing: o.Mount.NoPush, Stuck: o.stuck(), Guarded: true, Log: log,
 		Answered: func(op string, took time.Duration) { d.meter.answered.WithLabelValues(op).Observe(took.Seconds()) },
 		Failed:   func(op, errno string) { d.meter.failed.WithLabelValues(op, errno).Inc() },
 	})
@@ -290,10 +188,11 @@ func (f *mountFlags) serve(point string, d *daemon, log *slog.Logger) error {
 		return err
 	}
 	d.shown.Store(m)
-	shows := fmt.Sprintf("%s shows %s", point, rest.Redact(f.trackingURI))
-	fmt.Fprintf(os.Stderr, "mlflowfs: %s; Ctrl-C unmounts\n", shows)
-	tellParent(word{Said: shows})
-	notify(m, rest.Redact(f.trackingURI), f.stuck(), log)
+	server := rest.Redact(d.server)
+	shows := fmt.Sprintf("%s shows %s", point, server)
+	fmt.Fprintf(o.stderr, "mlflowfs: %s; Ctrl-C unmounts\n", shows)
+	o.tellParent(word{Said: shows})
+	notify(m, server, o.stuck(), log)
 	gone := make(chan struct{})
 	go func() {
 		m.Wait()
@@ -302,18 +201,18 @@ func (f *mountFlags) serve(point string, d *daemon, log *slog.Logger) error {
 	select {
 	case <-gone: // unmounted by somebody else
 		return nil
-	case <-signals:
+	case <-ctx.Done():
 	}
 	busy, err := m.Unmount()
 	if err != nil {
 		return fmt.Errorf("%s can't be unmounted: %w", point, err)
 	}
 	if busy {
-		fmt.Fprintf(os.Stderr, "mlflowfs: %s is detached; waiting for programs that still use it (again Ctrl-C to end at once)\n", point)
+		fmt.Fprintf(o.stderr, "mlflowfs: %s is detached; waiting for programs that still use it (again Ctrl-C to end at once)\n", point)
 	}
 	select {
 	case <-gone:
-	case <-signals:
+	case <-o.abort:
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -16,7 +17,7 @@ import (
 // progress shows how far a transfer is: a bar on a terminal, else a line every
 // ten seconds, or nothing.
 type progress struct {
-	out             *os.File
+	out             io.Writer
 	quiet, terminal bool
 	every           time.Duration // between two lines
 	done, total     atomic.Int64  // bytes
@@ -28,8 +29,14 @@ type progress struct {
 	wait  sync.WaitGroup
 }
 
-func newProgress(out *os.File, quiet bool) *progress {
-	return &progress{out: out, quiet: quiet, terminal: isatty.IsTerminal(out.Fd()), every: 10 * time.Second, ended: make(chan struct{})}
+func newProgress(out io.Writer, quiet bool) *progress {
+	return &progress{out: out, quiet: quiet, terminal: isTerminal(out), every: 10 * time.Second, ended: make(chan struct{})}
+}
+
+// isTerminal tells whether people see what is written to w as it comes.
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && isatty.IsTerminal(f.Fd())
 }
 
 // more says that n more bytes will come.

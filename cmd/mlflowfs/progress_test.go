@@ -34,18 +34,3 @@ func TestProgressIsALineEveryTenSeconds(t *testing.T) {
 		t.Errorf("%q, %v, want %q", got, err, want)
 	}
 }
-
-// TestUnknownAccessIsRefused fails when --access takes a word that is no route, or
-// refuses one.
-func TestUnknownAccessIsRefused(t *testing.T) {
-	t.Parallel()
-	var a accessFlag
-	for _, ok := range []string{"auto", "direct", "presigned", "server"} {
-		if err := a.Set(ok); err != nil || a.String() != ok {
-			t.Error(ok, err)
-		}
-	}
-	if a.Set("") == nil || a.Set("Direct") == nil {
-		t.Error("nonsense was taken")
-	}
-}

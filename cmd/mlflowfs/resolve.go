@@ -5,8 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"log/slog"
-	"os"
+	"io"
 
 	"github.com/spf13/cobra"
 
@@ -14,32 +13,42 @@ import (
 	"github.com/mlflowfs/mlflowfs/resolve/artifact"
 )
 
-func resolveCommand() *cobra.Command {
-	var t target
-	var asJSON bool
-	c := &cobra.Command{
+// resolveFlags are the flags of resolve.
+type resolveFlags struct {
+	target
+	json bool
+}
+
+func (p *process) resolveCommand() *cobra.Command {
+	var f resolveFlags
+	c := f.bind(&cobra.Command{
 		Use:   "resolve [--json] (URI | --run-id ID [--path P])",
 		Short: "Say where a URI leads, how its bytes are reached, and why that way",
-		RunE: func(*cobra.Command, []string) error {
-			return t.find(func(ctx context.Context, s *stores, found resolve.Found, _ *slog.Logger) error {
-				r := describe(ctx, s, &t, found)
-				if asJSON {
-					enc := json.NewEncoder(os.Stdout)
-					enc.SetEscapeHTML(false)
-					enc.SetIndent("", "  ")
-					if err := enc.Encode(r); err != nil {
-						return err
-					}
-				} else if err := r.print(); err != nil {
-					return err
-				}
-				return r.err
-			})
-		},
-	}
-	t.bind(c)
-	c.Flags().BoolVar(&asJSON, "json", false, "as JSON")
-	return c
+	})
+	c.Flags().BoolVar(&f.json, "json", false, "as JSON")
+	return p.command(c, client, f.run)
+}
+
+func (f *resolveFlags) run(ctx context.Context, o *options, _ []string) error {
+	return f.find(ctx, o, func(s *stores, found resolve.Found) error {
+		r := describe(ctx, s, &f.target, found)
+		if f.json {
+			if err := writeJSON(o.stdout, r); err != nil {
+				return err
+			}
+		} else if err := r.print(o.stdout); err != nil {
+			return err
+		}
+		return r.err
+	})
+}
+
+// writeJSON writes x for people and programs.
+func writeJSON(w io.Writer, x any) error {
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("", "  ")
+	return enc.Encode(x)
 }
 
 // resolution is what resolve prints.
@@ -113,8 +122,8 @@ var readsInWords = map[string]string{
 	"unknown": "not known before a file is read",
 }
 
-func (r *resolution) print() error {
-	out := bufio.NewWriter(os.Stdout)
+func (r *resolution) print(w io.Writer) error {
+	out := bufio.NewWriter(w)
 	fmt.Fprintf(out, "%-10s%s (%s)\n", "uri", r.URI, r.Kind)
 	for _, s := range r.Steps {
 		fmt.Fprintf(out, "%-10s%s -> %s\n", s.Kind, s.Name, s.Leads)

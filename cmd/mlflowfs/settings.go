@@ -1,260 +1,234 @@
 package main
 
 import (
-	"bytes"
-	"errors"
-	"fmt"
-	iofs "io/fs"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
-	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
-	yaml "go.yaml.in/yaml/v4"
 
+	"github.com/mlflowfs/mlflowfs/resolve"
+	"github.com/mlflowfs/mlflowfs/resolve/artifact"
 	"github.com/mlflowfs/mlflowfs/resolve/rest"
 )
 
-// settings are a command's flags, each of which has a variable and a key in the
-// configuration file: its own name. The command line goes before the variable,
-// that before the file, and that before the default. The flags of mount are the
-// one table of all settings: help, the file's keys, docs/configuration.md and
-// the man pages come from them.
-type settings struct {
-	fl        *pflag.FlagSet
-	variables map[string]string // by flag
-	from      map[string]string // by flag: where its value came from; the default where it is not there
-	file      string            // --config
+// setting is what may be said of one field of the configuration. Its name is that of a
+// flag, of a key of the file of settings, and of an option of mount(8).
+type setting struct {
+	name     string
+	variable string
+	also     string                    // a variable of MLflow's that says the same
+	usual    string                    // the default
+	brief    string                    // the default of commands that end by themselves, where that is another
+	here     func(env rest.Env) string // the default of this machine, of which usual is a description
+	takes    scope                     // which commands take it
+	help     string                    // with the unit of a number alone
+	field    func(c *ClientConfig) any // see [value]
+	words    []string                  // what it may be, for completions; nil: anything
 }
+
+// scope is a set of commands, and of the settings that they take: each has those of the
+// scopes before it.
+type scope int
 
 const (
-	configVariable = "MLFLOWFS_CONFIG"
-	systemConfig   = "/etc/mlflowfs/config.yaml"
+	nothing  scope = iota // a command that asks no server
+	client                // one that asks one
+	caching               // one that uses the cache's directory
+	mounting              // one that mounts, or says how a mount would be
 )
 
-func newSettings(fl *pflag.FlagSet) *settings {
-	s := &settings{fl: fl, variables: map[string]string{}, from: map[string]string{}}
-	fl.StringVar(&s.file, "config", "", "file of settings (default: mlflowfs/config.yaml below your configuration directory, else "+systemConfig+")")
-	s.bind("config", configVariable)
-	return s
+// scopes names them in docs/configuration.md.
+var scopes = map[scope]string{client: "all", caching: "cache", mounting: "mount"}
+
+// settings is the one table of them. Flags and their completion, variables, the file of
+// settings, the options of mount(8), `config show`, the man pages and
+// docs/configuration.md come from it.
+var settings = []*setting{
+	{
+		name: "config", variable: "MLFLOWFS_CONFIG", takes: client,
+		help:  "file of settings (default: mlflowfs/config.yaml below your configuration directory, else " + systemConfig + ")",
+		field: func(c *ClientConfig) any { return &c.File },
+	}, {
+		name: "tracking-uri", variable: "MLFLOW_TRACKING_URI", takes: client,
+		help:  "http(s)://host:port, sqlite:///file.db, or a FileStore directory; default ./mlruns where it holds experiments, else sqlite:///mlflow.db",
+		field: func(c *ClientConfig) any { return &c.Server.TrackingURI },
+	}, {
+		name: "registry-uri", variable: "MLFLOW_REGISTRY_URI", takes: client,
+		help:  "where the model registry is, if not at the tracking URI",
+		field: func(c *ClientConfig) any { return &c.Server.RegistryURI },
+	}, {
+		name: "token-file", variable: rest.TokenFileVariable, takes: client,
+		help:  "file that holds the token for the tracking server, read anew when it changes",
+		field: func(c *ClientConfig) any { return &c.Server.TokenFile },
+	}, {
+		name: "header-file", variable: rest.HeaderFileVariable, takes: client,
+		help:  "file of headers for the tracking server, one 'Name: value' a line, read anew when it changes",
+		field: func(c *ClientConfig) any { return &c.Server.HeaderFile },
+	}, {
+		name: "timeout", variable: "MLFLOWFS_TIMEOUT", also: rest.TimeoutVariable, usual: "30s", brief: "0s", takes: mounting,
+		help:  "how long a server may be silent until what waits for it fails; in seconds, if no unit is named; 0: as long as for MLflow's client, which asks again for minutes",
+		field: func(c *ClientConfig) any { return &c.Server.Timeout },
+	}, {
+		name: "offline", variable: rest.OfflineVariable, usual: "false", takes: client,
+		help:  "use no network: show what was listed before, and read what the cache has",
+		field: func(c *ClientConfig) any { return &c.Server.Offline },
+	}, {
+		name: "artifact-access", variable: "MLFLOWFS_ARTIFACT_ACCESS", usual: string(resolve.Auto), takes: client, words: texts(accesses),
+		help:  "auto, or one way to artifacts: direct (with this client's credentials), presigned (URLs that the server signs), server (through the server)",
+		field: func(c *ClientConfig) any { return choice[artifact.Access]{&c.Artifacts.Access, accesses} },
+	}, {
+		name: "allow-address", variable: rest.AllowAddressVariable, takes: client,
+		help:  "what a server's signed URLs and redirects may lead to on this machine or an inner network: host:port, a host, an address, or a network such as 10.0.0.0/8 (comma-separated)",
+		field: func(c *ClientConfig) any { return &c.Artifacts.AllowAddress },
+	}, {
+		name: "allow-store", variable: "MLFLOWFS_ALLOW_STORE", takes: mounting,
+		help:  "with --allow-other: buckets, or directories in them, that this client's own keys open where the server names them, such as s3://bucket or gs://bucket/dir (comma-separated)",
+		field: func(c *ClientConfig) any { return &c.Artifacts.AllowStore },
+	}, {
+		name: "mount-uris", variable: "MLFLOWFS_MOUNT_URIS", takes: mounting,
+		help:  "buckets, or directories in them, to show below uri/, such as s3://bucket or gs://bucket/dir (comma-separated)",
+		field: func(c *ClientConfig) any { return &c.Artifacts.MountURIs },
+	}, {
+		name: "cache-dir", variable: "MLFLOWFS_CACHE_DIR", usual: "~/.cache/mlflowfs", here: defaultCacheDir, takes: caching,
+		help:  "directory that keeps what was read, for all mounts of this user; none: memory alone",
+		field: func(c *ClientConfig) any { return &c.Cache.Dir },
+	}, {
+		name: "cache-size", variable: "MLFLOWFS_CACHE_SIZE", usual: "10 GiB", takes: caching,
+		help:  "disk for it, at most; a twentieth of the disk is left free in any case",
+		field: func(c *ClientConfig) any { return &c.Cache.Size },
+	}, {
+		name: "parallelism", variable: "MLFLOWFS_PARALLELISM", usual: "8", takes: caching,
+		help:  "requests that fetch ahead at once, for one file; four times as many for all",
+		field: func(c *ClientConfig) any { return &c.Cache.Parallel },
+	}, {
+		name: "memory-limit", variable: "MLFLOWFS_MEMORY_LIMIT", usual: "a quarter of the machine, at most 1 GiB", here: defaultMemory, takes: mounting,
+		help:  "memory for everything: blocks, windows, buffers",
+		field: func(c *ClientConfig) any { return &c.Cache.Memory },
+	}, {
+		name: "fill-limit", variable: "MLFLOWFS_FILL_LIMIT", usual: auto, takes: mounting,
+		help:  "files up to this size are fetched whole once a program maps them, jumps in them, or touches them in a model; 0: never; auto: half of what the cache can hold",
+		field: func(c *ClientConfig) any { return &c.Cache.FillLimit },
+	}, {
+		name: "allow-other", variable: "MLFLOWFS_ALLOW_OTHER", usual: "false", takes: mounting,
+		help:  "show the mount to all users of this machine",
+		field: func(c *ClientConfig) any { return &c.Mount.AllowOther },
+	}, {
+		name: "metadata-ttl", variable: "MLFLOWFS_METADATA_TTL", usual: "10s", takes: mounting,
+		help:  "how long an answer of the server is believed; six times as long for what is finished",
+		field: func(c *ClientConfig) any { return &c.Mount.MetadataTTL },
+	}, {
+		name: "stale-if-error", variable: "MLFLOWFS_STALE_IF_ERROR", usual: "24h", takes: mounting,
+		help:  "how old a listing may be that is shown while its server can't be asked; 0: none is",
+		field: func(c *ClientConfig) any { return &c.Mount.StaleIfError },
+	}, {
+		name: "no-passthrough", variable: "MLFLOWFS_NO_PASSTHROUGH", usual: "false", takes: mounting,
+		help:  "have the kernel read no file of the cache by itself",
+		field: func(c *ClientConfig) any { return &c.Mount.NoPassthrough },
+	}, {
+		name: "no-push", variable: "MLFLOWFS_NO_PUSH", usual: "false", takes: mounting,
+		help:  "give the kernel no pages before it asks for them",
+		field: func(c *ClientConfig) any { return &c.Mount.NoPush },
+	}, {
+		name: "metrics-addr", variable: "MLFLOWFS_METRICS_ADDR", takes: mounting,
+		help:  "serve Prometheus metrics at this address, such as :9420; with no host: to this machine alone",
+		field: func(c *ClientConfig) any { return &c.Mount.MetricsAddr },
+	}, {
+		name: "pprof", variable: "MLFLOWFS_PPROF", usual: "false", takes: mounting,
+		help:  "serve profiles there, too (/debug/pprof/)",
+		field: func(c *ClientConfig) any { return &c.Mount.Pprof },
+	}, {
+		name: "debug-fuse", variable: "MLFLOWFS_DEBUG_FUSE", usual: "false", takes: mounting,
+		help:  "log each request of the kernel (with --log-level debug)",
+		field: func(c *ClientConfig) any { return &c.Log.FUSE },
+	}, {
+		name: "log-level", variable: "MLFLOWFS_LOG_LEVEL", usual: "info", brief: "warn", takes: client, words: []string{"debug", "info", "warn", "error"},
+		help:  "debug, info, warn or error",
+		field: func(c *ClientConfig) any { return &c.Log.Level },
+	}, {
+		name: "log-format", variable: "MLFLOWFS_LOG_FORMAT", usual: "text", takes: client, words: logFormats,
+		help:  "text or json",
+		field: func(c *ClientConfig) any { return choice[string]{&c.Log.Format, logFormats} },
+	}, {
+		name: "log-file", variable: "MLFLOWFS_LOG_FILE", takes: mounting,
+		help:  "write the log to this file, 10 MiB of it and three older ones, and not to standard error (with --daemon: a file below your state directory)",
+		field: func(c *ClientConfig) any { return &c.Log.File },
+	},
 }
 
-// bind names the variable of a flag, in its help too.
-func (s *settings) bind(flag, variable string) {
-	s.fl.Lookup(flag).Usage += " [$" + variable + "]"
-	s.variables[flag] = variable
+const systemConfig = "/etc/mlflowfs/config.yaml"
+
+var (
+	accesses   = []artifact.Access{resolve.Auto, artifact.Direct, artifact.Presigned, artifact.Server}
+	logFormats = []string{"text", "json"}
+)
+
+func texts[T ~string](of []T) (out []string) {
+	for _, t := range of {
+		out = append(out, string(t))
+	}
+	return out
 }
 
-// set tells whether somebody gave the flag a value.
-func (s *settings) set(flag string) bool { return s.from[flag] != "" }
-
-// apply takes the values of variables and of the file. It is called once, when
-// the command line is read.
-func (s *settings) apply() error {
-	var errs []error
-	give := func(f *pflag.Flag, value, from string) {
-		if s.from[f.Name] == "" {
-			if err := f.Value.Set(value); err != nil {
-				errs = append(errs, usageError{fmt.Errorf("%s: %w", from, err)})
-			}
-			s.from[f.Name] = from
+// settingOf is the setting of a name; nil: there is none.
+func settingOf(name string) *setting {
+	for _, s := range settings {
+		if s.name == name {
+			return s
 		}
 	}
-	s.fl.VisitAll(func(f *pflag.Flag) {
-		variable := s.variables[f.Name]
-		if f.Changed {
-			s.from[f.Name] = "the command line"
-		} else if v := os.Getenv(variable); variable != "" && v != "" {
-			give(f, v, "the variable "+variable)
-		}
-	})
-	path, keys, err := readConfig(s.file)
-	if err != nil {
-		return err
-	}
-	for key, value := range keys {
-		if f := s.fl.Lookup(key); f != nil && s.variables[key] != "" {
-			give(f, value, path+", "+key)
-		}
-	}
-	return errors.Join(errs...)
+	return nil
 }
 
-// environment is the flags of the command line as variables, for a process of
-// the same command: what they say is then on no command line.
-func (s *settings) environment() (env []string) {
-	s.fl.VisitAll(func(f *pflag.Flag) {
-		variable := s.variables[f.Name]
-		if !f.Changed {
-			return
-		}
-		if list, ok := f.Value.(pflag.SliceValue); ok && variable != "" {
-			env = append(env, variable+"="+strings.Join(list.GetSlice(), ","))
-		} else if variable != "" {
-			env = append(env, variable+"="+f.Value.String())
-		}
-	})
-	return env
+// taken are the settings that the commands of a scope take.
+func taken(by scope) []*setting {
+	return slices.DeleteFunc(slices.Clone(settings), func(s *setting) bool { return s.takes > by })
 }
 
-// configFile is the file of settings; empty where there is none.
-func configFile(named string) string {
-	if named != "" {
-		return named
-	}
-	var files []string
-	if dir, err := os.UserConfigDir(); err == nil {
-		files = append(files, filepath.Join(dir, "mlflowfs", "config.yaml"))
-	}
-	for _, f := range append(files, systemConfig) {
-		if _, err := os.Stat(f); err == nil {
-			return f
+// settingNames are the settings that a file may hold, sorted.
+func settingNames() (names []string) {
+	for _, s := range settings {
+		if s.name != "config" {
+			names = append(names, s.name)
 		}
 	}
-	return ""
+	slices.Sort(names)
+	return names
 }
 
-// readConfig reads the file of settings, if there is one: a map from flags'
-// names to values. A list is what a flag takes with commas.
-func readConfig(named string) (path string, keys map[string]string, err error) {
-	path = configFile(named)
-	if path == "" {
-		return "", nil, nil
+// variables are those that give it a value, the first that is set first.
+func (s *setting) variables() []string {
+	if s.also == "" {
+		return []string{s.variable}
 	}
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return "", nil, fmt.Errorf("the configuration file: %w", err)
-	}
-	var doc map[string]any
-	if err := yaml.Unmarshal(b, &doc); err != nil {
-		return "", nil, usageError{fmt.Errorf("%s is no YAML of the form `name: value`: %w", path, err)}
-	}
-	known := configKeys()
-	keys = map[string]string{}
-	for key, v := range doc {
-		if !slices.Contains(known, key) {
-			return "", nil, usageError{fmt.Errorf("%s: there is no setting %q; do you mean %q? (docs/configuration.md has all)", path, key, nearest(key, known))}
-		}
-		switch v := v.(type) {
-		case nil:
-			keys[key] = ""
-		case []any:
-			var list []string
-			for _, x := range v {
-				list = append(list, fmt.Sprint(x))
-			}
-			keys[key] = strings.Join(list, ",")
-		case map[string]any:
-			return "", nil, usageError{fmt.Errorf("%s: %s must be one value, or a list", path, key)}
-		default:
-			keys[key] = fmt.Sprint(v)
-		}
-	}
-	return path, keys, nil
+	return []string{s.variable, s.also}
 }
 
-// configKeys are the settings that a file may hold, sorted.
-func configKeys() (keys []string) {
-	_, s := newMount()
-	for flag := range s.variables {
-		if flag != "config" {
-			keys = append(keys, flag)
-		}
+// fallback is the default for the commands of a scope.
+func (s *setting) fallback(takes scope, env rest.Env) string {
+	switch {
+	case s.here != nil:
+		return s.here(env)
+	case s.brief != "" && (takes == client || takes == caching):
+		return s.brief
 	}
-	slices.Sort(keys)
-	return keys
+	return s.usual
 }
 
-// nearest is the name of names that begins with the word, or that takes the
-// fewest changes to become.
-func nearest(word string, names []string) (best string) {
-	least := 1 << 30
-	for _, n := range names {
-		d := distance(word, n)
-		if strings.HasPrefix(n, word) {
-			d = 1
-		}
-		if d < least {
-			least, best = d, n
-		}
+// flag makes the flag of the setting, with its default.
+func (s *setting) flag(c *ClientConfig, takes scope) *pflag.Flag {
+	v := &value{field: s.field(c)}
+	f := &pflag.Flag{Name: s.name, Usage: s.help + " [$" + strings.Join(s.variables(), ", $") + "]", Value: v}
+	if f.DefValue = s.usual; s.here == nil {
+		f.DefValue = s.fallback(takes, nil)
 	}
-	return best
+	if s.isSwitch() {
+		f.NoOptDefVal = "true"
+	}
+	return f
 }
 
-// distance is Levenshtein's: how many letters are to be put in, taken out or
-// changed.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		last := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			change := last
-			if a[i] != b[j] {
-				change++
-			}
-			last = row[j+1]
-			row[j+1] = min(change, row[j+1]+1, row[j]+1)
-		}
-	}
-	return row[len(b)]
-}
-
-// yaml is what is in force, and where each value came from, as a file of
-// settings; it holds no password.
-func (s *settings) yaml() []byte {
-	var b bytes.Buffer
-	s.fl.VisitAll(func(f *pflag.Flag) {
-		if s.variables[f.Name] == "" || f.Name == "config" {
-			return
-		}
-		value := rest.Redact(f.Value.String())
-		if list, ok := f.Value.(pflag.SliceValue); ok {
-			value = strings.Join(list.GetSlice(), ",")
-		}
-		line, err := yaml.Marshal(map[string]string{f.Name: value})
-		if err != nil {
-			return // a map of strings can be marshalled
-		}
-		from := s.from[f.Name]
-		if from == "" {
-			from = "the default"
-		}
-		fmt.Fprintf(&b, "%s  # %s\n", bytes.TrimSpace(line), from)
-	})
-	return b.Bytes()
-}
-
-func configCommand() *cobra.Command {
-	c := &cobra.Command{Use: "config", Short: "Show the settings"}
-	f, s := newMount()
-	show := &cobra.Command{
-		Use:   "show [flags of mount]",
-		Short: "Show what is in force, and where each value came from",
-		Args:  exactly(0, "nothing but the flags of mount"),
-		RunE: func(*cobra.Command, []string) error {
-			if err := s.apply(); err != nil {
-				return err
-			}
-			if err := f.check(); err != nil {
-				return err
-			}
-			if file := configFile(s.file); file != "" {
-				if _, err := os.Stat(file); errors.Is(err, iofs.ErrNotExist) {
-					return err
-				}
-				fmt.Println("#", file)
-			}
-			_, err := os.Stdout.Write(s.yaml())
-			return err
-		},
-	}
-	show.Flags().AddFlagSet(s.fl)
-	c.AddCommand(show)
-	return c
+// isSwitch tells whether the setting is true where it is named without a value.
+func (s *setting) isSwitch() bool {
+	_, is := s.field(&ClientConfig{}).(*bool)
+	return is
 }

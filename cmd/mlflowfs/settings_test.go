@@ -5,13 +5,19 @@ import (
 	"cmp"
 	"flag"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/spf13/pflag"
+
+	"github.com/mlflowfs/mlflowfs/resolve/artifact"
 )
 
 var update = flag.Bool("update", false, "write docs/configuration.md")
@@ -23,10 +29,10 @@ func TestConfigurationPageIsUpToDate(t *testing.T) {
 	var b bytes.Buffer
 	b.WriteString(`# Configuration
 
-Each setting of ` + "`mlflowfs mount`" + ` is a flag, a variable, and a key of a file of settings; it is taken from the first of these that has it, and from the default else. The other commands take those that they have
-(where the server is, and where the cache). ` + "`mlflowfs config show`" + ` prints what is in force, and where each value came from; a mount shows its own in ` + "`.mlflowfs/config.yaml`" + `.
+Each setting is a flag, a variable, a key of a file of settings, and an option of mount(8); it is taken from the first of these that has it, and from the default else. Which commands take it: *all* that ask a server, those that use the *cache* (` + "`warm`, `evict`, `pin`, `unpin`" + `) and those of a mount,
+or those of a *mount* alone (` + "`mount`, `doctor`, `config show`" + `). ` + "`mlflowfs config show`" + ` prints what is in force, and where each value came from; a mount shows its own in ` + "`.mlflowfs/config.yaml`" + `.
 
-The file is the one that ` + "`--config`" + ` or ` + "`" + configVariable + "`" + ` names, else ` + "`mlflowfs/config.yaml`" + ` below your configuration directory (` + "`$XDG_CONFIG_HOME`, `~/.config`" + `), else ` + "`" + systemConfig + "`" + `. It is YAML; what a flag takes with commas may be a list:
+The file is the one that ` + "`--config` or `MLFLOWFS_CONFIG`" + ` names, else ` + "`mlflowfs/config.yaml`" + ` below your configuration directory (` + "`$XDG_CONFIG_HOME`, `~/.config`" + `), else ` + "`" + systemConfig + "`" + `. It is YAML; what a flag takes with commas may be a list:
 
     tracking-uri: http://mlflow.example:5000
     cache-size: 50GiB
@@ -34,31 +40,23 @@ The file is the one that ` + "`--config`" + ` or ` + "`" + configVariable + "`" 
     - s3://bucket
     - gs://bucket/dir
 
-A key that is none is an error, which names the nearest one. Credentials do not belong in it: MLflow's own variables and files hold them, or ` + "`token-file` and `header-file`" + `.
+A key that is none is an error, which names the nearest one, and so is a value that can't be. Credentials do not belong in it: MLflow's own variables and files hold them, or ` + "`token-file` and `header-file`" + `.
 
-| setting | variable | default | what |
-|---|---|---|---|
+| setting | variable | default | commands | what |
+|---|---|---|---|---|
 `)
-	_, s := newMount()
-	s.fl.VisitAll(func(f *pflag.Flag) {
-		variable := s.variables[f.Name]
-		if variable == "" || f.Name == "config" {
-			return
+	for _, name := range settingNames() {
+		s := settingOf(name)
+		usual := s.usual
+		if usual != "" && !strings.Contains(usual, ",") { // which is a description
+			usual = "`" + usual + "`"
 		}
-		fallback := f.DefValue
-		switch {
-		case f.Name == "cache-dir":
-			fallback = "`~/.cache/mlflowfs`"
-		case f.Name == "memory-limit":
-			fallback = "a quarter of the machine, at most 1 GiB"
-		case fallback == "[]":
-			fallback = ""
-		case fallback != "":
-			fallback = "`" + fallback + "`"
+		if s.brief != "" && s.takes < mounting {
+			usual += ", of commands `" + s.brief + "`"
 		}
-		what := strings.ReplaceAll(strings.TrimSuffix(f.Usage, " [$"+variable+"]"), "|", "\\|")
-		fmt.Fprintf(&b, "| `%s` | `%s` | %s | %s |\n", f.Name, variable, fallback, what)
-	})
+		variables := "`" + strings.Join(s.variables(), "`, else `") + "`"
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s | %s |\n", name, variables, usual, scopes[s.takes], strings.ReplaceAll(s.help, "|", "\\|"))
+	}
 	b.WriteString("\nMLflow's own variables for its client are followed, too ([using.md](using.md)), but for these, which `mlflowfs doctor` names with the reason where they are set:\n")
 	for i, v := range unhonoured {
 		end := ","
@@ -79,11 +77,146 @@ A key that is none is an error, which names the nearest one. Credentials do not 
 	}
 }
 
+// sample is a value of a setting that is not the default, and one that can't be; empty: each
+// text can be.
+func sample(s *setting) (good, bad string) {
+	switch p := s.field(&ClientConfig{}).(type) {
+	case *bool:
+		return "true", "maybe"
+	case *int:
+		return "5", "many"
+	case *time.Duration:
+		return "7s", "soon"
+	case *slog.Level:
+		return "error", "loud"
+	case *size, *sizeOrAuto:
+		return "200 MiB", "large"
+	case choice[string]:
+		return p.of[1], "other"
+	case choice[artifact.Access]:
+		return string(p.of[1]), "other"
+	}
+	switch s.name {
+	case "allow-store", "mount-uris":
+		return "s3://a,gs://b/c", "bucket"
+	case "metrics-addr":
+		return ":9420", "9420"
+	case "cache-dir":
+		return "/x", ""
+	}
+	return "x:1", ""
+}
+
+// TestSettingsComeFromEachPlace fails when a setting is not taken from its flag, its
+// variables, the file of settings or an option of mount(8), when its source is not said, or
+// when a value that can't be is taken from one of them: that is a sentence that says from
+// where it is, and the exit code 2.
+func TestSettingsComeFromEachPlace(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "config.yaml")
+	show := func(env []string, args ...string) (string, string, int) {
+		return runIn(t.Context(), append(env, "HOME=/nowhere", "MLFLOWFS_METRICS_ADDR=:1"), append([]string{"config", "show"}, args...)...)
+	}
+	for _, name := range settingNames() {
+		s := settingOf(name)
+		good, bad := sample(s)
+		type place struct {
+			from string
+			give func(value string) (string, string, int)
+		}
+		places := []place{
+			{"the command line", func(v string) (string, string, int) { return show(nil, "--"+name+"="+v) }},
+			{file, func(v string) (string, string, int) {
+				if err := os.WriteFile(file, []byte(name+": "+strconv.Quote(v)+"\n"), 0o600); err != nil {
+					t.Fatal(err)
+				}
+				return show([]string{"MLFLOWFS_CONFIG=" + file})
+			}},
+			{"the command line", func(v string) (string, string, int) {
+				args, _, err := helperArgs([]string{"none", "/mnt", "-o", strings.ReplaceAll(name, "-", "_") + "=" + v})
+				if err != nil {
+					t.Errorf("%s: %v", name, err)
+				}
+				return show(nil, args[2:len(args)-2]...)
+			}},
+		}
+		for _, variable := range s.variables() {
+			places = append(places, place{"the variable " + variable, func(v string) (string, string, int) { return show([]string{variable + "=" + v}) }})
+		}
+		for _, p := range places {
+			if name == "metrics-addr" && p.from == file {
+				continue // the variable that is set here goes before it
+			}
+			if strings.Contains(good, ",") && !strings.HasPrefix(p.from, "the variable") {
+				continue // commas of mount(8) are between options
+			}
+			out, errs, code := p.give(good)
+			if line := name + ": " + good; code != 0 || !strings.Contains(strings.ReplaceAll(out, `"`, ""), line+"  # "+p.from) {
+				t.Errorf("%s from %s: %d %s%s", line, p.from, code, out, errs)
+			}
+			if bad == "" {
+				continue
+			}
+			says := p.from
+			if p.from == "the command line" || bad == "bucket" || bad == "9420" { // which is found wanting later
+				says = "--" + name
+			}
+			if _, errs, code := p.give(bad); code != exitUsage || !strings.Contains(errs, says) || !strings.Contains(errs, bad) || strings.Contains(errs, "strconv") {
+				t.Errorf("%s=%s from %s: %d %s", name, bad, p.from, code, errs)
+			}
+		}
+	}
+}
+
+// TestSettingsAreWellFormed fails when two settings share a name, a variable or a field,
+// when a field of the configuration has no setting, or when a default, or a value that
+// `config show` prints, is not taken back.
+func TestSettingsAreWellFormed(t *testing.T) {
+	t.Parallel()
+	o := (&process{environ: []string{"HOME=/nowhere"}}).options(mounting, pflag.NewFlagSet("", pflag.ContinueOnError))
+	seen := map[any]string{}
+	for _, s := range settings {
+		field := s.field(&o.ClientConfig)
+		switch c := field.(type) {
+		case choice[string]:
+			field = c.is
+		case choice[artifact.Access]:
+			field = c.is
+		}
+		for _, key := range []any{s.name, s.variable, s.also, reflect.ValueOf(field).Pointer()} {
+			if seen[key] != "" && key != "" {
+				t.Errorf("%s and %s share %v", s.name, seen[key], key)
+			}
+			seen[key] = s.name
+		}
+		v := o.value(s)
+		before := v.String()
+		if err := o.value(s).Set(before); (before != "" && err != nil) || v.String() != before {
+			t.Errorf("%s: %q is taken back as %q, %v", s.name, before, v, err)
+		}
+		if good, _ := sample(s); o.value(s).Set(good) != nil || v.String() == before {
+			t.Errorf("%s: %q gives %q", s.name, good, v)
+		}
+	}
+	var each func(v reflect.Value, path string)
+	each = func(v reflect.Value, path string) {
+		for i := range v.NumField() {
+			f, name := v.Field(i), path+v.Type().Field(i).Name
+			if _, leaf := f.Addr().Interface().(fmt.Stringer); f.Kind() == reflect.Struct && !leaf {
+				each(f, name+".")
+			} else if seen[f.Addr().Pointer()] == "" && name != "Env" {
+				t.Errorf("%s is no setting's", name)
+			}
+		}
+	}
+	each(reflect.ValueOf(&o.ClientConfig).Elem(), "")
+}
+
 // TestNearestKeyIsNamed fails when the error about a mistyped key of the configuration
 // file does not suggest the key that was meant.
 func TestNearestKeyIsNamed(t *testing.T) {
 	t.Parallel()
-	known := configKeys()
+	known := settingNames()
 	if len(known) < 20 || !slices.Contains(known, "cache-size") {
 		t.Fatal(known)
 	}
@@ -138,13 +271,13 @@ func TestMountHelperTakesFstabOptions(t *testing.T) {
 func TestDoctorNamesWhatIsNotHonoured(t *testing.T) {
 	for _, v := range unhonoured {
 		t.Setenv(v.name, "s3cret")
-		out := checkVariables()
+		out := checkVariables(os.Getenv)
 		if len(out) != 1 || !strings.HasPrefix(out[0].words, v.name+" ") || strings.Contains(out[0].words, "s3cret") {
 			t.Errorf("%s: %+v", v.name, out)
 		}
 		for _, value := range append(v.but, "") {
 			t.Setenv(v.name, value)
-			if out := checkVariables(); len(out) != 0 {
+			if out := checkVariables(os.Getenv); len(out) != 0 {
 				t.Errorf("%s=%s: %+v", v.name, value, out)
 			}
 		}

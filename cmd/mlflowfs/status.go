@@ -9,7 +9,6 @@ import (
 	"io"
 	"maps"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -18,7 +17,6 @@ import (
 	"time"
 
 	"github.com/dustin/go-humanize"
-	"github.com/mattn/go-isatty"
 	"github.com/spf13/cobra"
 
 	"github.com/mlflowfs/mlflowfs/cache"
@@ -136,7 +134,7 @@ func (s *status) show(w io.Writer) {
 const statusWait = 3 * time.Second
 
 // askStatus asks the mount at point.
-func askStatus(point string) (*status, error) {
+func askStatus(ctx context.Context, point string) (*status, error) {
 	type answer struct {
 		s   *status
 		err error
@@ -159,92 +157,96 @@ func askStatus(point string) (*status, error) {
 			return nil, a.err
 		}
 		return a.s, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
 	case <-time.After(statusWait):
 		return nil, fmt.Errorf("its daemon does not answer within %v", statusWait)
 	}
 }
 
-func listCommand() *cobra.Command {
+func (p *process) listCommand() *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
 		Use:   "list [--json]",
 		Short: "List the mounts of mlflowfs on this machine",
 		Args:  exactly(0, "nothing but flags"),
-		RunE: func(*cobra.Command, []string) error {
-			points, err := fs.Mounts()
-			if err != nil {
-				return err
-			}
-			type row struct {
-				Mountpoint string  `json:"mountpoint"`
-				Server     string  `json:"server,omitempty"`
-				Uptime     float64 `json:"uptime_seconds,omitempty"`
-				Error      string  `json:"error,omitempty"`
-			}
-			rows := []row{}
-			for _, p := range points {
-				if s, err := askStatus(p); err != nil {
-					rows = append(rows, row{Mountpoint: p, Error: err.Error()})
-				} else {
-					rows = append(rows, row{p, s.Server, s.Uptime, ""})
-				}
-			}
-			if asJSON {
-				return json.NewEncoder(os.Stdout).Encode(rows)
-			}
-			t := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-			defer t.Flush()
-			for _, r := range rows {
-				if r.Error != "" {
-					fmt.Fprintf(t, "%s\t%s\n", r.Mountpoint, r.Error)
-				} else {
-					fmt.Fprintf(t, "%s\t%s\tup %s\n", r.Mountpoint, r.Server, time.Duration(r.Uptime*float64(time.Second)).Round(time.Second))
-				}
-			}
-			return nil
-		},
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	return c
+	return p.command(c, nothing, func(ctx context.Context, o *options, _ []string) error {
+		points, err := fs.Mounts()
+		if err != nil {
+			return err
+		}
+		return list(ctx, points, o.stdout, asJSON)
+	})
 }
 
-func statusCommand() *cobra.Command {
-	var asJSON, watch bool
+// list writes a line about each mount.
+func list(ctx context.Context, points []string, w io.Writer, asJSON bool) error {
+	type row struct {
+		Mountpoint string  `json:"mountpoint"`
+		Server     string  `json:"server,omitempty"`
+		Uptime     float64 `json:"uptime_seconds,omitempty"`
+		Error      string  `json:"error,omitempty"`
+	}
+	rows := []row{}
+	for _, p := range points {
+		if s, err := askStatus(ctx, p); err != nil {
+			rows = append(rows, row{Mountpoint: p, Error: err.Error()})
+		} else {
+			rows = append(rows, row{p, s.Server, s.Uptime, ""})
+		}
+	}
+	if asJSON {
+		return json.NewEncoder(w).Encode(rows)
+	}
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, r := range rows {
+		if r.Error != "" {
+			fmt.Fprintf(t, "%s\t%s\n", r.Mountpoint, r.Error)
+		} else {
+			fmt.Fprintf(t, "%s\t%s\tup %s\n", r.Mountpoint, r.Server, time.Duration(r.Uptime*float64(time.Second)).Round(time.Second))
+		}
+	}
+	return t.Flush()
+}
+
+// statusFlags are the flags of status.
+type statusFlags struct {
+	json, watch bool
+}
+
+func (p *process) statusCommand() *cobra.Command {
+	var f statusFlags
 	c := &cobra.Command{
 		Use:   "status [--json] [--watch] [MOUNTPOINT]",
 		Short: "Show how a mount does: cache, requests, errors, transfers",
 		Long: `Status shows what the mount at MOUNTPOINT says of itself; without MOUNTPOINT, the
 only mount of this machine, or each of them. It is also in the mount, as
 .mlflowfs/status.json.`,
-		Args: func(c *cobra.Command, args []string) error {
-			if len(args) > 1 {
-				return exactly(1, "one MOUNTPOINT, or none")(c, args)
-			}
-			return nil
-		},
-		RunE: func(_ *cobra.Command, args []string) error {
-			ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-			defer stop()
-			for {
-				err := showStatus(args, asJSON, watch && isatty.IsTerminal(os.Stdout.Fd()))
-				if err != nil || !watch {
-					return err
-				}
-				select {
-				case <-ctx.Done():
-					return nil
-				case <-time.After(time.Second):
-				}
-			}
-		},
+		Args: between(0, 1, "one MOUNTPOINT, or none"),
 	}
-	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	c.Flags().BoolVar(&watch, "watch", false, "show it again each second")
-	return c
+	c.Flags().BoolVar(&f.json, "json", false, "print JSON")
+	c.Flags().BoolVar(&f.watch, "watch", false, "show it again each second")
+	return p.command(c, nothing, f.run)
+}
+
+func (f *statusFlags) run(ctx context.Context, o *options, args []string) error {
+	for {
+		err := showStatus(ctx, args, o.stdout, f.json, f.watch && isTerminal(o.stdout))
+		if err != nil || !f.watch {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(time.Second):
+		}
+	}
 }
 
 // showStatus shows the mounts that args name once.
-func showStatus(args []string, asJSON, clear bool) error {
+func showStatus(ctx context.Context, args []string, w io.Writer, asJSON, clear bool) error {
 	points, err := fs.Mounts()
 	if err != nil {
 		return err
@@ -265,7 +267,7 @@ func showStatus(args []string, asJSON, clear bool) error {
 	var out strings.Builder
 	var failed []error
 	for i, p := range points {
-		s, err := askStatus(p)
+		s, err := askStatus(ctx, p)
 		switch {
 		case err != nil:
 			failed = append(failed, fmt.Errorf("%s: %w", p, err))
@@ -279,8 +281,8 @@ func showStatus(args []string, asJSON, clear bool) error {
 		}
 	}
 	if clear {
-		fmt.Print("\x1b[H\x1b[2J") // to the top, on an empty screen
+		fmt.Fprint(w, "\x1b[H\x1b[2J") // to the top, on an empty screen
 	}
-	fmt.Print(out.String())
+	fmt.Fprint(w, out.String())
 	return errors.Join(failed...)
 }

@@ -5,9 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
-	"os/signal"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -18,17 +15,13 @@ import (
 // target is what a command of artifacts is about: a URI, or a run and a path
 // in it, as the functions of mlflow.artifacts take them.
 type target struct {
-	connection
+	uri   string
 	runID string
 	path  string
-	set   *settings
-	uri   string
 }
 
 // bind gives c the flags and the argument of a target.
-func (t *target) bind(c *cobra.Command) {
-	t.set = newSettings(c.Flags())
-	t.connection.bind(t.set, "warn")
+func (t *target) bind(c *cobra.Command) *cobra.Command {
 	c.Flags().StringVar(&t.runID, "run-id", "", "the run, in the place of a URI")
 	c.Flags().StringVar(&t.path, "path", "", "with --run-id: the path in the run's artifacts; all of them without it")
 	c.Args = func(c *cobra.Command, args []string) error {
@@ -47,26 +40,21 @@ func (t *target) bind(c *cobra.Command) {
 		}
 		return nil
 	}
+	return c
 }
 
-// find opens the stores and goes to the target, for f. A signal ends f's
-// context.
-func (t *target) find(f func(ctx context.Context, s *stores, found resolve.Found, log *slog.Logger) error) error {
-	if err := t.set.apply(); err != nil {
-		return err
-	}
-	log, err := t.log()
+// find opens the stores and goes to the target, for f.
+func (t *target) find(ctx context.Context, o *options, f func(*stores, resolve.Found) error) error {
+	log, err := o.log()
 	if err != nil {
 		return err
 	}
 	_, named, _ := resolve.ParseURI(t.uri)
-	s, err := t.open(time.Minute, named || t.runID != "", nil, log)
+	s, err := o.open(openOptions{ttl: time.Minute, needed: named || t.runID != ""}, log)
 	if err != nil {
 		return fmt.Errorf("the tracking store: %w", err)
 	}
 	defer s.close()
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	defer stop()
 	var found resolve.Found
 	if t.runID != "" {
 		found, err = s.FindRun(ctx, t.runID, t.path)
@@ -74,7 +62,7 @@ func (t *target) find(f func(ctx context.Context, s *stores, found resolve.Found
 		found, err = s.Find(ctx, t.uri)
 	}
 	if err == nil {
-		err = f(ctx, s, found, log)
+		err = f(s, found)
 	}
 	if errors.Is(err, fs.ErrPermission) {
 		err = fmt.Errorf("%w (`mlflowfs resolve` shows which ways were tried)", err)

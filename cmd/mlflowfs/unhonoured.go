@@ -1,8 +1,9 @@
 package main
 
 import (
-	"os"
 	"slices"
+
+	"github.com/mlflowfs/mlflowfs/resolve/rest"
 )
 
 // unhonoured are the variables that MLflow's client, or a library of its, follows on the
@@ -34,9 +35,9 @@ var unhonoured = []struct {
 }
 
 // checkVariables names the variables that are set and not honoured.
-func checkVariables() (out []finding) {
+func checkVariables(env rest.Env) (out []finding) {
 	for _, v := range unhonoured {
-		if value := os.Getenv(v.name); value != "" && !slices.Contains(v.but, value) {
+		if value := env(v.name); value != "" && !slices.Contains(v.but, value) {
 			out = append(out, finding{"variable", lesser, v.name + " is not honoured: " + v.why, ""})
 		}
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"syscall"
@@ -10,35 +11,36 @@ import (
 	"github.com/mlflowfs/mlflowfs/fs"
 )
 
-func unmountCommand() *cobra.Command {
+func (p *process) unmountCommand() *cobra.Command {
 	var lazy bool
 	c := &cobra.Command{
 		Use:     "unmount [--lazy] MOUNTPOINT",
 		Aliases: []string{"umount"},
 		Short:   "Unmount what mlflowfs mounted",
 		Args:    exactly(1, "one MOUNTPOINT"),
-		RunE: func(_ *cobra.Command, args []string) error {
-			point, err := fs.ResolvePoint(args[0])
-			if err != nil {
-				return err
-			}
-			mounted, ours, err := fs.FindMount(point)
-			switch {
-			case err != nil:
-				return err
-			case !mounted:
-				return fmt.Errorf("%s is no mount point", point)
-			case !ours:
-				return fmt.Errorf("%s is a mount of something else than mlflowfs: use umount", point)
-			}
-			if err := fs.Unmount(point, lazy); errors.Is(err, syscall.EBUSY) {
-				return fmt.Errorf("%s is in use: end the programs that have files open in it or stand in it (`fuser -m %s` shows them), or use --lazy", point, point)
-			} else if err != nil {
-				return fmt.Errorf("%s can't be unmounted: %w", point, err)
-			}
-			return nil
-		},
 	}
 	c.Flags().BoolVar(&lazy, "lazy", false, "detach it at once; programs that use it keep what they have")
-	return c
+	return p.command(c, nothing, func(_ context.Context, _ *options, args []string) error { return unmount(args[0], lazy) })
+}
+
+func unmount(point string, lazy bool) error {
+	point, err := fs.ResolvePoint(point)
+	if err != nil {
+		return err
+	}
+	mounted, ours, err := fs.FindMount(point)
+	switch {
+	case err != nil:
+		return err
+	case !mounted:
+		return fmt.Errorf("%s is no mount point", point)
+	case !ours:
+		return fmt.Errorf("%s is a mount of something else than mlflowfs: use umount", point)
+	}
+	if err := fs.Unmount(point, lazy); errors.Is(err, syscall.EBUSY) {
+		return fmt.Errorf("%s is in use: end the programs that have files open in it or stand in it (`fuser -m %s` shows them), or use --lazy", point, point)
+	} else if err != nil {
+		return fmt.Errorf("%s can't be unmounted: %w", point, err)
+	}
+	return nil
 }

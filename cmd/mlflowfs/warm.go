@@ -6,12 +6,9 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
-	"os/signal"
 	"path"
 	"slices"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -26,17 +23,12 @@ import (
 // cachedFiles is what the commands about the disk cache have in common: the
 // files that some URIs lead to.
 type cachedFiles struct {
-	connection
-	caching
 	include []string
 }
 
 // command makes a command of f, which gets the files that can be in the disk
 // cache.
-func (t *cachedFiles) command(c *cobra.Command, f func(context.Context, *disk.Dir, []named, *slog.Logger) error) *cobra.Command {
-	set := newSettings(c.Flags())
-	t.connection.bind(set, "warn")
-	t.caching.bind(set)
+func (t *cachedFiles) command(p *process, c *cobra.Command, f func(context.Context, *options, *cached) error) *cobra.Command {
 	c.Flags().StringSliceVar(&t.include, "include", nil, "of directories, only files whose name, or path below the URI, matches one of these (path.Match: * ? [a-z])")
 	c.Args = func(c *cobra.Command, args []string) error {
 		if len(args) == 0 {
@@ -44,23 +36,17 @@ func (t *cachedFiles) command(c *cobra.Command, f func(context.Context, *disk.Di
 		}
 		return nil
 	}
-	c.RunE = func(_ *cobra.Command, uris []string) error {
-		if err := set.apply(); err != nil {
-			return err
-		}
-		log, err := t.log()
-		if err != nil {
-			return err
-		}
-		if err := t.check(); err != nil {
-			return err
-		}
+	return p.command(c, caching, func(ctx context.Context, o *options, uris []string) error {
 		for _, g := range t.include {
 			if _, err := path.Match(g, ""); err != nil {
 				return usageError{fmt.Errorf("--include %q is no pattern: * ? [a-z] and \\ are known", g)}
 			}
 		}
-		d, err := t.disk(log)
+		log, err := o.log()
+		if err != nil {
+			return err
+		}
+		d, err := o.openDisk(log)
 		if err != nil {
 			return err
 		}
@@ -68,27 +54,44 @@ func (t *cachedFiles) command(c *cobra.Command, f func(context.Context, *disk.Di
 			return usageError{errors.New("with --cache-dir none there is nothing on disk")}
 		}
 		defer d.Close()
-		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-		defer stop()
-		needed := slices.ContainsFunc(uris, func(uri string) bool { _, isNamed, _ := resolve.ParseURI(uri); return isNamed })
-		s, err := t.connection.open(time.Minute, needed, nil, log)
+		s, err := o.open(openOptions{ttl: time.Minute, needed: slices.ContainsFunc(uris, isNamed)}, log)
 		if err != nil {
 			return fmt.Errorf("the tracking store: %w", err)
 		}
 		defer s.close()
-		var files []named
-		for _, uri := range uris {
-			found, err := s.Find(ctx, uri)
-			if err == nil {
-				err = t.each(ctx, s, found.Item, "", &files)
-			}
-			if err != nil {
-				return fmt.Errorf("%s: %w", resolve.Shown(uri), err)
-			}
+		found := &cached{disk: d, log: log}
+		if found.files, err = t.find(ctx, s, uris); err != nil {
+			return err
 		}
-		return f(ctx, d, files, log)
+		return f(ctx, o, found)
+	})
+}
+
+// isNamed tells whether a URI is of MLflow, and not of storage.
+func isNamed(uri string) bool {
+	_, named, _ := resolve.ParseURI(uri)
+	return named
+}
+
+// cached are files with the directory of the cache that they are in, or may be.
+type cached struct {
+	disk  *disk.Dir
+	files []named
+	log   *slog.Logger
+}
+
+// find collects the files that the URIs lead to.
+func (t *cachedFiles) find(ctx context.Context, s *stores, uris []string) (files []named, err error) {
+	for _, uri := range uris {
+		found, err := s.Find(ctx, uri)
+		if err == nil {
+			err = t.each(ctx, s, found.Item, "", &files)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", resolve.Shown(uri), err)
+		}
 	}
-	return c
+	return files, nil
 }
 
 // named is a file with its path below the URI that led to it.
@@ -131,10 +134,10 @@ func (t *cachedFiles) included(p string) bool {
 	return len(t.include) == 0
 }
 
-func warmCommand() *cobra.Command {
+func (p *process) warmCommand() *cobra.Command {
 	var t cachedFiles
 	var quiet bool
-	c := t.command(&cobra.Command{
+	c := t.command(p, &cobra.Command{
 		Use:   "warm [flags] URI…",
 		Short: "Bring artifacts into the disk cache, before a mount needs them",
 		Long: `Warm fetches the files that the URIs lead to into the disk cache, which mounts
@@ -144,8 +147,8 @@ interrupted warm goes on where it was.
 
 Files that may still change (of a running run, in a store that gives no
 validators) are not kept, and are named.`,
-	}, func(ctx context.Context, d *disk.Dir, files []named, log *slog.Logger) error {
-		return warm(ctx, d, files, t.parallel, newProgress(os.Stderr, quiet), log)
+	}, func(ctx context.Context, o *options, found *cached) error {
+		return found.warm(ctx, o, newProgress(o.stderr, quiet))
 	})
 	c.Flags().BoolVar(&quiet, "quiet", false, "show no progress")
 	return c
@@ -153,58 +156,65 @@ validators) are not kept, and are named.`,
 
 const warmMemory = 128 << 20
 
-func warm(ctx context.Context, d *disk.Dir, files []named, parallel int, p *progress, log *slog.Logger) error {
-	c := newCache(cache.Options{Disk: d, Memory: blocksOnDisk, Parallel: parallel, Fill: 1 << 62, Log: log}, warmMemory)
-	var mu sync.Mutex // guards failed
-	var failed []error
-	fail := func(f named, err error) {
-		mu.Lock()
-		defer mu.Unlock()
-		failed = append(failed, fmt.Errorf("%s: %w", path.Join(f.path, f.Item.Name), err))
-	}
+// warm fetches the files that can be kept.
+func (w *cached) warm(ctx context.Context, o *options, p *progress) error {
+	c := newCache(cache.Options{Disk: w.disk, Memory: blocksOnDisk, Parallel: o.Cache.Parallel, Fill: 1 << 62, Log: w.log}, warmMemory)
+	var failed failures
 	var kept []named
-	var g errgroup.Group
-	g.SetLimit(parallelFiles)
-	for _, f := range files {
-		if !f.Known() {
-			fail(f, errors.New("it may still change, and is not kept"))
-			continue
+	for _, f := range w.files {
+		if f.Known() {
+			kept = append(kept, f)
+			p.more(f.Size)
+		} else {
+			failed.add(f, errors.New("it may still change, and is not kept"))
 		}
-		kept = append(kept, f)
-		p.more(f.Size)
 	}
 	p.start()
+	var g errgroup.Group
+	g.SetLimit(parallelFiles)
 	for _, f := range kept {
 		g.Go(func() error {
 			h := c.Open(f.Key(), f, true)
 			defer h.Close()
 			h.Whole = true
 			if _, err := io.CopyBuffer(countTo{p}, struct{ io.Reader }{h.Reader(ctx)}, make([]byte, 8*cache.BlockSize)); err != nil {
-				fail(f, err)
+				failed.add(f, err)
 			}
 			return ctx.Err()
 		})
 	}
 	g.Wait()
 	c.Wait()
-	var there int64
+	there, err := int64(0), failed.join()
 	for _, f := range kept {
-		there += d.Has(disk.Key(f.Key()))
+		there += w.disk.Has(disk.Key(f.Key()))
 	}
-	err := context.Cause(ctx)
-	if err != nil {
+	if want := p.total.Load(); ctx.Err() != nil {
 		err = errors.New("interrupted: the same command goes on from here")
-	} else if want := p.total.Load(); there < want && len(failed) == 0 {
+	} else if err == nil && there < want {
 		err = fmt.Errorf("%s of %s are there: the rest had no room (--cache-size, or the disk)", humanize.IBytes(uint64(there)), humanize.IBytes(uint64(want)))
-	} else if len(failed) > 0 {
-		err = errors.Join(failed...)
 	}
 	p.stop(err)
 	if err == nil {
-		fmt.Printf("%d files, %s, are in the cache\n", len(kept), humanize.IBytes(uint64(there)))
+		fmt.Fprintf(o.stdout, "%d files, %s, are in the cache\n", len(kept), humanize.IBytes(uint64(there)))
 	}
 	return err
 }
+
+// failures are the errors of files.
+type failures struct {
+	mu  sync.Mutex // guards all
+	all []error
+}
+
+func (x *failures) add(f named, err error) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.all = append(x.all, fmt.Errorf("%s: %w", path.Join(f.path, f.Item.Name), err))
+}
+
+// join is all of them, once there come no more.
+func (x *failures) join() error { return errors.Join(x.all...) }
 
 // countTo is an io.Writer that tells a progress of its bytes.
 type countTo struct{ p *progress }
@@ -216,28 +226,28 @@ func (c countTo) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-func evictCommand() *cobra.Command {
+func (p *process) evictCommand() *cobra.Command {
 	var t cachedFiles
-	return t.command(&cobra.Command{
+	return t.command(p, &cobra.Command{
 		Use:   "evict [flags] URI…",
 		Short: "Take artifacts out of the disk cache",
 		Long: `Evict removes the files that the URIs lead to from the disk cache, pinned or
 not. A program that has one open reads on.`,
-	}, func(_ context.Context, d *disk.Dir, files []named, _ *slog.Logger) error {
+	}, func(_ context.Context, o *options, found *cached) error {
 		var freed int64
-		for _, f := range files {
-			n, err := d.Evict(disk.Key(f.Key()))
+		for _, f := range found.files {
+			n, err := found.disk.Evict(disk.Key(f.Key()))
 			if err != nil {
 				return err
 			}
 			freed += n
 		}
-		fmt.Printf("%s freed\n", humanize.IBytes(uint64(freed)))
+		fmt.Fprintf(o.stdout, "%s freed\n", humanize.IBytes(uint64(freed)))
 		return nil
 	})
 }
 
-func pinCommand(off bool) *cobra.Command {
+func (p *process) pinCommand(off bool) *cobra.Command {
 	var t cachedFiles
 	c := &cobra.Command{
 		Use:   "pin [flags] URI…",
@@ -245,23 +255,20 @@ func pinCommand(off bool) *cobra.Command {
 		Long: `Pin keeps the files that the URIs lead to from eviction, those that are in the
 disk cache and those that come later; it brings none (see warm).`,
 	}
+	done := "pinned"
 	if off {
-		c.Use, c.Short, c.Long = "unpin [flags] URI…", "Let artifacts leave the disk cache again", "Unpin takes back what pin did."
+		c.Use, c.Short, c.Long, done = "unpin [flags] URI…", "Let artifacts leave the disk cache again", "Unpin takes back what pin did.", "unpinned"
 	}
-	return t.command(c, func(_ context.Context, d *disk.Dir, files []named, _ *slog.Logger) error {
+	return t.command(p, c, func(_ context.Context, o *options, found *cached) error {
 		var size, there int64
-		for _, f := range files {
-			if err := d.Pin(disk.Key(f.Key()), off); err != nil {
+		for _, f := range found.files {
+			if err := found.disk.Pin(disk.Key(f.Key()), off); err != nil {
 				return err
 			}
 			size += f.Size
-			there += d.Has(disk.Key(f.Key()))
+			there += found.disk.Has(disk.Key(f.Key()))
 		}
-		done := "pinned"
-		if off {
-			done = "unpinned"
-		}
-		fmt.Printf("%d files %s, %s; %s of them are in the cache\n", len(files), done, humanize.IBytes(uint64(size)), humanize.IBytes(uint64(there)))
+		fmt.Fprintf(o.stdout, "%d files %s, %s; %s of them are in the cache\n", len(found.files), done, humanize.IBytes(uint64(size)), humanize.IBytes(uint64(there)))
 		return nil
 	})
 }

@@ -6,10 +6,8 @@ import (
 	"fmt"
 	iofs "io/fs"
 	"log/slog"
-	"os"
 	"os/exec"
-	"os/signal"
-	"syscall"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -19,14 +17,12 @@ import (
 
 // watchFlags are the flags of watch.
 type watchFlags struct {
-	connection
 	every time.Duration
-	run   string
+	exec  string
 }
 
-func watchCommand() *cobra.Command {
+func (p *process) watchCommand() *cobra.Command {
 	var f watchFlags
-	var set *settings
 	c := &cobra.Command{
 		Use:   "watch [flags] models:/NAME@ALIAS",
 		Short: "Tell when an alias, a stage or the latest version moves",
@@ -40,41 +36,36 @@ MLFLOWFS_URI, MLFLOWFS_OLD_VERSION and MLFLOWFS_VERSION in its environment, and
 waits for it; its failure is said and ends nothing. While the server can't be
 asked nothing has moved. SIGINT or SIGTERM ends it.`,
 		Args: exactly(1, "one URI such as models:/fraud@champion"),
-		RunE: func(_ *cobra.Command, args []string) error {
-			if err := set.apply(); err != nil {
-				return err
-			}
-			u, named, err := resolve.ParseURI(args[0])
-			if err != nil || !named || u.Name == "" || u.Version != "" || u.Path != "" {
-				return usageError{fmt.Errorf("%q names nothing that moves: write it like models:/fraud@champion or models:/fraud/latest", args[0])}
-			}
-			if f.every <= 0 {
-				return usageError{fmt.Errorf("--every %v: it must be more than 0", f.every)}
-			}
-			return f.watch(u)
-		},
 	}
-	set = newSettings(c.Flags())
-	f.bind(set, "warn")
 	c.Flags().DurationVar(&f.every, "every", 5*time.Second, "how often the server is asked")
-	c.Flags().StringVar(&f.run, "exec", "", "command for the shell at each move")
-	return c
+	c.Flags().StringVar(&f.exec, "exec", "", "command for the shell at each move")
+	return p.command(c, client, f.run)
 }
 
-const noVersion = "none"
-
-func (f *watchFlags) watch(u resolve.URI) error {
-	log, err := f.log()
+func (f *watchFlags) run(ctx context.Context, o *options, args []string) error {
+	u, named, err := resolve.ParseURI(args[0])
+	if err != nil || !named || u.Name == "" || u.Version != "" || u.Path != "" {
+		return usageError{fmt.Errorf("%q names nothing that moves: write it like models:/fraud@champion or models:/fraud/latest", args[0])}
+	}
+	if f.every <= 0 {
+		return usageError{fmt.Errorf("--every %v: it must be more than 0", f.every)}
+	}
+	log, err := o.log()
 	if err != nil {
 		return err
 	}
-	s, err := f.open(f.every/2, true, nil, log)
+	s, err := o.open(openOptions{ttl: f.every / 2, needed: true}, log)
 	if err != nil {
 		return err
 	}
 	defer s.close()
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	defer stop()
+	return f.watch(ctx, o.process, s, u, log)
+}
+
+const noVersion = "none"
+
+// watch looks at what u means until ctx ends.
+func (f *watchFlags) watch(ctx context.Context, p *process, s *stores, u resolve.URI, log *slog.Logger) error {
 	tick := time.NewTicker(f.every)
 	defer tick.Stop()
 	for old := ""; ; {
@@ -90,9 +81,9 @@ func (f *watchFlags) watch(u resolve.URI) error {
 		case err != nil:
 			log.Warn("the server can't be asked", "err", err)
 		case now != old:
-			fmt.Println(time.Now().Format(time.RFC3339), u, orNone(old), now)
-			if old != "" && f.run != "" {
-				f.moved(ctx, u, old, now, log)
+			fmt.Fprintln(p.stdout, time.Now().Format(time.RFC3339), u, orNone(old), now)
+			if old != "" && f.exec != "" {
+				f.moved(ctx, p, u, old, now, log)
 			}
 			old = now
 		}
@@ -112,11 +103,11 @@ func orNone(version string) string {
 }
 
 // moved runs the command for a move.
-func (f *watchFlags) moved(ctx context.Context, u resolve.URI, old, now string, log *slog.Logger) {
-	c := exec.CommandContext(ctx, "/bin/sh", "-c", f.run)
-	c.Env = append(os.Environ(), "MLFLOWFS_URI="+u.String(), "MLFLOWFS_OLD_VERSION="+old, "MLFLOWFS_VERSION="+now)
-	c.Stdout, c.Stderr = os.Stdout, os.Stderr
+func (f *watchFlags) moved(ctx context.Context, p *process, u resolve.URI, old, now string, log *slog.Logger) {
+	c := exec.CommandContext(ctx, "/bin/sh", "-c", f.exec)
+	c.Env = append(slices.Clone(p.environ), "MLFLOWFS_URI="+u.String(), "MLFLOWFS_OLD_VERSION="+old, "MLFLOWFS_VERSION="+now)
+	c.Stdout, c.Stderr = p.stdout, p.stderr
 	if err := c.Run(); err != nil {
-		log.Error("the command of --exec failed", "command", f.run, "err", err)
+		log.Error("the command of --exec failed", "command", f.exec, "err", err)
 	}
 }
