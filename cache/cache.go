@@ -24,7 +24,7 @@ const MaxSize = 1 << 50
 type Options struct {
 	Memory   int64         // bytes of blocks in memory (64 MiB)
 	Disk     *disk.Dir     // what outlives the process; nil: nothing does
-	TempDir  string        // where a stream goes that is too large for memory, without a Disk (TMPDIR, or /var/tmp)
+	TempDir  string        // where a stream goes that is too large for memory, without a Disk (os.TempDir)
 	Parallel int           // requests at once that fetch ahead, for one content (8)
 	Requests int           // requests at once, to one origin (4 times Parallel); 8 times as many to all
 	Fill     int64         // contents of up to so many bytes are fetched whole once that pays (0: none)
@@ -83,7 +83,7 @@ func New(opt Options) *Cache {
 		opt.Memory = 64 << 20
 	}
 	if opt.TempDir == "" {
-		opt.TempDir = tempDir()
+		opt.TempDir = os.TempDir()
 	}
 	if opt.Parallel <= 0 {
 		opt.Parallel = 8
@@ -106,16 +106,6 @@ func New(opt Options) *Cache {
 		}
 	})
 	return c
-}
-
-// tempDir is where large temporary files go: as tmpfiles.d(5) has it, not to /tmp,
-// which may be memory.
-func tempDir() string {
-	const large = "/var/tmp"
-	if st, err := os.Stat(large); err == nil && st.IsDir() && os.Getenv("TMPDIR") == "" {
-		return large
-	}
-	return os.TempDir()
 }
 
 // Open gives a handle on the content of key. Bytes that are not there yet come

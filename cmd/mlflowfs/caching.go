@@ -81,14 +81,19 @@ func (c *ClientConfig) openCache(log *slog.Logger) (*cache.Cache, *disk.Dir, err
 	if limit := c.Cache.FillLimit; !limit.auto {
 		opt.Fill = min(int64(limit.size), 2*opt.Fill)
 	}
-	return newCache(opt, int64(c.Cache.Memory)), d, nil
+	return c.newCache(opt, int64(c.Cache.Memory)), d, nil
 }
 
 // newCache makes the process's cache, and has the Go runtime keep to the limit
 // of memory.
-func newCache(opt cache.Options, limit int64) *cache.Cache {
+func (c *ClientConfig) newCache(opt cache.Options, limit int64) *cache.Cache {
 	debug.SetMemoryLimit(limit - limit/goOverhead)
 	debug.SetGCPercent(50) // a hundred thousand names are no garbage
+	// Large temporary files go, as tmpfiles.d(5) has it, not to /tmp, which may be memory.
+	const large = "/var/tmp"
+	if st, err := os.Stat(large); err == nil && st.IsDir() && c.Env("TMPDIR") == "" {
+		opt.TempDir = large
+	}
 	return cache.New(opt)
 }
 

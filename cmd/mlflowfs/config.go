@@ -82,6 +82,9 @@ func (c *ClientConfig) check() error {
 			return usageError{err}
 		}
 	}
+	if _, err := rest.ReadSettings(c.Env); err != nil { // MLflow's variables, and --allow-address
+		return usageError{err}
+	}
 	_, err := c.allowed()
 	return err
 }

@@ -117,19 +117,19 @@ func (p *process) catCommand() *cobra.Command {
 		Short: "Write one artifact's bytes to standard output",
 	})
 	return p.command(c, client, func(ctx context.Context, o *options, _ []string) error {
-		return t.find(ctx, o, func(_ *stores, found resolve.Found) error { return cat(ctx, found, o.stdout) })
+		return t.find(ctx, o, func(_ *stores, found resolve.Found) error { return o.cat(ctx, found) })
 	})
 }
 
 // catMemory is what cat has for bytes on their way.
 const catMemory = 96 << 20
 
-func cat(ctx context.Context, found resolve.Found, out io.Writer) error {
+func (o *options) cat(ctx context.Context, found resolve.Found) error {
 	switch {
 	case found.Dir != nil:
 		return errors.New("it is a directory: name a file in it, or use `mlflowfs download`")
 	case found.Store == nil:
-		_, err := io.WriteString(out, found.Content)
+		_, err := io.WriteString(o.stdout, found.Content)
 		return err
 	}
 	if found.Store.Local() {
@@ -138,11 +138,11 @@ func cat(ctx context.Context, found resolve.Found, out io.Writer) error {
 			return err
 		}
 		defer f.Close()
-		_, err = io.Copy(out, f)
+		_, err = io.Copy(o.stdout, f)
 		return err
 	}
-	f := newCache(cache.Options{Memory: catMemory}, 2*catMemory).Open(found.Key(), found.Item, true)
+	f := o.newCache(cache.Options{Memory: catMemory}, 2*catMemory).Open(found.Key(), found.Item, true)
 	defer f.Close()
-	_, err := io.CopyBuffer(struct{ io.Writer }{out}, f.Reader(ctx), make([]byte, 8*cache.BlockSize))
+	_, err := io.CopyBuffer(struct{ io.Writer }{o.stdout}, f.Reader(ctx), make([]byte, 8*cache.BlockSize))
 	return err
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strconv"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -108,11 +107,6 @@ func (o *options) read() error {
 
 // variable is a variable as the settings have it, else as the environment.
 func (o *options) variable(name string) string {
-	if timeout := o.Server.Timeout; name == rest.WholeVariable && timeout == 0 {
-		return ""
-	} else if name == rest.TimeoutVariable && timeout > 0 {
-		return strconv.FormatFloat(timeout.Seconds(), 'f', -1, 64)
-	}
 	for _, s := range settings {
 		if s.variable == name {
 			return o.value(s).String()

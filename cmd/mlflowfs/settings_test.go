@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -18,6 +19,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/mlflowfs/mlflowfs/resolve/artifact"
+	"github.com/mlflowfs/mlflowfs/resolve/rest"
 )
 
 var update = flag.Bool("update", false, "write docs/configuration.md")
@@ -57,7 +59,11 @@ A key that is none is an error, which names the nearest one, and so is a value t
 		variables := "`" + strings.Join(s.variables(), "`, else `") + "`"
 		fmt.Fprintf(&b, "| `%s` | %s | %s | %s | %s |\n", name, variables, usual, scopes[s.takes], strings.ReplaceAll(s.help, "|", "\\|"))
 	}
-	b.WriteString("\nMLflow's own variables for its client are followed, too ([using.md](using.md)), but for these, which `mlflowfs doctor` names with the reason where they are set:\n")
+	b.WriteString("\n## Variables of MLflow and of its libraries\nThese are followed as MLflow's client follows them ([using.md](using.md)); the SDKs of AWS, Google and Azure read more of their own.\n\n| variables | for |\n|---|---|\n")
+	for _, v := range followed {
+		fmt.Fprintf(&b, "| `%s` | %s |\n", strings.Join(v.names, "`, `"), v.what)
+	}
+	b.WriteString("\nThese are not, and `mlflowfs doctor` names them with the reason where they are set:\n")
 	for i, v := range unhonoured {
 		end := ","
 		if i == len(unhonoured)-1 {
@@ -267,37 +273,145 @@ func TestMountHelperTakesFstabOptions(t *testing.T) {
 
 // TestDoctorNamesWhatIsNotHonoured fails when a variable that is set and not honoured is
 // not named by doctor, when one is named that is honoured, or with its value, which may be
-// a secret, or when the code reads a variable that it says it does not honour.
+// a secret.
 func TestDoctorNamesWhatIsNotHonoured(t *testing.T) {
+	t.Parallel()
 	for _, v := range unhonoured {
-		t.Setenv(v.name, "s3cret")
-		out := checkVariables(os.Getenv)
+		check := func(value string) []finding {
+			return checkVariables((&process{environ: []string{v.name + "=" + value}}).getenv)
+		}
+		out := check("s3cret")
 		if len(out) != 1 || !strings.HasPrefix(out[0].words, v.name+" ") || strings.Contains(out[0].words, "s3cret") {
 			t.Errorf("%s: %+v", v.name, out)
 		}
 		for _, value := range append(v.but, "") {
-			t.Setenv(v.name, value)
-			if out := checkVariables(os.Getenv); len(out) != 0 {
+			if out := check(value); len(out) != 0 {
 				t.Errorf("%s=%s: %+v", v.name, value, out)
 			}
 		}
-		if len(v.but) > 0 {
-			continue // it is read
+	}
+}
+
+var (
+	namedVariable = regexp.MustCompile(`"((?:MLFLOW|MLFLOWFS|AWS|AZURE|GOOGLE|CLOUDSDK|STORAGE|REQUESTS|CURL)_[A-Z0-9_]+|KUBECONFIG|NETRC|REQUEST_METHOD)"`)
+	environment   = regexp.MustCompile(`\bos\.(Getenv|LookupEnv|Environ|ExpandEnv|Setenv|Unsetenv|Clearenv|UserHomeDir|UserCacheDir|UserConfigDir)\(|http\.ProxyFromEnvironment`)
+)
+
+// sources are the files of the program, by their names from the repository's root.
+func sources(t *testing.T) map[string]string {
+	t.Helper()
+	all := map[string]string{}
+	for _, dir := range []string{"cmd", "fs", "resolve", "cache"} {
+		err := filepath.WalkDir("../../"+dir, func(name string, e os.DirEntry, err error) error {
+			if err != nil || e.IsDir() || !strings.HasSuffix(name, ".go") || strings.HasSuffix(name, "_test.go") {
+				return err
+			}
+			b, err := os.ReadFile(name)
+			all[strings.TrimPrefix(name, "../../")] = string(b)
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
 		}
-		for _, pattern := range []string{"*.go", "../../resolve/*.go", "../../resolve/*/*.go", "../../resolve/*/*/*.go"} {
-			files, err := filepath.Glob(pattern)
-			if err != nil {
-				t.Fatal(err)
+	}
+	return all
+}
+
+// TestEnvironmentIsReadOnce fails when something else than the program's main reads the
+// environment: it would see neither the settings nor what a test says.
+func TestEnvironmentIsReadOnce(t *testing.T) {
+	t.Parallel()
+	may := map[string]string{
+		"cmd/mlflowfs/process.go":    "reads it, once",
+		"fs/fuse_guard_linux.go":     "gives the guard as little of it as it needs",
+		"resolve/artifact/bucket.go": "reaches stores by Go's own rules on proxies",
+		"resolve/rest/kubernetes.go": "gives all of it to kubeconfig's program",
+	}
+	for name, text := range sources(t) {
+		if found := environment.FindString(text); found != "" && may[name] == "" {
+			t.Errorf("%s: %s", name, found)
+		} else if found == "" && may[name] != "" {
+			t.Errorf("%s does no longer what it may: %s", name, may[name])
+		}
+	}
+}
+
+// TestEachVariableIsListed fails when the code reads a variable that the page of settings
+// does not name, or one that it says is not followed; or when one that it names is read
+// nowhere.
+func TestEachVariableIsListed(t *testing.T) {
+	t.Parallel()
+	listed := map[string]bool{} // read
+	for _, s := range settings {
+		for _, v := range s.variables() {
+			listed[v] = false
+		}
+	}
+	for _, f := range followed {
+		for _, v := range f.names {
+			if _, twice := listed[v]; twice {
+				t.Errorf("%s is listed twice", v)
 			}
-			for _, name := range files {
-				b, err := os.ReadFile(name)
-				if err != nil {
-					t.Fatal(err)
-				}
-				if bytes.Contains(b, []byte(`"`+v.name+`"`)) && filepath.Base(name) != "unhonoured.go" {
-					t.Errorf("%s reads %s", name, v.name)
-				}
+			listed[v] = false
+		}
+	}
+	for _, v := range unhonoured {
+		if _, twice := listed[v.name]; twice && len(v.but) == 0 {
+			t.Errorf("%s is said to be followed, and not to be", v.name)
+		}
+	}
+	for _, other := range []string{readyFD, "AZURE_STORAGE_ACCOUNT", "AZURE_STORAGE_DOMAIN"} { // the last are gocloud's, and part of a location
+		listed[other] = true
+	}
+	for name, text := range sources(t) {
+		if name == "cmd/mlflowfs/variables.go" {
+			continue
+		}
+		for _, m := range namedVariable.FindAllStringSubmatch(text, -1) {
+			if _, ok := listed[m[1]]; !ok {
+				t.Errorf("%s reads %s", name, m[1])
 			}
+			listed[m[1]] = true
+		}
+	}
+	for v, read := range listed {
+		if !read && namedVariable.MatchString(strconv.Quote(v)) {
+			t.Errorf("%s is read nowhere", v)
+		}
+	}
+}
+
+// TestTimeoutIsOneSetting fails when a mount does not give a request with its retries the
+// time that --timeout or MLflow's variable says, or when a command, which waits as MLflow's
+// client does, takes the mount's.
+func TestTimeoutIsOneSetting(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		takes   scope
+		env     string
+		silence time.Duration
+		whole   bool
+	}{
+		{mounting, "", 30 * time.Second, true},
+		{mounting, "MLFLOW_HTTP_REQUEST_TIMEOUT=60", time.Minute, true},
+		{mounting, "MLFLOWFS_TIMEOUT=5s", 5 * time.Second, true},
+		{mounting, "MLFLOWFS_TIMEOUT=0", 2 * time.Minute, false},
+		{client, "", 2 * time.Minute, false},
+		{client, "MLFLOW_HTTP_REQUEST_TIMEOUT=60", time.Minute, false},
+		{client, "MLFLOWFS_TIMEOUT=5s", 2 * time.Minute, false},
+	} {
+		o := (&process{environ: []string{"HOME=/nowhere", c.env}}).options(c.takes, pflag.NewFlagSet("", pflag.ContinueOnError))
+		if err := o.read(); err != nil {
+			t.Fatal(err)
+		}
+		if s, err := rest.ReadSettings(o.Env); err != nil || s.Silence != c.silence || s.Whole != c.whole {
+			t.Errorf("%v %s: %v %v %v", scopes[c.takes], c.env, s.Silence, s.Whole, err)
+		}
+	}
+	for _, bad := range []string{"MLFLOW_HTTP_REQUEST_TIMEOUT=0", "MLFLOW_HTTP_REQUEST_MAX_RETRIES=many", "MLFLOWFS_ALLOW_ADDRESS=http://x/"} {
+		variable, _, _ := strings.Cut(bad, "=")
+		if _, errs, code := runIn(t.Context(), []string{bad, "HOME=/nowhere"}, "ls", "/tmp"); code != exitUsage || !strings.Contains(errs, variable) {
+			t.Errorf("%s: %d %s", bad, code, errs)
 		}
 	}
 }

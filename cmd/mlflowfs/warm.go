@@ -158,7 +158,7 @@ const warmMemory = 128 << 20
 
 // warm fetches the files that can be kept.
 func (w *cached) warm(ctx context.Context, o *options, p *progress) error {
-	c := newCache(cache.Options{Disk: w.disk, Memory: blocksOnDisk, Parallel: o.Cache.Parallel, Fill: 1 << 62, Log: w.log}, warmMemory)
+	c := o.newCache(cache.Options{Disk: w.disk, Memory: blocksOnDisk, Parallel: o.Cache.Parallel, Fill: 1 << 62, Log: w.log}, warmMemory)
 	var failed failures
 	var kept []named
 	for _, f := range w.files {

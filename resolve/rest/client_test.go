@@ -277,7 +277,7 @@ func TestWaitsAreNoSilence(t *testing.T) {
 		}))
 		vars := map[string]string{"MLFLOW_HTTP_REQUEST_TIMEOUT": "0.4", "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "0.05", "MLFLOW_HTTP_REQUEST_BACKOFF_JITTER": "0"}
 		if mount {
-			vars[WholeVariable] = "0.4"
+			vars[WholeVariable] = "400ms"
 		}
 		c, err := NewClient(srv.URL, env(vars), quiet)
 		if err != nil {

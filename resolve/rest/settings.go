@@ -58,7 +58,7 @@ const longestWait = 3 * time.Second
 const (
 	TimeoutVariable = "MLFLOW_HTTP_REQUEST_TIMEOUT"
 	OfflineVariable = "MLFLOWFS_OFFLINE"
-	WholeVariable   = "MLFLOWFS_TIMEOUT" // of a mount: how long a request may take, with its retries
+	WholeVariable   = "MLFLOWFS_TIMEOUT" // of a mount: how long a request may take, with its retries; 0s: it is none
 )
 
 // ErrOffline is why nothing is sent to a server.
@@ -77,7 +77,11 @@ func ReadSettings(env Env) (Settings, error) {
 		}
 		return n, nil
 	}
-	timeout, err := number(TimeoutVariable, 120)
+	whole, err := readDuration(env(WholeVariable))
+	timeout := whole.Seconds()
+	if err == nil && whole == 0 {
+		timeout, err = number(TimeoutVariable, 120)
+	}
 	if err == nil && timeout == 0 {
 		err = fmt.Errorf("%s is 0: it must be more", TimeoutVariable)
 	}
@@ -92,8 +96,19 @@ func ReadSettings(env Env) (Settings, error) {
 	after := env("MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER")
 	return Settings{
 		Silence: seconds(timeout), Retries: int(retries), Backoff: seconds(backoff), Jitter: seconds(jitter),
-		After: after == "" || Truthy(after), Whole: env(WholeVariable) != "", Offline: Truthy(env(OfflineVariable)), Reach: reach,
+		After: after == "" || Truthy(after), Whole: whole > 0, Offline: Truthy(env(OfflineVariable)), Reach: reach,
 	}, err
+}
+
+func readDuration(s string) (time.Duration, error) {
+	if s == "" {
+		return 0, nil
+	}
+	d, err := time.ParseDuration(s)
+	if err != nil || d < 0 {
+		return 0, fmt.Errorf("%s is %q: it must be like 30s", WholeVariable, s)
+	}
+	return d, nil
 }
 
 // headRead is what a connection's buffer takes at a time, in bytes: an answer's

@@ -49,7 +49,7 @@ func TestWaitsAreMLflows(t *testing.T) {
 		}
 		return s
 	}
-	command, mount := read(nil), read(map[string]string{WholeVariable: "30"})
+	command, mount := read(nil), read(map[string]string{WholeVariable: "30s"})
 	if command.Retries != 7 {
 		t.Errorf("%d retries", command.Retries)
 	}

@@ -6,6 +6,30 @@ import (
 	"github.com/mlflowfs/mlflowfs/resolve/rest"
 )
 
+// followed are the variables that MLflow's client, or a library of its, follows, and
+// mlflowfs as they do; those of the settings are not among them. They reach the packages
+// below through [ClientConfig.Env].
+var followed = []struct {
+	what  string
+	names []string
+}{
+	{"who asks the tracking server", []string{"MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_AUTH", "MLFLOW_TRACKING_AWS_SIGV4", "NETRC", "KUBECONFIG", "HOME"}},
+	{"its workspace", []string{"MLFLOW_WORKSPACE", "MLFLOW_ENABLE_WORKSPACES"}},
+	{"certificates", []string{"MLFLOW_TRACKING_INSECURE_TLS", "MLFLOW_TRACKING_SERVER_CERT_PATH", "MLFLOW_TRACKING_CLIENT_CERT_PATH", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"}},
+	{"proxies, in lower case, too", []string{"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "REQUEST_METHOD"}},
+	{"how often it is asked again, and how soon", []string{"MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "MLFLOW_HTTP_REQUEST_BACKOFF_JITTER", "MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER"}},
+	{"redirects", []string{"MLFLOW_ALLOW_HTTP_REDIRECTS"}},
+	{"where S3 is, and how buckets are named", []string{"MLFLOW_S3_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "MLFLOW_BOTO_CLIENT_ADDRESSING_STYLE", "AWS_USE_DUALSTACK_ENDPOINT", "AWS_DEFAULT_REGION", "AWS_REGION"}},
+	{"S3's credentials and certificates", []string{"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_DEFAULT_PROFILE", "AWS_PROFILE", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "MLFLOW_EXPERIMENTAL_S3_SIGNATURE_VERSION", "MLFLOW_S3_EXPECTED_BUCKET_OWNER", "AWS_CA_BUNDLE", "MLFLOW_S3_IGNORE_TLS"}},
+	{"Google Cloud Storage", []string{"GOOGLE_APPLICATION_CREDENTIALS", "CLOUDSDK_CONFIG", "STORAGE_EMULATOR_HOST"}},
+	{"Azure", []string{"AZURE_STORAGE_CONNECTION_STRING", "AZURE_STORAGE_ACCESS_KEY", "AZURE_STORAGE_SAS_TOKEN"}},
+}
+
+// The libraries that read the environment by themselves: the SDKs of AWS, Google and Azure
+// (roles, web identities, metadata services), Go's crypto/x509 (SSL_CERT_FILE,
+// SSL_CERT_DIR) and os.TempDir (TMPDIR), systemd's notification (NOTIFY_SOCKET,
+// WATCHDOG_USEC).
+
 // unhonoured are the variables that MLflow's client, or a library of its, follows on the
 // way to what a mount shows, and mlflowfs does not; doctor names those that are set. A
 // variable that only writes, serves or trains is not among them.
