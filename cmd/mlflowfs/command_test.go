@@ -58,7 +58,7 @@ func TestCommandsTakeTheirSettings(t *testing.T) {
 			switch {
 			case (f != nil) != (s.takes <= takes):
 				t.Errorf("%s takes --%s: %v", name, s.name, f != nil)
-			case f != nil && (!strings.HasPrefix(f.Usage, s.help+" [$"+s.variable) || s.also != "" && !strings.Contains(f.Usage, s.also)):
+			case f != nil && (f.Usage != s.help+" [$"+strings.Join(s.variables(), ", $")+"]"):
 				t.Errorf("%s --%s: %s", name, s.name, f.Usage)
 			}
 		}
@@ -134,5 +134,24 @@ func TestCommandsEndWithTheirContext(t *testing.T) {
 	}
 	if _, errs, code := runIn(ended, env, "watch", server, "models:/m@a"); code != 0 {
 		t.Errorf("watch: %d %q", code, errs)
+	}
+}
+
+// TestLogIsCompleteWhenACommandEnds fails when a command ends without saying how many
+// lines of its log were left out.
+func TestLogIsCompleteWhenACommandEnds(t *testing.T) {
+	t.Parallel()
+	var errs bytes.Buffer
+	p := &process{stderr: &errs}
+	c := p.command(&cobra.Command{Use: "try"}, client, func(_ context.Context, o *options, _ []string) error {
+		log, err := o.log()
+		for range 3 {
+			log.Error("it failed")
+		}
+		return err
+	})
+	c.SetArgs([]string{})
+	if err := c.ExecuteContext(t.Context()); err != nil || !strings.Contains(errs.String(), "lines=2") {
+		t.Errorf("%v: %s", err, errs.String())
 	}
 }

@@ -34,7 +34,7 @@ func (p *process) command(c *cobra.Command, takes scope, run func(context.Contex
 		if err := o.read(); err != nil {
 			return err
 		}
-		defer o.flush()
+		defer func() { o.flush() }()
 		return run(c.Context(), o, args)
 	}
 	for _, s := range taken(takes) {
@@ -108,7 +108,7 @@ func (o *options) read() error {
 // variable is a variable as the settings have it, else as the environment.
 func (o *options) variable(name string) string {
 	for _, s := range settings {
-		if s.variable == name {
+		if s.variables()[0] == name {
 			return o.value(s).String()
 		}
 	}
@@ -120,7 +120,7 @@ func (o *options) variable(name string) string {
 func (o *options) environment() (env []string) {
 	for _, s := range settings {
 		if o.from[s.name] == commandLine {
-			env = append(env, s.variable+"="+o.value(s).String())
+			env = append(env, s.variables()[0]+"="+o.value(s).String())
 		}
 	}
 	return env

@@ -15,7 +15,7 @@ import (
 // flag, of a key of the file of settings, and of an option of mount(8).
 type setting struct {
 	name     string
-	variable string
+	variable string                    // empty: MLFLOWFS_ and the name
 	also     string                    // a variable of MLflow's that says the same
 	usual    string                    // the default
 	brief    string                    // the default of commands that end by themselves, where that is another
@@ -44,115 +44,43 @@ var scopes = map[scope]string{client: "all", caching: "cache", mounting: "mount"
 // settings, the options of mount(8), `config show`, the man pages and
 // docs/configuration.md come from it.
 var settings = []*setting{
-	{
-		name: "config", variable: "MLFLOWFS_CONFIG", takes: client,
-		help:  "file of settings (default: mlflowfs/config.yaml below your configuration directory, else " + systemConfig + ")",
-		field: func(c *ClientConfig) any { return &c.File },
-	}, {
-		name: "tracking-uri", variable: "MLFLOW_TRACKING_URI", takes: client,
-		help:  "http(s)://host:port, sqlite:///file.db, or a FileStore directory; default ./mlruns where it holds experiments, else sqlite:///mlflow.db",
-		field: func(c *ClientConfig) any { return &c.Server.TrackingURI },
-	}, {
-		name: "registry-uri", variable: "MLFLOW_REGISTRY_URI", takes: client,
-		help:  "where the model registry is, if not at the tracking URI",
-		field: func(c *ClientConfig) any { return &c.Server.RegistryURI },
-	}, {
-		name: "token-file", variable: rest.TokenFileVariable, takes: client,
-		help:  "file that holds the token for the tracking server, read anew when it changes",
-		field: func(c *ClientConfig) any { return &c.Server.TokenFile },
-	}, {
-		name: "header-file", variable: rest.HeaderFileVariable, takes: client,
-		help:  "file of headers for the tracking server, one 'Name: value' a line, read anew when it changes",
-		field: func(c *ClientConfig) any { return &c.Server.HeaderFile },
-	}, {
-		name: "timeout", variable: "MLFLOWFS_TIMEOUT", also: rest.TimeoutVariable, usual: "30s", brief: "0s", takes: mounting,
-		help:  "how long a server may be silent until what waits for it fails; in seconds, if no unit is named; 0: as long as for MLflow's client, which asks again for minutes",
-		field: func(c *ClientConfig) any { return &c.Server.Timeout },
-	}, {
-		name: "offline", variable: rest.OfflineVariable, usual: "false", takes: client,
-		help:  "use no network: show what was listed before, and read what the cache has",
-		field: func(c *ClientConfig) any { return &c.Server.Offline },
-	}, {
-		name: "artifact-access", variable: "MLFLOWFS_ARTIFACT_ACCESS", usual: string(resolve.Auto), takes: client, words: texts(accesses),
-		help:  "auto, or one way to artifacts: direct (with this client's credentials), presigned (URLs that the server signs), server (through the server)",
-		field: func(c *ClientConfig) any { return choice[artifact.Access]{&c.Artifacts.Access, accesses} },
-	}, {
-		name: "allow-address", variable: rest.AllowAddressVariable, takes: client,
-		help:  "what a server's signed URLs and redirects may lead to on this machine or an inner network: host:port, a host, an address, or a network such as 10.0.0.0/8 (comma-separated)",
-		field: func(c *ClientConfig) any { return &c.Artifacts.AllowAddress },
-	}, {
-		name: "allow-store", variable: "MLFLOWFS_ALLOW_STORE", takes: mounting,
-		help:  "with --allow-other: buckets, or directories in them, that this client's own keys open where the server names them, such as s3://bucket or gs://bucket/dir (comma-separated)",
-		field: func(c *ClientConfig) any { return &c.Artifacts.AllowStore },
-	}, {
-		name: "mount-uris", variable: "MLFLOWFS_MOUNT_URIS", takes: mounting,
-		help:  "buckets, or directories in them, to show below uri/, such as s3://bucket or gs://bucket/dir (comma-separated)",
-		field: func(c *ClientConfig) any { return &c.Artifacts.MountURIs },
-	}, {
-		name: "cache-dir", variable: "MLFLOWFS_CACHE_DIR", usual: "~/.cache/mlflowfs", here: defaultCacheDir, takes: caching,
-		help:  "directory that keeps what was read, for all mounts of this user; none: memory alone",
-		field: func(c *ClientConfig) any { return &c.Cache.Dir },
-	}, {
-		name: "cache-size", variable: "MLFLOWFS_CACHE_SIZE", usual: "10 GiB", takes: caching,
-		help:  "disk for it, at most; a twentieth of the disk is left free in any case",
-		field: func(c *ClientConfig) any { return &c.Cache.Size },
-	}, {
-		name: "parallelism", variable: "MLFLOWFS_PARALLELISM", usual: "8", takes: caching,
-		help:  "requests that fetch ahead at once, for one file; four times as many for all",
-		field: func(c *ClientConfig) any { return &c.Cache.Parallel },
-	}, {
-		name: "memory-limit", variable: "MLFLOWFS_MEMORY_LIMIT", usual: "a quarter of the machine, at most 1 GiB", here: defaultMemory, takes: mounting,
-		help:  "memory for everything: blocks, windows, buffers",
-		field: func(c *ClientConfig) any { return &c.Cache.Memory },
-	}, {
-		name: "fill-limit", variable: "MLFLOWFS_FILL_LIMIT", usual: auto, takes: mounting,
-		help:  "files up to this size are fetched whole once a program maps them, jumps in them, or touches them in a model; 0: never; auto: half of what the cache can hold",
-		field: func(c *ClientConfig) any { return &c.Cache.FillLimit },
-	}, {
-		name: "allow-other", variable: "MLFLOWFS_ALLOW_OTHER", usual: "false", takes: mounting,
-		help:  "show the mount to all users of this machine",
-		field: func(c *ClientConfig) any { return &c.Mount.AllowOther },
-	}, {
-		name: "metadata-ttl", variable: "MLFLOWFS_METADATA_TTL", usual: "10s", takes: mounting,
-		help:  "how long an answer of the server is believed; six times as long for what is finished",
-		field: func(c *ClientConfig) any { return &c.Mount.MetadataTTL },
-	}, {
-		name: "stale-if-error", variable: "MLFLOWFS_STALE_IF_ERROR", usual: "24h", takes: mounting,
-		help:  "how old a listing may be that is shown while its server can't be asked; 0: none is",
-		field: func(c *ClientConfig) any { return &c.Mount.StaleIfError },
-	}, {
-		name: "no-passthrough", variable: "MLFLOWFS_NO_PASSTHROUGH", usual: "false", takes: mounting,
-		help:  "have the kernel read no file of the cache by itself",
-		field: func(c *ClientConfig) any { return &c.Mount.NoPassthrough },
-	}, {
-		name: "no-push", variable: "MLFLOWFS_NO_PUSH", usual: "false", takes: mounting,
-		help:  "give the kernel no pages before it asks for them",
-		field: func(c *ClientConfig) any { return &c.Mount.NoPush },
-	}, {
-		name: "metrics-addr", variable: "MLFLOWFS_METRICS_ADDR", takes: mounting,
-		help:  "serve Prometheus metrics at this address, such as :9420; with no host: to this machine alone",
-		field: func(c *ClientConfig) any { return &c.Mount.MetricsAddr },
-	}, {
-		name: "pprof", variable: "MLFLOWFS_PPROF", usual: "false", takes: mounting,
-		help:  "serve profiles there, too (/debug/pprof/)",
-		field: func(c *ClientConfig) any { return &c.Mount.Pprof },
-	}, {
-		name: "debug-fuse", variable: "MLFLOWFS_DEBUG_FUSE", usual: "false", takes: mounting,
-		help:  "log each request of the kernel (with --log-level debug)",
-		field: func(c *ClientConfig) any { return &c.Log.FUSE },
-	}, {
-		name: "log-level", variable: "MLFLOWFS_LOG_LEVEL", usual: "info", brief: "warn", takes: client, words: []string{"debug", "info", "warn", "error"},
-		help:  "debug, info, warn or error",
-		field: func(c *ClientConfig) any { return &c.Log.Level },
-	}, {
-		name: "log-format", variable: "MLFLOWFS_LOG_FORMAT", usual: "text", takes: client, words: logFormats,
-		help:  "text or json",
-		field: func(c *ClientConfig) any { return choice[string]{&c.Log.Format, logFormats} },
-	}, {
-		name: "log-file", variable: "MLFLOWFS_LOG_FILE", takes: mounting,
-		help:  "write the log to this file, 10 MiB of it and three older ones, and not to standard error (with --daemon: a file below your state directory)",
-		field: func(c *ClientConfig) any { return &c.Log.File },
-	},
+	{name: "config", takes: client, field: func(c *ClientConfig) any { return &c.File }, help: "file of settings (default: mlflowfs/config.yaml below your configuration directory, else " + systemConfig + ")"},
+
+	// Where MLflow is, and who asks it
+	{name: "tracking-uri", variable: "MLFLOW_TRACKING_URI", takes: client, field: func(c *ClientConfig) any { return &c.Server.TrackingURI }, help: "http(s)://host:port, sqlite:///file.db, or a FileStore directory; default ./mlruns where it holds experiments, else sqlite:///mlflow.db"},
+	{name: "registry-uri", variable: "MLFLOW_REGISTRY_URI", takes: client, field: func(c *ClientConfig) any { return &c.Server.RegistryURI }, help: "where the model registry is, if not at the tracking URI"},
+	{name: "token-file", takes: client, field: func(c *ClientConfig) any { return &c.Server.TokenFile }, help: "file that holds the token for the tracking server, read anew when it changes"},
+	{name: "header-file", takes: client, field: func(c *ClientConfig) any { return &c.Server.HeaderFile }, help: "file of headers for the tracking server, one 'Name: value' a line, read anew when it changes"},
+	{name: "timeout", also: rest.TimeoutVariable, usual: "30s", brief: "0s", takes: mounting, field: func(c *ClientConfig) any { return &c.Server.Timeout }, help: "how long a server may be silent until what waits for it fails; in seconds, if no unit is named; 0: as long as for MLflow's client, which asks again for minutes"},
+	{name: "offline", takes: client, field: func(c *ClientConfig) any { return &c.Server.Offline }, help: "use no network: show what was listed before, and read what the cache has"},
+
+	// How bytes are reached
+	{name: "artifact-access", usual: string(resolve.Auto), takes: client, words: texts(accesses), field: func(c *ClientConfig) any { return choice[artifact.Access]{&c.Artifacts.Access, accesses} }, help: "auto, or one way to artifacts: direct (with this client's credentials), presigned (URLs that the server signs), server (through the server)"},
+	{name: "allow-address", takes: client, field: func(c *ClientConfig) any { return &c.Artifacts.AllowAddress }, help: "what a server's signed URLs and redirects may lead to on this machine or an inner network: host:port, a host, an address, or a network such as 10.0.0.0/8 (comma-separated)"},
+	{name: "allow-store", takes: mounting, field: func(c *ClientConfig) any { return &c.Artifacts.AllowStore }, help: "with --allow-other: buckets, or directories in them, that this client's own keys open where the server names them, such as s3://bucket or gs://bucket/dir (comma-separated)"},
+	{name: "mount-uris", takes: mounting, field: func(c *ClientConfig) any { return &c.Artifacts.MountURIs }, help: "buckets, or directories in them, to show below uri/, such as s3://bucket or gs://bucket/dir (comma-separated)"},
+
+	// Where bytes are kept
+	{name: "cache-dir", usual: "~/.cache/mlflowfs", here: defaultCacheDir, takes: caching, field: func(c *ClientConfig) any { return &c.Cache.Dir }, help: "directory that keeps what was read, for all mounts of this user; none: memory alone"},
+	{name: "cache-size", usual: "10 GiB", takes: caching, field: func(c *ClientConfig) any { return &c.Cache.Size }, help: "disk for it, at most; a twentieth of the disk is left free in any case"},
+	{name: "parallelism", usual: "8", takes: caching, field: func(c *ClientConfig) any { return &c.Cache.Parallel }, help: "requests that fetch ahead at once, for one file; four times as many for all"},
+	{name: "memory-limit", usual: "a quarter of the machine, at most 1 GiB", here: defaultMemory, takes: mounting, field: func(c *ClientConfig) any { return &c.Cache.Memory }, help: "memory for everything: blocks, windows, buffers"},
+	{name: "fill-limit", usual: auto, takes: mounting, field: func(c *ClientConfig) any { return &c.Cache.FillLimit }, help: "files up to this size are fetched whole once a program maps them, jumps in them, or touches them in a model; 0: never; auto: half of what the cache can hold"},
+
+	// What is shown, and to whom
+	{name: "allow-other", takes: mounting, field: func(c *ClientConfig) any { return &c.Mount.AllowOther }, help: "show the mount to all users of this machine"},
+	{name: "metadata-ttl", usual: "10s", takes: mounting, field: func(c *ClientConfig) any { return &c.Mount.MetadataTTL }, help: "how long an answer of the server is believed; six times as long for what is finished"},
+	{name: "stale-if-error", usual: "24h", takes: mounting, field: func(c *ClientConfig) any { return &c.Mount.StaleIfError }, help: "how old a listing may be that is shown while its server can't be asked; 0: none is"},
+	{name: "no-passthrough", takes: mounting, field: func(c *ClientConfig) any { return &c.Mount.NoPassthrough }, help: "have the kernel read no file of the cache by itself"},
+	{name: "no-push", takes: mounting, field: func(c *ClientConfig) any { return &c.Mount.NoPush }, help: "give the kernel no pages before it asks for them"},
+	{name: "metrics-addr", takes: mounting, field: func(c *ClientConfig) any { return &c.Mount.MetricsAddr }, help: "serve Prometheus metrics at this address, such as :9420; with no host: to this machine alone"},
+	{name: "pprof", takes: mounting, field: func(c *ClientConfig) any { return &c.Mount.Pprof }, help: "serve profiles there, too (/debug/pprof/)"},
+
+	// What is logged
+	{name: "debug-fuse", takes: mounting, field: func(c *ClientConfig) any { return &c.Log.FUSE }, help: "log each request of the kernel (with --log-level debug)"},
+	{name: "log-level", usual: "info", brief: "warn", takes: client, words: []string{"debug", "info", "warn", "error"}, field: func(c *ClientConfig) any { return &c.Log.Level }, help: "debug, info, warn or error"},
+	{name: "log-format", usual: "text", takes: client, words: logFormats, field: func(c *ClientConfig) any { return choice[string]{&c.Log.Format, logFormats} }, help: "text or json"},
+	{name: "log-file", takes: mounting, field: func(c *ClientConfig) any { return &c.Log.File }, help: "write the log to this file, 10 MiB of it and three older ones, and not to standard error (with --daemon: a file below your state directory)"},
 }
 
 const systemConfig = "/etc/mlflowfs/config.yaml"
@@ -197,10 +125,14 @@ func settingNames() (names []string) {
 
 // variables are those that give it a value, the first that is set first.
 func (s *setting) variables() []string {
-	if s.also == "" {
-		return []string{s.variable}
+	own := s.variable
+	if own == "" {
+		own = "MLFLOWFS_" + strings.ReplaceAll(strings.ToUpper(s.name), "-", "_")
 	}
-	return []string{s.variable, s.also}
+	if s.also == "" {
+		return []string{own}
+	}
+	return []string{own, s.also}
 }
 
 // fallback is the default for the commands of a scope.
