@@ -127,6 +127,7 @@ func TestCommandsEndWithTheirContext(t *testing.T) {
 	for _, argv := range [][]string{
 		{"ls", server, "runs:/0123456789abcdef0123456789abcdef"}, {"cat", server, "models:/m/1/f"}, {"download", server, "models:/m/1"},
 		{"resolve", server, "models:/m/1"}, {"warm", server, "models:/m/1"}, {"evict", server, "models:/m/1"}, {"pin", server, "models:/m/1"},
+		{"mount", server, "--cache-dir=none", t.TempDir()},
 	} {
 		if _, errs, code := runIn(ended, env, argv...); code != exitFailed || errs == "" {
 			t.Errorf("%s: %d %q", argv[0], code, errs)

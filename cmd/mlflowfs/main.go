@@ -12,8 +12,12 @@
 //	mlflowfs cat runs:/<run_id>/metrics.json
 //	mlflowfs resolve models:/fraud@champion
 //
-// This package has the flags, the wiring and the signals; what the mount shows
+// This package has the commands, their settings and the wiring; what the mount shows
 // is in package fs, what a name means in package resolve.
+//
+// A command is a function run(ctx, options, args): main cancels its context at the first
+// signal ([process]), and its [options] hold a [ClientConfig], which [options.read] takes
+// once from the one table of [settings].
 package main
 
 import (

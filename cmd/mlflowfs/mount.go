@@ -69,6 +69,9 @@ func (f *mountFlags) run(ctx context.Context, o *options, args []string) error {
 		return err
 	}
 	defer d.close()
+	if ctx.Err() != nil {
+		return errors.New("interrupted before it was mounted")
+	}
 	return d.serve(ctx, o, point, log)
 }
 
@@ -153,13 +156,13 @@ func (o *options) openDaemon(ctx context.Context, log *slog.Logger) (*daemon, er
 const pingFor = 1500 * time.Millisecond
 
 func ping(ctx context.Context, s meta.Store, uri string, log *slog.Logger) error {
-	ctx, cancel := context.WithTimeout(ctx, pingFor)
+	soon, cancel := context.WithTimeout(ctx, pingFor)
 	defer cancel()
-	err := s.Ping(ctx)
+	err := s.Ping(soon)
 	shown := rest.Redact(uri)
 	var refusal *rest.Error
 	switch {
-	case err == nil:
+	case err == nil || ctx.Err() != nil:
 		return nil
 	case errors.Is(err, iofs.ErrPermission):
 		return fmt.Errorf("the tracking server %s refuses the credentials (%w): set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, or write ~/.mlflow/credentials", shown, err)
