@@ -131,6 +131,10 @@ programs() {
 	go vet ./... || true
 	go build ./... || true
 	CGO_ENABLED=1 go build -race ./... || true
+	for arch in amd64 arm64; do # as packaging/build.sh does
+		GOARCH=$arch go build -o /dev/null ./cmd/mlflowfs || true
+	done
+	GOOS=darwin go build -gcflags='all=-N -l' -o /dev/null ./cmd/mlflowfs || true # as make check does
 	echo "$compiled" >"$env/.compiled"
 }
 

@@ -30,8 +30,13 @@ func TestPagesSayWhatIsSo(t *testing.T) {
 		ok := t.Run(name, func(t *testing.T) {
 			n := 0
 			for _, c := range commandsIn(t, filepath.Join("..", name)) {
+				begin := time.Now()
 				if !sh.run(t, c) {
 					return
+				}
+				if took := time.Since(begin); took > 5*time.Second {
+					first, _, _ := strings.Cut(c.text, "\n")
+					t.Logf("%s: %v for %.60s", c.where, took.Round(time.Second), first)
 				}
 				n++
 			}
@@ -143,7 +148,10 @@ func newShell(t *testing.T) *shell {
 	c := exec.Command("unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "bash")
 	c.Dir = home
 	c.Env = append(asReleased(t), "HOME="+home, "LANG=C.UTF-8", "PATH="+bin+":"+filepath.Dir(release("mlflow3").bin("x"))+":"+os.Getenv("PATH"),
-		"PYTHONWARNINGS=ignore", "MLFLOW_DISABLE_TELEMETRY=true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false", "GIT_PYTHON_REFRESH=quiet", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT=true", noMetadata)
+		"PYTHONWARNINGS=ignore", "MLFLOW_DISABLE_TELEMETRY=true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false", "GIT_PYTHON_REFRESH=quiet", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT=true", noMetadata,
+		// One worker of the server's four, and no second process that loads each model
+		// to see what it imports: MLflow then writes down what its flavor needs.
+		"MLFLOW_WORKERS=1", "MLFLOW_REQUIREMENTS_INFERENCE_TIMEOUT=1")
 	stdin, in, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)

@@ -27,7 +27,7 @@ func TestPackagesInstall(t *testing.T) {
 		t.Fatal(tail(string(out)), err)
 	}
 	const dist = "../dist"
-	defer os.RemoveAll(dist)
+	t.Cleanup(func() { os.RemoveAll(dist) })
 	sums, err := os.ReadFile(filepath.Join(dist, "SHA256SUMS"))
 	if err != nil || strings.Count(string(sums), "\n") != 8 { // program, SBOM, deb and rpm, for two machines
 		t.Errorf("%s, %v", sums, err)
@@ -51,9 +51,16 @@ func TestPackagesInstall(t *testing.T) {
 		"/usr/bin/mlflowfs", "/usr/sbin/mount.mlflowfs", "/usr/lib/systemd/system/mlflowfs@.service", "/usr/share/man/man1/mlflowfs.1.gz", "/usr/share/man/man1/mlflowfs-mount.1.gz",
 		"/usr/share/bash-completion/completions/mlflowfs", "/usr/share/zsh/vendor-completions/_mlflowfs", "/usr/share/fish/vendor_completions.d/mlflowfs.fish",
 	}
-	t.Run("rpm", func(t *testing.T) { rpmComesAndGoes(t, dist, wanted) })
-	t.Run("other machine", func(t *testing.T) { emulated(t, dist) })
-	t.Run("new Debian", func(t *testing.T) { newDebian(t, dist, version, wanted) })
+	for name, install := range map[string]func(t *testing.T){
+		"rpm":           func(t *testing.T) { rpmComesAndGoes(t, dist, wanted) },
+		"other machine": func(t *testing.T) { emulated(t, dist) },
+		"new Debian":    func(t *testing.T) { newDebian(t, dist, version, wanted) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			install(t)
+		})
+	}
 }
 
 // only is the one file of that pattern.
