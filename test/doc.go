@@ -7,7 +7,12 @@
 // or one of its own from startServer; a mount from mountAt or mountRaced; where it
 // counts, a count.Origin before the server from proxyTo; and its faults from
 // package fault. Tests that call t.Parallel run beside each other, after those
-// that measure. Each takes as long as length says, which in a soak is long.
+// that measure. They begin in the order of their files' names: those of a_*_test.go
+// take the longest, and would run on alone if they began last. Each takes as long as
+// length says, which in a soak is long.
+//
+// What the tests share is made before the first one where all run (prepare). A Python
+// script is forked from a process that has MLflow imported (fork.py).
 //
 // Nothing is skipped: what is missing fails. Nothing is left behind: TestMain fails
 // when a mount or a process of ours outlives the tests. See docs/contributing.md.

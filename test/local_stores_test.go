@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -19,7 +18,7 @@ func TestMovedFileStoreIsShown(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	written := filepath.Join(dir, "written")
-	add := exec.Command(release("mlflow3").bin("python"), "-c", `
+	out := release("mlflow3").code(t, dir, []string{"MLFLOW_TRACKING_URI=" + written}, "", "-c", `
 import mlflow, os
 uri = os.environ["MLFLOW_TRACKING_URI"]
 c = mlflow.MlflowClient(uri, uri)
@@ -34,13 +33,8 @@ c.create_registered_model("m")
 c.create_model_version("m", c.get_run(run).info.artifact_uri + "/dir", run)
 c.register_prompt("prompt", "say {{it}}")
 `)
-	add.Env = append(pythonEnv(), "MLFLOW_TRACKING_URI="+written)
-	out, err := add.CombinedOutput()
-	if err != nil {
-		t.Fatalf("%s, %v", out, err)
-	}
 	experiment, run := map[string]string{}, map[string]string{}
-	for _, l := range lines(out) {
+	for l := range strings.Lines(out) {
 		if f := strings.Fields(l); len(f) == 3 {
 			experiment[f[0]], run[f[0]] = f[1], f[2]
 		}
@@ -113,7 +107,7 @@ func TestUpgradeUnderAMount(t *testing.T) {
 	uri := "sqlite:///" + filepath.Join(dir, "mlflow.db")
 	logs := func(r release, before string) string {
 		t.Helper()
-		c := exec.Command(r.bin("python"), "-c", before+`
+		return lastLine(r.code(t, dir, []string{"MLFLOW_TRACKING_URI=" + uri}, "", "-c", before+`
 import mlflow, os
 c = mlflow.MlflowClient()
 run = c.create_run("0", run_name="of " + mlflow.__version__[0]).info.run_id
@@ -123,14 +117,7 @@ if mlflow.__version__[0] == "3":
     m = c.create_logged_model("0", name="model", source_run_id=run)
     c.finalize_logged_model(m.model_id, "READY")
 print(run)
-`)
-		c.Dir, c.Env = dir, append(pythonEnv(), "MLFLOW_TRACKING_URI="+uri)
-		out, err := c.Output()
-		if err != nil {
-			t.Fatal(err)
-		}
-		all := lines(out)
-		return all[len(all)-1]
+`))
 	}
 	doctor := func(words string) {
 		t.Helper()

@@ -1,11 +1,9 @@
 package test
 
 import (
-	"bytes"
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"runtime"
@@ -14,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // work is the directory of everything that this run makes.
@@ -47,16 +47,36 @@ func runAll(m *testing.M) (code int) {
 		os.RemoveAll(work)
 		os.Exit(1)
 	}()
+	if !given("test.run") { // all of them
+		prepare()
+	}
 	code = m.Run()
 	shared.stop()
 	onS3.stop()
 	theOrigins.stop()
 	objects.stop()
+	pythons.stop()
 	if left := leftovers(); left != "" {
 		fmt.Fprintln(os.Stderr, "FAIL: left behind:", left)
 		code = 1
 	}
 	return code
+}
+
+// prepare makes what the tests share beside each other, the slowest first: one after
+// another, each by the first test that wants it, would leave cores idle, as most of
+// it is the start of programs that have one thread. What fails, the tests tell that
+// want it.
+func prepare() {
+	var g errgroup.Group
+	g.SetLimit(runtime.GOMAXPROCS(0) + 1)
+	g.Go(func() error { theOrigins.made(); return nil })
+	for _, kind := range storeKinds {
+		g.Go(func() error { shared.of(kind); return nil })
+	}
+	g.Go(func() error { raced(); return nil })
+	g.Go(func() error { shipped(); return nil })
+	g.Wait()
 }
 
 // beside is how many tests run beside each other on each core, of those that
@@ -201,42 +221,6 @@ func testenv() string {
 	}
 	dir, _ := filepath.Abs("../.testenv")
 	return dir
-}
-
-// release is an MLflow release: mlflow3 or mlflow2.
-type release string
-
-func (r release) bin(name string) string { return filepath.Join(testenv(), string(r), "bin", name) }
-
-// python runs one of the scripts here with the release's client.
-func (r release) python(t *testing.T, env []string, stdin string, script string, args ...string) string {
-	t.Helper()
-	path, err := filepath.Abs(script)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := exec.Command(r.bin("python"), append([]string{path}, args...)...)
-	c.Dir = t.TempDir()
-	c.Env = append(pythonEnv(), env...)
-	c.Stdin = strings.NewReader(stdin)
-	var out, errs bytes.Buffer
-	c.Stdout, c.Stderr = &out, &errs
-	if err := c.Run(); err != nil {
-		t.Fatalf("%s %s %v: %v\n%s%s", r, script, args, err, tail(out.String()), tail(errs.String()))
-	}
-	return out.String()
-}
-
-// noMetadata keeps AWS's SDKs from asking for credentials at an address that
-// only a cloud's machines have.
-const noMetadata = "AWS_EC2_METADATA_DISABLED=true"
-
-func pythonEnv() []string {
-	return []string{
-		"PATH=" + os.Getenv("PATH"), "HOME=" + work, "LANG=C.UTF-8", "PYTHONWARNINGS=ignore", "MLFLOW_HTTP_REQUEST_MAX_RETRIES=2",
-		"MLFLOW_ALLOW_FILE_STORE=true", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR=false", "MLFLOW_DISABLE_TELEMETRY=true", "GIT_PYTHON_REFRESH=quiet",
-		noMetadata,
-	}
 }
 
 func tail(s string) string {

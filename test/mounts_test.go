@@ -208,6 +208,10 @@ func lines(b []byte) []string {
 	return strings.FieldsFunc(string(b), func(r rune) bool { return r == '\n' })
 }
 
+// long is how long a test waits for what comes soon: a fault alone takes so long, and
+// no busy machine. What is promised in some time is waited for no longer than that.
+const long = time.Minute
+
 // waitFor waits until cond is true.
 func waitFor(t *testing.T, what string, limit time.Duration, cond func() bool) {
 	t.Helper()

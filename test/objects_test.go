@@ -58,11 +58,16 @@ const (
 
 func theObjects(t *testing.T) *objectStores {
 	t.Helper()
-	objects.once.Do(func() { objects.err = objects.start() })
-	if objects.err != nil {
-		t.Fatal(objects.err)
+	if err := objects.started(); err != nil {
+		t.Fatal(err)
 	}
 	return objects
+}
+
+// started starts them once.
+func (o *objectStores) started() error {
+	o.once.Do(func() { o.err = o.start() })
+	return o.err
 }
 
 func (o *objectStores) start() (err error) {
@@ -221,12 +226,20 @@ var theOrigins = &origins{at: map[string]*origin{}}
 
 func originAt(t *testing.T, name string) *origin {
 	t.Helper()
-	o := theObjects(t)
-	theOrigins.once.Do(func() { theOrigins.err = theOrigins.make(o) })
-	if theOrigins.err != nil {
-		t.Fatal(theOrigins.err)
+	if err := theOrigins.made(); err != nil {
+		t.Fatal(err)
 	}
 	return theOrigins.at[name]
+}
+
+// made makes them once.
+func (x *origins) made() error {
+	x.once.Do(func() {
+		if x.err = objects.started(); x.err == nil {
+			x.err = x.make(objects)
+		}
+	})
+	return x.err
 }
 
 // azureHost is an account's host as a URI names it. Azurite is found by the
@@ -304,15 +317,15 @@ func runPython(r release, env []string, tracking, stdin, script string, args ...
 	if err != nil {
 		return nil, err
 	}
-	c := exec.Command(r.bin("python"), append([]string{path}, args...)...)
-	c.Dir = work
-	c.Env = append(append(pythonEnv(), "MLFLOW_TRACKING_URI="+tracking), env...)
-	c.Stdin = strings.NewReader(stdin)
-	var errs bytes.Buffer
-	c.Stderr = &errs
-	out, err := c.Output()
+	out, err := r.run(work, append(append(pythonEnv(), "MLFLOW_TRACKING_URI="+tracking), env...), stdin, append([]string{path}, args...)...)
 	if err != nil {
-		return nil, fmt.Errorf("%s %s: %w\n%s%s", script, args, err, tail(string(out)), tail(errs.String()))
+		return nil, fmt.Errorf("%s %s: %w", script, args, err)
 	}
-	return out[bytes.LastIndexByte(bytes.TrimRight(out, "\n"), '\n')+1:], nil
+	return []byte(lastLine(out)), nil
+}
+
+// lastLine is where a script prints JSON: what MLflow says stands before it.
+func lastLine(out string) string {
+	out = strings.TrimRight(out, "\n")
+	return out[strings.LastIndexByte(out, '\n')+1:]
 }

@@ -89,7 +89,7 @@ func (s *server) start() error {
 	if err := s.cmd.Start(); err != nil {
 		return err
 	}
-	for end := time.Now().Add(2 * time.Minute); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+	for end := time.Now().Add(5 * time.Minute); time.Now().Before(end); time.Sleep(100 * time.Millisecond) { // a busy machine takes some
 		resp, err := http.Get(s.url() + "/health")
 		if err == nil {
 			resp.Body.Close()
@@ -194,6 +194,15 @@ var storeKinds = []string{"server 3.17", "server 2.22", "sqlite 3.17", "sqlite 2
 // get gives the shared store of a kind.
 func (x *sharedStores) get(t *testing.T, kind string) *seeded {
 	t.Helper()
+	s, err := x.of(kind)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// of is get where there is no test yet.
+func (x *sharedStores) of(kind string) (*seeded, error) {
 	x.mu.Lock()
 	st := x.stores[kind]
 	if st == nil {
@@ -201,14 +210,8 @@ func (x *sharedStores) get(t *testing.T, kind string) *seeded {
 		x.stores[kind] = st
 	}
 	x.mu.Unlock()
-	st.once.Do(func() { st.s, st.err = makeSeeded(t, kind) })
-	if st.err != nil {
-		t.Fatal(st.err)
-	}
-	if st.s == nil {
-		t.Fatal("the shared store could not be made; see the test that tried first")
-	}
-	return st.s
+	st.once.Do(func() { st.s, st.err = makeSeeded(kind) })
+	return st.s, st.err
 }
 
 func (x *sharedStores) stop() {
@@ -219,7 +222,7 @@ func (x *sharedStores) stop() {
 	}
 }
 
-func makeSeeded(t *testing.T, kind string) (*seeded, error) {
+func makeSeeded(kind string) (*seeded, error) {
 	s := &seeded{release: "mlflow3"}
 	switch _, version, _ := strings.Cut(kind, " "); version {
 	case "2.22":
@@ -249,19 +252,14 @@ func makeSeeded(t *testing.T, kind string) (*seeded, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := exec.Command(s.release.bin("python"), script)
-	c.Dir = dir // a local store's artifacts go to ./mlruns
-	c.Env = append(pythonEnv(), "MLFLOW_TRACKING_URI="+s.uri)
-	var errs bytes.Buffer
-	c.Stderr = &errs
-	out, err := c.Output()
+	// A local store's artifacts go to ./mlruns.
+	out, err := s.release.run(dir, append(pythonEnv(), "MLFLOW_TRACKING_URI="+s.uri), "", script)
 	if err != nil {
-		return nil, fmt.Errorf("seeding %s: %w\n%s", kind, err, tail(errs.String()))
+		return nil, fmt.Errorf("seeding %s: %w", kind, err)
 	}
-	// What MLflow prints around runs stands before the JSON.
-	s.seed, err = readSeed(string(out[bytes.LastIndexByte(bytes.TrimRight(out, "\n"), '\n')+1:]))
+	s.seed, err = readSeed(lastLine(out))
 	if err != nil {
-		return nil, fmt.Errorf("seeding %s: %w\n%s", kind, err, tail(string(out)))
+		return nil, fmt.Errorf("seeding %s: %w\n%s", kind, err, tail(out))
 	}
 	return s, nil
 }
