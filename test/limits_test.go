@@ -141,12 +141,16 @@ print(len(done))
 // answer keep a reader of another one waiting, or fail one after the other.
 func TestSilentOriginSlowsNoOther(t *testing.T) {
 	const readers, patience, far, each = 500, time.Second, 150 * time.Millisecond, 3
-	s := startServer(t, "mlflow2", nil) // where a location may name a host; of its own, as nobody could read the silent one's
+	s := shared.get(t, "server 2.22").server // where a location may name a host
 	silent, healthy := proxyTo(t, s.url()), proxyTo(t, s.url())
 	dirOf := func(o *count.Origin, name string) string {
 		t.Helper()
 		name += o.Addr() // another one each time
-		run := finished(t, s.url(), newRun(t, s.url(), newExperiment(t, s.url(), name, "mlflow-artifacts://"+o.Addr()+"/"+name)))
+		id := newExperiment(t, s.url(), name, "mlflow-artifacts://"+o.Addr()+"/"+name)
+		t.Cleanup(func() { // nobody could read the silent one's
+			api(t, s.url(), "/api/2.0/mlflow/experiments/delete", map[string]any{"experiment_id": id})
+		})
+		run := finished(t, s.url(), newRun(t, s.url(), id))
 		dir := filepath.Join(s.artifacts(), name, run, "artifacts", "many")
 		if err := errors.Join(os.MkdirAll(dir, 0o755), os.WriteFile(filepath.Join(dir, "00000"), nil, 0o644)); err != nil {
 			t.Fatal(err)
@@ -212,7 +216,7 @@ print(json.dumps({"Last": max(took), "Gave": len(gave)}))
 		t.Fatal(l, err)
 	}
 	io.WriteString(in, "go\n")
-	waitFor(t, "the silent origin is not asked", 5*time.Second, func() bool { return asked.Load() > 0 })
+	waitFor(t, "the silent origin is not asked", long, func() bool { return asked.Load() > 0 })
 	beside := first()
 	var x struct {
 		Last float64

@@ -22,20 +22,21 @@ import (
 // started again; when the server's return is not seen within 5 s; or when a
 // mount with --offline sends a request.
 func TestOutageShowsWhatIsKnown(t *testing.T) {
-	s := startServer(t, "mlflow3", nil)
+	s := shared.get(t, "server 3.17").server
 	p := proxyTo(t, s.url())
 	run := finished(t, s.url(), newRun(t, s.url(), "0"))
 	dir := filepath.Join(s.artifacts(), "0", run, "artifacts")
 	grow(t, dir, 1, 4<<20)
+	model := "known " + run
 	name := func(path string, in map[string]any) { api(t, s.url(), "/api/2.0/mlflow/"+path, in) }
-	name("registered-models/create", map[string]any{"name": "m"})
-	name("model-versions/create", map[string]any{"name": "m", "source": "runs:/" + run, "run_id": run})
-	name("registered-models/alias", map[string]any{"name": "m", "alias": "champion", "version": "1"})
+	name("registered-models/create", map[string]any{"name": model})
+	name("model-versions/create", map[string]any{"name": model, "source": "runs:/" + run, "run_id": run})
+	name("registered-models/alias", map[string]any{"name": model, "alias": "champion", "version": "1"})
 	cached := t.TempDir()
 	env := append([]string{"MLFLOWFS_CACHE_DIR=" + cached, "MLFLOW_TRACKING_TOKEN=s3cret-token"}, fast...)
 	same := func(t *testing.T, m *mount) {
 		t.Helper()
-		for _, at := range []string{m.path("runs", run), m.path("models", "m@champion")} {
+		for _, at := range []string{m.path("runs", run), m.path("models", model+"@champion")} {
 			// The version's own registered_model_meta is ours to add.
 			if out, err := output("diff", "-r", "--exclude=registered_model_meta", dir, at); err != nil {
 				t.Errorf("%s: %s, %v", at, out, err)
@@ -51,7 +52,7 @@ func TestOutageShowsWhatIsKnown(t *testing.T) {
 	same(t, m)
 	settled(func() int64 { return filesBelow(cached) }) // the last answers reach the disk
 	m.stop()
-	s.stop()
+	p.Break(down, nil)
 
 	begin := time.Now()
 	const ttl = 300 * time.Millisecond
@@ -70,9 +71,7 @@ func TestOutageShowsWhatIsKnown(t *testing.T) {
 	if n := strings.Count(m.log.String(), "what it said last is shown"); n == 0 || n > 2 {
 		t.Errorf("that the server is gone is said %d times:\n%s", n, m.log)
 	}
-	if err := s.start(); err != nil {
-		t.Fatal(err)
-	}
+	p.Break(nil, nil)
 	second := newRun(t, s.url(), "0")
 	waitFor(t, "what is new is not seen when the server is back", 5*time.Second, func() bool {
 		out, err := output("ls", m.path("runs"))
@@ -92,7 +91,7 @@ func TestOutageShowsWhatIsKnown(t *testing.T) {
 	}
 	m.stop()
 
-	s.stop()
+	p.Break(down, nil)
 	m = mountAt(t, p.URL, env, "--stale-if-error", "1ms")
 	if out, err := output("ls", m.path("runs")); err == nil {
 		t.Errorf("too old, and shown: %s", out)
@@ -102,6 +101,9 @@ func TestOutageShowsWhatIsKnown(t *testing.T) {
 		t.Errorf("a credential is in the cache: %s", out)
 	}
 }
+
+// down has a server end each connection without an answer, as where none listens.
+func down(http.ResponseWriter, *http.Request) bool { panic(http.ErrAbortHandler) }
 
 // TestBlackHoleHangsNothing fails when, with the origin in a black hole, what is
 // here is not shown within a second; when what is not does not end in EIO once
@@ -163,7 +165,7 @@ func TestBlackHoleHangsNothing(t *testing.T) {
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}
-	waitFor(t, "the reader does not wait", 10*time.Second, func() bool { return len(e.Headers()) > 0 })
+	waitFor(t, "the reader does not wait", long, func() bool { return len(e.Headers()) > 0 })
 	begin = time.Now()
 	c.Process.Kill()
 	c.Wait()

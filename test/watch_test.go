@@ -2,7 +2,6 @@ package test
 
 import (
 	"fmt"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -37,7 +36,7 @@ func TestWatchTellsEachMoveOnce(t *testing.T) {
 	says("models:/" + model + "@champion 1 2")
 	to("3")
 	says("models:/" + model + "@champion 2 3")
-	p.Break(func(http.ResponseWriter, *http.Request) bool { panic(http.ErrAbortHandler) }, nil) // as if it were down
+	p.Break(down, nil)
 	waitFor(t, "the outage is not seen", 20*time.Second, func() bool { return strings.Contains(errs.String(), "the server can't be asked") })
 	p.Break(nil, nil)
 	to("1")
