@@ -137,7 +137,7 @@ func TestNamesNeverGiveAnotherFilesBytes(t *testing.T) {
 					t.Errorf("%q: %q, %v", n, got, err)
 				}
 			}
-			waitFor(t, "the log does not say why", 5e9, func() bool {
+			waitFor(t, "the log does not say why", long, func() bool {
 				return strings.Contains(m.log.String(), "the tracking server can't be asked for")
 			})
 		})

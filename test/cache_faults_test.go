@@ -70,7 +70,7 @@ func (m *mount) onDisk() int64 {
 // atRest waits until a mount has nothing open, and nothing on its way.
 func (m *mount) atRest() {
 	m.t.Helper()
-	waitFor(m.t, "the mount does not come to rest", 20*time.Second, func() bool {
+	waitFor(m.t, "the mount does not come to rest", long, func() bool {
 		var s struct {
 			Cache struct {
 				Open    int `json:"open_contents"`
@@ -105,7 +105,7 @@ func TestSwappedCacheDirectoryGivesNothing(t *testing.T) {
 	}
 	m := mountAt(t, e.URL, []string{"MLFLOWFS_CACHE_DIR=" + theirs}, plain...)
 	e.same(t, m, "a")
-	waitFor(t, "nothing is stored", 5*time.Second, func() bool { return stored(t, theirs) >= size>>17 })
+	waitFor(t, "nothing is stored", long, func() bool { return stored(t, theirs) >= size>>17 })
 	m.stop()
 	if err := os.WriteFile(filepath.Join(e.dir, "a"), patchwork(1, size), 0o644); err != nil {
 		t.Fatal(err)
@@ -141,7 +141,7 @@ func TestDamagedCountEndsNoDaemon(t *testing.T) {
 			e := newEngineFiles(t, sizes)
 			m := mountAt(t, e.URL, []string{"MLFLOWFS_CACHE_DIR=" + d.Dir}, plain...)
 			e.same(t, m, "a")
-			waitFor(t, "nothing is stored", 5*time.Second, func() bool { return stored(t, d.Dir) >= size>>17 })
+			waitFor(t, "nothing is stored", long, func() bool { return stored(t, d.Dir) >= size>>17 })
 			usage := inCache(t, d.Dir, "usage")
 			if rule != nil {
 				d.Set(rule)
@@ -162,7 +162,7 @@ func TestDamagedCountEndsNoDaemon(t *testing.T) {
 			m.status()
 			e.same(t, m, "a")
 			if rule != nil {
-				waitFor(t, "the count is not looked at", 20*time.Second, func() bool { return d.Met.Of("read usage") > 0 })
+				waitFor(t, "the count is not looked at", long, func() bool { return d.Met.Of("read usage") > 0 })
 			}
 			time.Sleep(1500 * time.Millisecond) // all processes count together each second
 			m.status()
@@ -313,7 +313,7 @@ func TestLockOfAnotherProcessTakesNoDiskAway(t *testing.T) {
 	env := []string{"MLFLOWFS_CACHE_DIR=" + dir}
 	m := mountAt(t, e.URL, env, plain...)
 	e.same(t, m, "a")
-	waitFor(t, "nothing is stored", 5*time.Second, func() bool { return stored(t, dir) >= blocks })
+	waitFor(t, "nothing is stored", long, func() bool { return stored(t, dir) >= blocks })
 	m.stop()
 	m = mountAt(t, e.URL, env, plain...) // which has nothing in memory
 	lock, err := os.OpenFile(inCache(t, dir, "lock"), os.O_RDWR, 0)
@@ -356,7 +356,7 @@ func TestLongScanTakesNoDiskAway(t *testing.T) {
 	}
 	e.same(t, m, "b")
 	e.same(t, m, "a")
-	waitFor(t, "nothing is stored", 10*time.Second, func() bool { return stored(t, d.Dir) >= blocks+80+small })
+	waitFor(t, "nothing is stored", long, func() bool { return stored(t, d.Dir) >= blocks+80+small })
 	time.Sleep(1500 * time.Millisecond) // all processes count together each second
 	m.stop()
 	index, _ := filepath.Glob(filepath.Join(d.Dir, "mlflowfs-v*", "index"))
@@ -387,7 +387,7 @@ func TestLongScanTakesNoDiskAway(t *testing.T) {
 	if took := time.Since(begin); took > 3*time.Second {
 		t.Errorf("a read took %v", took)
 	}
-	waitFor(t, "nothing makes room", 20*time.Second, func() bool { return looks() > small/2 })
+	waitFor(t, "nothing makes room", long, func() bool { return looks() > small/2 })
 	e.Break(noBytes, nil)
 	before := m.cache()
 	e.same(t, m, "a")
@@ -421,7 +421,7 @@ func TestErrorOfAWriteTakesNoReadAway(t *testing.T) {
 			env := []string{"MLFLOWFS_CACHE_DIR=" + d.Dir}
 			m := mountAt(t, e.URL, env, plain...)
 			e.same(t, m, "a")
-			waitFor(t, "nothing is stored", 5*time.Second, func() bool { return stored(t, d.Dir) >= blocks })
+			waitFor(t, "nothing is stored", long, func() bool { return stored(t, d.Dir) >= blocks })
 			m.stop()
 			m = mountAt(t, e.URL, env, plain...) // which has nothing in memory
 			f, err := os.Open(m.path("runs", e.run, "a"))
@@ -472,7 +472,7 @@ func TestDiskWithoutStatKeepsNobodyWaiting(t *testing.T) {
 			m := mountAt(t, e.URL, env, plain...)
 			e.same(t, m, "a")
 			e.same(t, m, "d/x")
-			waitFor(t, "nothing is stored", 5*time.Second, func() bool { return stored(t, d.Dir) >= blocks })
+			waitFor(t, "nothing is stored", long, func() bool { return stored(t, d.Dir) >= blocks })
 			m.stop()
 			m = mountAt(t, e.URL, env, plain...)
 			open := func(name string) *os.File {
@@ -522,7 +522,7 @@ func TestOpensWriteNothing(t *testing.T) {
 	d := newDisk(t)
 	m := mountAt(t, e.URL, []string{"MLFLOWFS_CACHE_DIR=" + d.Dir}, plain...)
 	e.same(t, m, "a")
-	waitFor(t, "nothing is stored", 5*time.Second, func() bool { return stored(t, d.Dir) >= blocks })
+	waitFor(t, "nothing is stored", long, func() bool { return stored(t, d.Dir) >= blocks })
 	if n := d.Done.Of("setattr data", "allocate"); n > 0 {
 		t.Errorf("a size was set %d times", n)
 	}

@@ -28,7 +28,7 @@ func TestUnreadableBlockIsFetched(t *testing.T) {
 			env := []string{"MLFLOWFS_CACHE_DIR=" + d.Dir}
 			m := mountAt(t, e.URL, env, plain...)
 			e.same(t, m, "a")
-			waitFor(t, "nothing is stored", 5*time.Second, func() bool { return stored(t, d.Dir) >= blocks })
+			waitFor(t, "nothing is stored", long, func() bool { return stored(t, d.Dir) >= blocks })
 			m.stop()
 			m = mountAt(t, e.URL, env, plain...)
 			d.Set(fault.On(errno, "read", "data"))

@@ -83,7 +83,7 @@ func TestBadDiskFailsNoRead(t *testing.T) {
 			})
 			t.Cleanup(well) // also where the test fails: what hangs could not be unmounted
 			e.same(t, m, "a")
-			waitFor(t, "nothing is stored while all is well", 5*time.Second, func() bool { return stored(t, d.Dir) >= blocks })
+			waitFor(t, "nothing is stored while all is well", long, func() bool { return stored(t, d.Dir) >= blocks })
 			before := m.cache()
 			d.Set(c.rule(let))
 			dropCaches(t)
@@ -100,7 +100,7 @@ func TestBadDiskFailsNoRead(t *testing.T) {
 				}
 			}
 			if name != "slow" { // what is written is written behind
-				waitFor(t, "no fault is met", 30*time.Second, func() bool { return d.Met.Of() > 0 })
+				waitFor(t, "no fault is met", long, func() bool { return d.Met.Of() > 0 })
 			}
 			if n := strings.Count(m.log.String(), "can't be used for now"); c.quiet != (n == 0) || n > 1 {
 				t.Errorf("it is said %d times:\n%s", n, m.log)
@@ -117,7 +117,7 @@ func TestBadDiskFailsNoRead(t *testing.T) {
 			}
 			stores := stored(t, d.Dir)
 			e.same(t, m, "c")
-			waitFor(t, "well again, it stores nothing", 5*time.Second, func() bool { return stored(t, d.Dir)-stores >= blocks })
+			waitFor(t, "well again, it stores nothing", long, func() bool { return stored(t, d.Dir)-stores >= blocks })
 			m.stop()
 
 			// What the next daemon finds there is right, and counts.
@@ -221,7 +221,7 @@ func TestCacheWritesWithoutFsync(t *testing.T) {
 	e := newEngineFiles(t, map[string]int{"a": size})
 	m := mountAt(t, e.URL, []string{"MLFLOWFS_CACHE_DIR=" + d.Dir})
 	e.same(t, m, "a")
-	waitFor(t, "nothing is stored", 5*time.Second, func() bool { return stored(t, d.Dir) >= size>>17 })
+	waitFor(t, "nothing is stored", long, func() bool { return stored(t, d.Dir) >= size>>17 })
 	m.stop()
 	if d.Done.Of("write data") == 0 || d.Done.Of("fsync") > 0 {
 		t.Errorf("what reached the disk: %s", &d.Done)
@@ -238,7 +238,7 @@ func TestMarkFollowsItsBytes(t *testing.T) {
 	e := newEngineFiles(t, map[string]int{"a": size})
 	m := mountAt(t, e.URL, []string{"MLFLOWFS_CACHE_DIR=" + d.Dir})
 	e.same(t, m, "a")
-	waitFor(t, "no write has failed", 10*time.Second, func() bool { return d.Met.Of("write data") > 0 })
+	waitFor(t, "no write has failed", long, func() bool { return d.Met.Of("write data") > 0 })
 	m.stop()
 	d.Set(nil)
 	if n := stored(t, d.Dir); n > 0 {
@@ -280,7 +280,7 @@ func TestCacheDirectoryUnderAttackGivesNoWrongByte(t *testing.T) {
 			m := mountRaced(t, e.URL, env, "--no-passthrough")
 			e.same(t, m, "a")
 			e.same(t, m, "b")
-			waitFor(t, "they are not stored", 5*time.Second, func() bool { return stored(t, dir) >= 2*size>>17 })
+			waitFor(t, "they are not stored", long, func() bool { return stored(t, dir) >= 2*size>>17 })
 			var data []string
 			filepath.WalkDir(dir, func(p string, f os.DirEntry, err error) error {
 				if st, serr := os.Stat(p); err == nil && serr == nil && st.Size() == size && fault.KindOf(p) == "data" {

@@ -132,7 +132,7 @@ func TestPassedAndCachedDoNotMix(t *testing.T) {
 		t.Error("a second kind of open beside a cached one")
 	}
 	early.Close() // the kernel tells of it a little later
-	waitFor(t, "the daemon does not hear of the close", 5*time.Second, func() bool { return strings.Contains(m.log.String(), ": RELEASE n") })
+	waitFor(t, "the daemon does not hear of the close", long, func() bool { return strings.Contains(m.log.String(), ": RELEASE n") })
 	passed, err := os.Open(path)
 	if err != nil {
 		t.Fatal(err)
@@ -169,7 +169,7 @@ func TestPagesArePushedBeforeTheyAreAskedFor(t *testing.T) {
 			t.Fatal(err)
 		}
 		var got int64
-		waitFor(t, "the whole file to come", 20*time.Second, func() bool {
+		waitFor(t, "the whole file to come", long, func() bool {
 			n, _ := e.fetched()
 			got += n
 			return got >= size

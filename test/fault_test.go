@@ -281,7 +281,7 @@ func TestHostileListingShowsNamesOnly(t *testing.T) {
 		t.Errorf("shown are %s", got)
 	}
 	for _, why := range []string{"parent", "slash", "NUL", "more than 255 bytes", "empty name", "a directory's name", "negative"} {
-		waitFor(t, "the log does not name what "+why, 5*time.Second, func() bool { return strings.Contains(m.log.String(), why) })
+		waitFor(t, "the log does not name what "+why, long, func() bool { return strings.Contains(m.log.String(), why) })
 	}
 }
 
@@ -308,7 +308,7 @@ func TestSignalsEndOrDoNotDisturb(t *testing.T) {
 		if err := c.Start(); err != nil {
 			t.Fatal(err)
 		}
-		waitFor(t, "the reader does not wait", 10*time.Second, func() bool {
+		waitFor(t, "the reader does not wait", long, func() bool {
 			open, _ := os.ReadDir(fmt.Sprintf("/proc/%d/fd", c.Process.Pid))
 			for _, fd := range open {
 				if to, _ := os.Readlink(fmt.Sprintf("/proc/%d/fd/%s", c.Process.Pid, fd.Name())); strings.HasPrefix(to, m.dir) {

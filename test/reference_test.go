@@ -211,7 +211,7 @@ func holdReference(t *testing.T, origin, way string, flags []string, seed uint64
 	for range mounts {
 		m = mountRaced(t, o.uri, env, append([]string{"--metadata-ttl", "1s"}, flags...)...)
 		mounted = append(mounted, m.path(o.run))
-		waitFor(t, "the run", 10*time.Second, func() bool { _, err := os.Stat(m.path(o.run)); return err == nil })
+		waitFor(t, "the run", long, func() bool { _, err := os.Stat(m.path(o.run)); return err == nil })
 	}
 	var machines []*fault.Chaos
 	for i, p := range o.proxies {

@@ -5,7 +5,6 @@ import (
 	"os/exec"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/mlflowfs/mlflowfs/test/fault"
 )
@@ -55,7 +54,7 @@ func TestKilledWhileFillingGoesOn(t *testing.T) {
 		if err := c.Start(); err != nil {
 			t.Fatal(err)
 		}
-		waitFor(t, "nothing comes", 20*time.Second, func() bool { return e.Bytes() > 6<<20 })
+		waitFor(t, "nothing comes", long, func() bool { return e.Bytes() > 6<<20 })
 		m.killed = true
 		m.cmd.Process.Kill()
 		c.Wait()

@@ -9,7 +9,6 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
-	"time"
 )
 
 // TestStatusIsTrue fails when a mount says something else than what it did: in a
@@ -124,7 +123,7 @@ func TestStatusIsTrue(t *testing.T) {
 		t.Error("it is told to debug already")
 	}
 	m.cmd.Process.Signal(syscall.SIGUSR1)
-	waitFor(t, "SIGUSR1 makes the log tell more", 10*time.Second, func() bool {
+	waitFor(t, "SIGUSR1 makes the log tell more", long, func() bool {
 		return strings.Contains(m.log.String(), `"now":"DEBUG"`)
 	})
 	// A read can be followed to what it waited for.

@@ -67,7 +67,7 @@ func TestUnmountEndsTheMount(t *testing.T) {
 // guardOf gives the process that watches over a mount.
 func guardOf(t *testing.T, m *mount) (pid int) {
 	t.Helper()
-	waitFor(t, "no guard", 5*time.Second, func() bool {
+	waitFor(t, "no guard", long, func() bool {
 		for _, p := range processes() {
 			if strings.Contains(p.args, "__guard") && strings.Contains(p.args, m.dir) {
 				pid = p.pid

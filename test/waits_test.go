@@ -156,7 +156,7 @@ func TestCachedReadWaitsForNothing(t *testing.T) {
 			for _, name := range names {
 				e.same(t, first, name)
 			}
-			waitFor(t, "not all is stored", 10*time.Second, func() bool { return stored(t, d.Dir) >= 6<<20>>17+100 })
+			waitFor(t, "not all is stored", long, func() bool { return stored(t, d.Dir) >= 6<<20>>17+100 })
 			first.stop()
 			best := timings{Worst: 1e9}
 			for range 3 { // the fault comes anew each time; what is only the machine's is not in all

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/mlflowfs/mlflowfs/test/fault"
 )
@@ -100,7 +99,7 @@ func TestWarmGoesOn(t *testing.T) {
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}
-	waitFor(t, "too little comes", 20*time.Second, func() bool { return e.Bytes() > size/2 }) // each of 8 requests gathers 2 MiB for a write
+	waitFor(t, "too little comes", long, func() bool { return e.Bytes() > size/2 }) // each of 8 requests gathers 2 MiB for a write
 	c.Process.Kill()
 	c.Wait()
 	e.Break(nil, nil)
