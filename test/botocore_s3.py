@@ -5,6 +5,7 @@ HOME; prints a JSON list of {"requests": [{"url", "headers"}]} or {"error"}. Not
 is sent: each request is answered where botocore would send it.
 """
 
+import functools
 import io
 import json
 import os
@@ -12,6 +13,7 @@ import sys
 from pathlib import Path
 
 import boto3
+import botocore.session
 from botocore.awsrequest import AWSResponse
 
 from mlflow.store.artifact import s3_artifact_repo
@@ -41,6 +43,8 @@ def main():
         return c
 
     boto3.client = client
+    # Each case has a session of its own, and botocore's own files are the same to all.
+    botocore.session.create_loader = functools.cache(botocore.session.create_loader)
     base = dict(os.environ)
     out = []
     for case in json.load(sys.stdin):
