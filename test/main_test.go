@@ -47,7 +47,7 @@ func runAll(m *testing.M) (code int) {
 		os.RemoveAll(work)
 		os.Exit(1)
 	}()
-	if !given("test.run") { // all of them
+	if !given("test.run") && !given("test.list") { // all of them
 		prepare()
 	}
 	code = m.Run()
