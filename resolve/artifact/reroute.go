@@ -1,8 +1,10 @@
 package artifact
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -18,6 +20,49 @@ const RetryRoutes = 5 * time.Minute
 type leftRoute struct {
 	err  error
 	file string // empty: it was the listing
+	had  bool   // files had come by it before
+}
+
+// instead asks the routes behind at, which is chosen and failed as left says, and
+// takes the first that does better: those before it are left for the time being. Where
+// none does better, the failure is none of the route's, or of no use to be left for.
+func (c *Router) instead(ctx context.Context, at int, begin time.Time, left leftRoute, ask func(context.Context, Route, time.Duration) (*cache.Body, error)) (*cache.Body, error) {
+	failed := []leftRoute{left}
+	if ctx.Err() != nil || !tryNext(left.err) {
+		return nil, left.err
+	}
+	patience := cmp.Or(c.patienceFor(true, begin), c.patience) // what led here may have waited already
+	for _, r := range c.routes[at+1:] {
+		err := r.check(ctx)
+		var body *cache.Body
+		if err == nil {
+			body, err = ask(ctx, r, patience)
+		}
+		if err != nil {
+			failed = append(failed, leftRoute{err: err, file: left.file})
+			continue
+		}
+		c.mu.Lock()
+		if len(c.left) == at && c.listed {
+			failed[0].had = left.had || c.proven
+			c.left, c.since = append(c.left, failed...), time.Now()
+			c.proven, c.stream = body != nil, body != nil && body.Whole
+		}
+		c.mu.Unlock()
+		return body, nil
+	}
+	return nil, left.err
+}
+
+// heldToValidator holds a body that came by another route than the file's own against
+// the validator of what may have come by that, if it is not empty: two routes to one
+// object give one validator, or nothing tells that they lead to one content.
+func heldToValidator(body *cache.Body, validator string) (*cache.Body, error) {
+	if validator == "" || body.Validator == validator {
+		return body, nil
+	}
+	body.Close()
+	return nil, fmt.Errorf("%w, as far as can be told: its route was left for another, which gives no such validator", cache.ErrChanged)
 }
 
 // Route is the route that is chosen; zero while none is.

@@ -2,9 +2,13 @@ package artifact
 
 import (
 	"errors"
+	"io/fs"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/mlflowfs/mlflowfs/cache"
 )
 
 // TestRouteThatFailedIsTriedAgain fails when one failure at the first touch keeps a
@@ -103,4 +107,110 @@ func TestOpenFileStaysOnItsRoute(t *testing.T) {
 			t.Errorf("%d reads by its route, %d by the other; it is listed by %s", second.reads.Load(), first.reads.Load(), r.RouteOf(via))
 		}
 	})
+}
+
+func listAndRead(t *testing.T, r *Router) error {
+	_, err := r.List(t.Context(), "")
+	b, err2 := r.ReadRange(t.Context(), "f", 0, 1, "")
+	if err2 == nil {
+		b.Close()
+	}
+	return errors.Join(err, err2)
+}
+
+// TestRouteThatHeldIsLeftForTheTimeBeing fails when a program gets an error for as long
+// as the route of its directory fails, which read well before, although another one
+// works; when many readers leave more routes than the one that fails; or when the route
+// is not taken again later.
+func TestRouteThatHeldIsLeftForTheTimeBeing(t *testing.T) {
+	t.Parallel()
+	some := []Entry{{Name: "f", Size: 1}}
+	fails := errors.New("connection refused")
+	for name, c := range map[string]struct {
+		list, read error
+		gone       bool // the other route, too
+	}{
+		"a read":              {read: fails},
+		"a refusal":           {read: refused},
+		"a listing":           {list: fails, read: fails},
+		"both routes":         {list: fails, read: fails, gone: true},
+		"what is not there":   {list: fs.ErrNotExist, read: fs.ErrNotExist},
+		"what is another now": {read: cache.ErrChanged},
+		"a listing alone":     {list: fails},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				first, second, third := &scripted{entries: some}, &scripted{entries: some}, &scripted{entries: some}
+				r := routerOf(first, second, third)
+				use := func() error { return listAndRead(t, r) }
+				if err := use(); err != nil || r.Route().Access != "0" {
+					t.Fatal(err, r.Route().Access)
+				}
+				first.list, first.read = c.list, c.read
+				if c.gone {
+					second.list, second.read = fails, fails
+					third.list, third.read = fails, fails
+				}
+				want, answers := Access("1"), true
+				if c.gone || c.read != nil && !tryNext(c.read) {
+					want, answers = "0", false
+				}
+				var wg sync.WaitGroup
+				for range 8 {
+					wg.Go(func() {
+						if err := use(); (err == nil) != answers {
+							t.Error(err)
+						}
+					})
+				}
+				if wg.Wait(); r.Route().Access != want {
+					t.Errorf("the route %s is taken, and not %s", r.Route().Access, want)
+				}
+				first.list, first.read = nil, nil
+				time.Sleep(RetryRoutes)
+				use()
+				synctest.Wait()
+				if err := use(); r.Route().Access != "0" || err != nil && !c.gone {
+					t.Errorf("later, the route %s is taken: %v", r.Route().Access, err)
+				}
+			})
+		})
+	}
+}
+
+// TestRoutesOfOneFileAreNotMixed fails when a file that was read in part by a route that
+// fails goes on by another, of which nothing tells that it leads to the same content; or
+// when it does not go on where the validator tells so.
+func TestRoutesOfOneFileAreNotMixed(t *testing.T) {
+	t.Parallel()
+	for second, same := range map[string]bool{`"a"`: true, `"b"`: false, "": false} {
+		some := []Entry{{Name: "f", Size: 1}}
+		direct, other := &scripted{entries: some, validator: `"a"`}, &scripted{entries: some, validator: second}
+		r := routerOf(direct, other)
+		if _, err := r.List(t.Context(), ""); err != nil {
+			t.Fatal(err)
+		}
+		read := func() error {
+			b, err := r.ReadVia(t.Context(), "0", "f", 0, 1, `"a"`)
+			if err == nil {
+				b.Close()
+			}
+			return err
+		}
+		if err := read(); err != nil {
+			t.Fatal(err)
+		}
+		direct.read = errors.New("connection refused")
+		for range 2 { // as it is left, and after that
+			if err := read(); same != (err == nil) || !same && !errors.Is(err, cache.ErrChanged) {
+				t.Errorf("the other route gives the validator %q: %v", second, err)
+			}
+		}
+		if b, err := r.ReadVia(t.Context(), r.RouteOf("0"), "f", 0, 1, ""); err != nil || r.Route().Access != "1" {
+			t.Errorf("it can't be opened again: %v, by %s", err, r.Route().Access)
+		} else {
+			b.Close()
+		}
+	}
 }

@@ -113,16 +113,29 @@ func (c *Router) Stat(ctx context.Context, p string) (e Entry, err error) {
 	return e, err
 }
 
-// ask asks the route that is chosen by f, which tells whether it found anything.
-// Where none is chosen, it tries one after another, one caller at a time.
+// ask asks the route that is chosen by f, which tells whether it found anything, or
+// the next ones where that fails. Where none is chosen, it tries one after another,
+// one caller at a time.
 func (c *Router) ask(ctx context.Context, f func(context.Context, Store) (bool, error)) error {
 	for {
 		c.mu.Lock()
-		if c.listed {
-			s := c.routes[len(c.left)].Store
+		if at := len(c.left); c.listed {
 			c.retryLater()
 			c.mu.Unlock()
-			_, err := f(ctx, s)
+			begin := time.Now()
+			_, err := f(ctx, c.routes[at].Store)
+			if err == nil {
+				return nil
+			}
+			_, err = c.instead(ctx, at, begin, leftRoute{err: err}, func(ctx context.Context, r Route, patience time.Duration) (*cache.Body, error) {
+				if signed, ok := c.routes[at].Store.(*Signed); ok && signed.Store == r.Store {
+					return nil, err // it has listed by that
+				}
+				ctx, cancel := untilAnswered(ctx, patience)
+				defer cancel()
+				_, err := f(ctx, r.Store)
+				return nil, err
+			})
 			return err
 		}
 		trying := c.trying
@@ -260,79 +273,4 @@ func tryNext(err error) bool {
 		return true
 	}
 	return !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, cache.ErrChanged)
-}
-
-// ReadRange reads by the route that is chosen. The first read proves the route.
-func (c *Router) ReadRange(ctx context.Context, file string, off, n int64, validator string) (*cache.Body, error) {
-	return c.ReadVia(ctx, "", file, off, n, validator)
-}
-
-// ReadVia is ReadRange of a file that was listed by the route via. Where an
-// earlier route has been taken since, the file is read by its own all the same:
-// its validator is of that.
-func (c *Router) ReadVia(ctx context.Context, via Access, file string, off, n int64, validator string) (*cache.Body, error) {
-	begin := time.Now()
-	for {
-		c.mu.Lock()
-		at, proven := len(c.left), c.proven
-		own := c.index(via)
-		c.mu.Unlock()
-		switch {
-		case own > at:
-			return c.routes[own].Store.ReadRange(ctx, file, off, n, validator)
-		case own >= 0 && own < at:
-			validator = "" // of another route, another kind
-		}
-		last := at == len(c.routes)-1
-		body, err := c.read(ctx, c.routes[at], c.patienceFor(proven || last, begin), file, off, n, validator)
-		c.mu.Lock()
-		switch {
-		case err == nil:
-			if at == len(c.left) {
-				c.listed, c.proven, c.stream = true, true, body.Whole
-			}
-			c.mu.Unlock()
-			return body, nil
-		case at != len(c.left): // somebody else has left this route meanwhile
-		case ctx.Err() == nil && last && !c.proven && tryNext(err) && len(c.left) > 0:
-			// No route has held so far: none is left for good. The next one tries them all.
-			err := c.none(err)
-			c.mu.Unlock()
-			return nil, err
-		case ctx.Err() != nil || proven || c.proven || !tryNext(err) || last:
-			c.mu.Unlock()
-			return nil, err
-		default:
-			c.left, c.since = append(c.left, leftRoute{err, file}), time.Now()
-		}
-		validator = "" // of another route, another kind
-		c.mu.Unlock()
-	}
-}
-
-// none forgets what was found of the routes, of which the last failed by err.
-// c.mu is held.
-func (c *Router) none(err error) error {
-	c.failed = nil
-	for _, l := range c.left {
-		c.failed = append(c.failed, l.err)
-	}
-	c.failed = append(c.failed, err)
-	c.left, c.listed = nil, false
-	return &noRoute{c.words(c.failed), []error{err}}
-}
-
-// read asks one route, which must begin to answer within patience, if that is
-// not 0.
-func (c *Router) read(ctx context.Context, w Route, patience time.Duration, file string, off, n int64, validator string) (*cache.Body, error) {
-	if patience == 0 {
-		return w.Store.ReadRange(ctx, file, off, n, validator)
-	}
-	watch := rest.Settings{Silence: patience}.Watch(ctx, "reading "+file)
-	body, err := w.Store.ReadRange(watch.Context(), file, off, n, validator)
-	if err != nil {
-		return nil, watch.End(err)
-	}
-	body.ReadCloser = watch.Body(body.ReadCloser)
-	return body, nil
 }
