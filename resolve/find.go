@@ -126,7 +126,7 @@ func (r *Resolver) FindRun(ctx context.Context, runID, p string) (Found, error) 
 	if err != nil {
 		return Found{}, err
 	}
-	o, err := r.at(ctx, place{run.ArtifactURI, artifact.Door{RunID: run.ID}})
+	o, err := r.at(ctx, rootOf(run.ArtifactURI, artifact.Door{RunID: run.ID}))
 	o.Mtime, o.Final = run.Mtime(), run.Final()
 	return Found{Item: Item{Dir: &o}, Trail: []Step{{"run", run.ID, Shown(run.ArtifactURI)}}}, err
 }
@@ -155,10 +155,20 @@ func (r *Resolver) At(ctx context.Context, uri string) (Origin, error) {
 	return r.at(ctx, place{uri: uri})
 }
 
+// findPlace finds what a storage URI names. Its last name may hold a ? or a #; where
+// nothing has that name, it is what the URI without a query means.
 func (r *Resolver) findPlace(ctx context.Context, uri string) (Found, error) {
 	if s := scheme(uri); s == "" || s == "file" {
 		return r.findLocal(ctx, uri)
 	}
+	f, err := r.findKey(ctx, uri)
+	if root := withoutQuery(uri); root != uri && errors.Is(err, fs.ErrNotExist) {
+		return r.findKey(ctx, root)
+	}
+	return f, err
+}
+
+func (r *Resolver) findKey(ctx context.Context, uri string) (Found, error) {
 	dir, name := split(uri)
 	if s := scheme(uri); s == "http" || s == "https" {
 		if n, err := url.PathUnescape(name); err == nil {

@@ -168,7 +168,7 @@ func (r *Resolver) modelsOf(ctx context.Context, run *meta.Run) ([]meta.LoggedMo
 
 // RunOrigin is runs:/<run_id>/.
 func (r *Resolver) RunOrigin(ctx context.Context, run *meta.Run) (Origin, error) {
-	o, err := r.at(ctx, place{run.ArtifactURI, artifact.Door{RunID: run.ID}})
+	o, err := r.at(ctx, rootOf(run.ArtifactURI, artifact.Door{RunID: run.ID}))
 	if err != nil {
 		return Origin{}, err
 	}
@@ -211,7 +211,7 @@ func (r *Resolver) LoggedModelOrigin(ctx context.Context, id string) (Origin, er
 }
 
 func (r *Resolver) modelOrigin(ctx context.Context, m *meta.LoggedModel) (Origin, error) {
-	o, err := r.at(ctx, place{m.ArtifactURI, artifact.Door{ModelID: m.ID}})
+	o, err := r.at(ctx, rootOf(m.ArtifactURI, artifact.Door{ModelID: m.ID}))
 	o.Meta, o.Mtime, o.Final = metaOf("", ""), m.Created, m.Final()
 	return o, err
 }

@@ -25,6 +25,23 @@ type place struct {
 	door artifact.Door
 }
 
+// rootOf is the place that MLflow names as a root of artifacts.
+func rootOf(uri string, door artifact.Door) place { return place{withoutQuery(uri), door} }
+
+// withoutQuery is a storage URI as MLflow's artifact repositories read it: what stands
+// behind a ? or a # is a query or a fragment to them (urllib.parse), and no part of a
+// key. A path of this machine has none, and a web address keeps its own.
+func withoutQuery(uri string) string {
+	switch scheme(uri) {
+	case "", "file", "http", "https":
+		return uri
+	}
+	if i := strings.IndexAny(uri, "?#"); i >= 0 {
+		return uri[:i]
+	}
+	return uri
+}
+
 // store gives the store at a place, whose root is the place. What it found
 // out about the routes is kept as long as the store is.
 func (r *Resolver) store(ctx context.Context, p place) (*artifact.Router, error) {

@@ -79,7 +79,7 @@ func (r *Resolver) follow(ctx context.Context, v *meta.Version, hops int, trail 
 	case err != nil:
 		return Origin{}, false, err
 	case !found:
-		o, err = r.at(ctx, place{v.URI, r.door(ctx, v)})
+		o, err = r.at(ctx, rootOf(v.URI, r.door(ctx, v)))
 		return o, true, err
 	}
 	var p string
@@ -146,7 +146,7 @@ func (r *Resolver) door(ctx context.Context, v *meta.Version) artifact.Door {
 	if err != nil {
 		return artifact.Door{} // a run that is gone for good, say
 	}
-	dir, ok := relative(run.ArtifactURI, v.URI)
+	dir, ok := relative(withoutQuery(run.ArtifactURI), withoutQuery(v.URI))
 	if !ok {
 		return artifact.Door{}
 	}
