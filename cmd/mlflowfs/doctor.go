@@ -16,9 +16,6 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
-	"github.com/mlflowfs/mlflowfs/resolve"
-	"github.com/mlflowfs/mlflowfs/resolve/artifact"
-	"github.com/mlflowfs/mlflowfs/resolve/meta"
 	"github.com/mlflowfs/mlflowfs/resolve/rest"
 )
 
@@ -69,7 +66,7 @@ func (o *options) doctor(ctx context.Context, out io.Writer) error {
 			failed++
 		}
 	}
-	for _, check := range []func() finding{checkFUSE, checkFusermount, checkKernel, checkReadAhead, func() finding { return checkUpdatedb(updatedbConf) }, o.checkCache} {
+	for _, check := range []func() finding{checkFUSE, checkFusermount, checkKernel, checkReadAhead, func() finding { return checkUpdatedb(updatedbConf) }, o.checkDescriptors, o.checkCache} {
 		tell(check())
 	}
 	for _, x := range append(checkVariables(o.getenv), o.checkServer(ctx)...) {
@@ -252,64 +249,4 @@ func checkVersion(ctx context.Context, c *rest.Client) []finding {
 		out = append(out, finding{"clock", well, "is the server's", ""})
 	}
 	return out
-}
-
-// doctorExperiments is how many experiments are looked at.
-const doctorExperiments = 20
-
-// checkArtifacts says by which way the artifacts of each experiment's newest run
-// are reached.
-func checkArtifacts(ctx context.Context, s *stores) (out []finding) {
-	experiments, err := s.Experiments(ctx)
-	if err != nil {
-		return []finding{{"experiments", broken, err.Error(), ""}}
-	}
-	for i, e := range experiments.Items {
-		if i == doctorExperiments {
-			return append(out, finding{"artifacts", well, fmt.Sprintf("%d more experiments were not looked at", len(experiments.Items)-i), ""})
-		}
-		page, err := s.Tracking().SearchRuns(ctx, meta.RunQuery{Experiments: []string{e.ID}}, "")
-		if err != nil || len(page.Items) == 0 {
-			if err != nil {
-				out = append(out, finding{"artifacts", broken, e.Name + ": " + err.Error(), ""})
-			}
-			continue
-		}
-		run := page.Items[0]
-		found, err := s.FindRun(ctx, run.ID, "")
-		if err != nil {
-			out = append(out, finding{"artifacts", broken, e.Name + ": " + err.Error(), ""})
-			continue
-		}
-		for _, why := range s.Explain(ctx, found) {
-			out = append(out, artifactsOf(e.Name, why))
-		}
-	}
-	return out
-}
-
-func artifactsOf(experiment string, why resolve.Reason) finding {
-	x := finding{what: "artifacts", words: experiment + ": " + why.Where}
-	var left []string
-	for _, v := range why.Routes {
-		switch {
-		case v.Err != nil:
-			left = append(left, fmt.Sprintf("%s is left: %v", v.Access, v.Err))
-		case v.Chosen:
-			x.words += ", " + string(v.Access)
-			if v.Read && v.Stream {
-				x.words += ", in one stream"
-			}
-			if v.Access == artifact.Server && len(left) > 0 {
-				x.state, x.mend = lesser, strings.Join(left, "; ")
-			}
-		}
-	}
-	if why.Elsewhere != "" {
-		x.state, x.mend = lesser, why.Elsewhere
-	}
-	if why.Err != nil {
-		x.state, x.mend = broken, why.Err.Error()
-	}
-	return x
 }

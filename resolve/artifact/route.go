@@ -46,12 +46,14 @@ func (r Route) check(ctx context.Context) error {
 	return nil
 }
 
-// Local tells whether the files of the route that is chosen are files of this
-// machine.
-func (c *Router) Local() bool {
-	_, ok := c.Route().Store.(opener)
+// Local tells whether the files of the route are files of this machine.
+func (r Route) Local() bool {
+	_, ok := r.Store.(opener)
 	return ok
 }
+
+// Local is that of the route that is chosen.
+func (c *Router) Local() bool { return c.Route().Local() }
 
 // Open opens a file of this machine for reading; errors.ErrUnsupported where the
 // files are none: see [Router.Local].

@@ -1,0 +1,152 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/mlflowfs/mlflowfs/resolve"
+	"github.com/mlflowfs/mlflowfs/resolve/artifact"
+	"github.com/mlflowfs/mlflowfs/resolve/meta"
+)
+
+// doctorExperiments is how many experiments are looked at.
+const doctorExperiments = 20
+
+// checkArtifacts says by which route the artifacts of each experiment's newest run
+// are reached, and what that costs: one finding for all experiments of a store to
+// which it applies.
+func checkArtifacts(ctx context.Context, s *stores) []finding {
+	experiments, err := s.Experiments(ctx)
+	if err != nil {
+		return []finding{{"experiments", broken, err.Error(), ""}}
+	}
+	var found []placeOf
+	for i, e := range experiments.Items {
+		if i == doctorExperiments {
+			found = append(found, placeOf{words: fmt.Sprintf("%d more experiments were not looked at", len(experiments.Items)-i)})
+			break
+		}
+		reasons, err := newestRun(ctx, s, e)
+		if err != nil {
+			found = append(found, placeOf{experiment: e.Name, state: broken, words: err.Error()})
+		}
+		for _, why := range reasons {
+			found = append(found, placeFor(e, why))
+		}
+	}
+	return byStore(found)
+}
+
+// newestRun says how the artifacts of an experiment's newest run are reached; nothing
+// where it has none.
+func newestRun(ctx context.Context, s *stores, e meta.Experiment) ([]resolve.Reason, error) {
+	page, err := s.Tracking().SearchRuns(ctx, meta.RunQuery{Experiments: []string{e.ID}}, "")
+	if err != nil || len(page.Items) == 0 {
+		return nil, err
+	}
+	run, err := s.FindRun(ctx, page.Items[0].ID, "")
+	if err != nil {
+		return nil, err
+	}
+	return s.Explain(ctx, run), nil
+}
+
+// placeOf is how artifacts of an experiment are reached.
+type placeOf struct {
+	experiment  string
+	state       int
+	words, mend string
+}
+
+// byStore makes one finding of all places that differ by the experiment alone.
+func byStore(found []placeOf) (out []finding) {
+	names := map[placeOf][]string{}
+	var order []placeOf
+	for _, p := range found {
+		name := p.experiment
+		p.experiment = ""
+		if names[p] == nil {
+			order = append(order, p)
+		}
+		if !slices.Contains(names[p], name) {
+			names[p] = append(names[p], name)
+		}
+	}
+	for _, p := range order {
+		x := finding{"artifacts", p.state, p.words, p.mend}
+		if of := strings.Join(names[p], ", "); of != "" {
+			x.words = of + ": " + p.words
+		}
+		out = append(out, x)
+	}
+	return out
+}
+
+// placeFor says which route to a place was taken, what it costs, and why the ones
+// before it were left.
+func placeFor(e meta.Experiment, why resolve.Reason) placeOf {
+	p := placeOf{experiment: e.Name, words: storeOf(e, why.Where)}
+	var left []string
+	better := false // a route that was left would do better
+	for _, v := range why.Routes {
+		switch {
+		case v.Err != nil:
+			said, _, _ := strings.Cut(v.Err.Error(), "\n")
+			left = append(left, fmt.Sprintf("%s is left: %s", v.Access, said))
+			better = better || v.Access == artifact.Direct || !errors.Is(v.Err, errors.ErrUnsupported)
+		case v.Chosen:
+			p.words += ", " + string(v.Access) + ": " + cost(v)
+			if v.Access == artifact.Server && len(left) > 0 && (better || v.Stream) {
+				p.state = lesser
+			}
+		}
+	}
+	p.mend = strings.Join(left, "; ")
+	if why.Elsewhere != "" {
+		p.state, p.mend = lesser, why.Elsewhere
+	}
+	if why.Err != nil {
+		p.state, p.mend = broken, why.Err.Error()
+	}
+	return p
+}
+
+// cost says in words what a read by a route costs.
+func cost(v artifact.RouteStatus) string {
+	switch {
+	case v.Local():
+		return "each file is opened where it lies"
+	case !v.Read:
+		return "how files come is not known before one is read"
+	case v.Stream && v.Access == artifact.Server:
+		return "each file is streamed through the server as a whole, whatever is read of it"
+	case v.Stream:
+		return "each file comes as a whole, in one stream, whatever is read of it"
+	case v.Access == artifact.Server:
+		return "each read is one GET of the tracking server"
+	case v.Access == artifact.Presigned:
+		return "each read is one GET of the store, and each file one request to the tracking server, which signs its URL"
+	}
+	return "each read is one GET of the store"
+}
+
+// storeOf is the part of a place that an experiment has in common with others: of an
+// object store the bucket, of directories the one that holds the experiment's.
+func storeOf(e meta.Experiment, where string) string {
+	u, err := url.Parse(where)
+	switch {
+	case err != nil:
+		return where
+	case u.Host != "":
+		return u.Scheme + "://" + u.Host
+	}
+	if at, _, ok := strings.Cut(where, "/"+e.ID+"/"); ok {
+		return at + "/"
+	}
+	return path.Dir(where)
+}

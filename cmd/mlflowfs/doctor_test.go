@@ -1,0 +1,83 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/mlflowfs/mlflowfs/resolve"
+	"github.com/mlflowfs/mlflowfs/resolve/artifact"
+	"github.com/mlflowfs/mlflowfs/resolve/meta"
+)
+
+// TestDoctorKnowsDescriptors fails when doctor says nothing of a limit at which a mount
+// fails while programs have a few files open, or finds fault with an ordinary one.
+func TestDoctorKnowsDescriptors(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		limit uint64
+		files int
+		state int
+	}{{64, 0, lesser}, {1024, 336, lesser}, {4096, 1872, well}, {524288, 261968, well}, {1<<64 - 1, 2147483472, well}} {
+		got := descriptors(c.limit, 8)
+		if got.state != c.state || !strings.Contains(got.words, fmt.Sprintf("about %d files", c.files)) || (got.mend == "") != (c.state == well) {
+			t.Errorf("%d: %+v", c.limit, got)
+		}
+	}
+}
+
+// TestDoctorSaysWhatEachRouteCosts fails when doctor does not say by which route an
+// experiment's artifacts come, or calls one that streams whole files as good as one
+// that reads ranges; when it repeats itself for each experiment of a store; or when it
+// does not name the one whose artifacts can't be had, with the reason.
+func TestDoctorSaysWhatEachRouteCosts(t *testing.T) {
+	t.Parallel()
+	status := func(a artifact.Access, err error) artifact.RouteStatus {
+		return artifact.RouteStatus{Route: artifact.Route{Access: a}, Err: err, Chosen: err == nil, Read: err == nil}
+	}
+	stream := status(artifact.Server, nil)
+	stream.Stream = true
+	local := status(artifact.Direct, nil)
+	local.Store, local.Read = &artifact.Local{}, false
+	unread := status(artifact.Direct, nil)
+	unread.Read = false
+	denied, none := errors.New("no AWS credentials were found\nand more"), errors.ErrUnsupported
+	at := func(where string, routes ...artifact.RouteStatus) resolve.Reason {
+		return resolve.Reason{Where: where, Routes: routes}
+	}
+	var found []placeOf
+	for i, why := range []resolve.Reason{
+		at("s3://b/0/r/artifacts", status(artifact.Direct, nil)),
+		at("s3://b/1/r/artifacts", status(artifact.Direct, nil), artifact.RouteStatus{}),
+		at("s3://other/2/r/artifacts", status(artifact.Direct, denied), status(artifact.Presigned, nil)),
+		at("gs://c/3/r/artifacts", status(artifact.Direct, denied), stream),
+		at("mlflow-artifacts:/4/r/artifacts", status(artifact.Presigned, none), status(artifact.Server, nil)),
+		at("mlflow-artifacts:/5/r/artifacts", status(artifact.Presigned, none), stream),
+		at("/data/mlruns/6/r/artifacts", local),
+		at("s3://b/7/r/artifacts", unread),
+		{Where: "s3://b/8/r/artifacts", Routes: []artifact.RouteStatus{status(artifact.Direct, denied)}, Err: denied},
+		{Where: "/nowhere/9/r/artifacts", Routes: []artifact.RouteStatus{local}, Elsewhere: "/nowhere is not on this machine"},
+	} {
+		found = append(found, placeFor(meta.Experiment{ID: fmt.Sprint(i), Name: fmt.Sprint("e", i)}, why))
+	}
+	want := []finding{
+		{"artifacts", well, "e0, e1: s3://b, direct: each read is one GET of the store", ""},
+		{"artifacts", well, "e2: s3://other, presigned: each read is one GET of the store, and each file one request to the tracking server, which signs its URL", "direct is left: no AWS credentials were found"},
+		{"artifacts", lesser, "e3: gs://c, server: each file is streamed through the server as a whole, whatever is read of it", "direct is left: no AWS credentials were found"},
+		{"artifacts", well, "e4: mlflow-artifacts:/, server: each read is one GET of the tracking server", "presigned is left: unsupported operation"},
+		{"artifacts", lesser, "e5: mlflow-artifacts:/, server: each file is streamed through the server as a whole, whatever is read of it", "presigned is left: unsupported operation"},
+		{"artifacts", well, "e6: /data/mlruns/, direct: each file is opened where it lies", ""},
+		{"artifacts", well, "e7: s3://b, direct: how files come is not known before one is read", ""},
+		{"artifacts", broken, "e8: s3://b", "no AWS credentials were found\nand more"},
+		{"artifacts", lesser, "e9: /nowhere/, direct: each file is opened where it lies", "/nowhere is not on this machine"},
+	}
+	if got := byStore(found); !slices.Equal(got, want) {
+		for i := range max(len(got), len(want)) {
+			if i >= len(got) || i >= len(want) || got[i] != want[i] {
+				t.Errorf("%d: %+v", i, got[i:min(i+1, len(got))])
+			}
+		}
+	}
+}
