@@ -81,7 +81,7 @@ func (c *ClientConfig) open(opt openOptions, log *slog.Logger) (*stores, error) 
 	}
 	s.Resolver = resolve.New(resolve.Options{
 		Tracking: s.tracking, Registry: s.registry, Client: s.client, Web: web,
-		Buckets: c.buckets(set), Access: c.Artifacts.Access,
+		Buckets: c.buckets(set, log), Access: c.Artifacts.Access,
 		TTL: opt.ttl, Allowed: opt.allowed, Silence: c.Server.Timeout, Answers: opt.answers, Log: log,
 	})
 	return s, nil

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"log/slog"
+
 	"github.com/mlflowfs/mlflowfs/resolve/artifact"
 	"github.com/mlflowfs/mlflowfs/resolve/artifact/azure"
 	"github.com/mlflowfs/mlflowfs/resolve/artifact/gcs"
@@ -11,15 +13,15 @@ import (
 // buckets are the object stores that are linked in, by the schemes of their
 // URIs. Each takes its credentials from its own environment and profiles, as
 // its SDK and MLflow do.
-func (c *ClientConfig) buckets(set rest.Settings) map[string]artifact.OpenBucket {
+func (c *ClientConfig) buckets(set rest.Settings, log *slog.Logger) map[string]artifact.OpenBucket {
 	env, home := c.Env, c.Env("HOME") // without one, its files are not there
 	aws := s3.Driver{Settings: set, Env: env, Home: home}
-	blobs := azure.Driver{Settings: set, Env: env}
+	blobs := azure.Driver{Settings: set, Env: env, Log: log}
 	return map[string]artifact.OpenBucket{
 		"s3":    aws.Open,
 		"r2":    aws.OpenHosted(".r2.cloudflarestorage.com", false),
 		"b2":    aws.OpenHosted(".backblazeb2.com", true),
-		"gs":    gcs.Driver{Settings: set, Env: env, Home: home}.Open,
+		"gs":    gcs.Driver{Settings: set, Env: env, Home: home, Log: log}.Open,
 		"wasbs": blobs.Open(azure.Blobs),
 		"abfss": blobs.Open(azure.DataLake),
 	}

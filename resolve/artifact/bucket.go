@@ -2,11 +2,9 @@ package artifact
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"io"
 	"io/fs"
-	"net/http"
 	"time"
 
 	"gocloud.dev/blob"
@@ -100,13 +98,6 @@ var _ error = NoCredentials("")
 
 // ErrDriver is a version of gocloud that does not show what it sends.
 var ErrDriver = errors.New("the object store's driver does not show its request")
-
-// Transport is a transport for an object store.
-func Transport(set rest.Settings) *http.Transport {
-	t := &http.Transport{Proxy: http.ProxyFromEnvironment, TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12}}
-	set.Tune(t)
-	return t
-}
 
 // credentialsPatience bounds the search for credentials: the last place where
 // the SDKs look is a metadata service that only cloud machines have.

@@ -71,7 +71,7 @@ func newTrackingClient(u *url.URL, env Env, kube kubernetes, log *slog.Logger) (
 // server's: it has no credentials, and of MLflow's variables it follows those
 // on timeouts and retries.
 func NewWebClient(env Env, log *slog.Logger) (*Client, error) {
-	return newClient(&url.URL{}, env, log, webTLS(env, log), func(t *http.Transport) http.RoundTripper { return t })
+	return newClient(&url.URL{}, env, log, WebTLS(env, log), func(t *http.Transport) http.RoundTripper { return t })
 }
 
 func newClient(base *url.URL, env Env, log *slog.Logger, tlsConf *tls.Config, dress func(*http.Transport) http.RoundTripper) (*Client, error) {
@@ -81,8 +81,7 @@ func newClient(base *url.URL, env Env, log *slog.Logger, tlsConf *tls.Config, dr
 	}
 	set.strangers = true
 	set.Reach.Name(base.String())
-	transport := &http.Transport{Proxy: proxies(env), TLSClientConfig: tlsConf}
-	set.Tune(transport)
+	transport := set.Transport(env, tlsConf)
 	c := &Client{base: base, set: set, log: log, most: maxAnswer, sent: &counted{next: dress(transport), conns: transport}}
 	c.presigned = cache.NewMemo[struct{}](1, nil, func(bool) time.Duration { return 10 * time.Minute })
 	c.retry = &retryablehttp.Client{

@@ -3,6 +3,7 @@ package rest
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"math"
@@ -114,6 +115,14 @@ func readDuration(s string) (time.Duration, error) {
 // headRead is what a connection's buffer takes at a time, in bytes: an answer's
 // head, and small bodies. Reads that are larger go past it, and are not copied.
 const headRead = 32 << 10
+
+// Transport is a transport that is fit for artifacts, by the proxies of Python's
+// requests.
+func (s Settings) Transport(env Env, conf *tls.Config) *http.Transport {
+	t := &http.Transport{Proxy: proxies(env), TLSClientConfig: conf}
+	s.Tune(t)
+	return t
+}
 
 // Tune makes a transport fit for artifacts: many connections to one host, as
 // they were sent, an end to each that has fallen silent, and none that Reach

@@ -11,9 +11,27 @@ import (
 	"regexp"
 )
 
-// trackingTLS follows MLFLOW_TRACKING_INSECURE_TLS, _SERVER_CERT_PATH and
-// _CLIENT_CERT_PATH (one file with certificate and key), and what webTLS follows.
+// trackingTLS follows what ServerTLS does, and MLFLOW_TRACKING_CLIENT_CERT_PATH (one
+// file with certificate and key).
 func trackingTLS(env Env, log *slog.Logger) (*tls.Config, error) {
+	c, err := ServerTLS(env, log)
+	if err != nil {
+		return nil, err
+	}
+	if path := env("MLFLOW_TRACKING_CLIENT_CERT_PATH"); path != "" {
+		cert, err := tls.LoadX509KeyPair(path, path)
+		if err != nil {
+			return nil, fmt.Errorf("MLFLOW_TRACKING_CLIENT_CERT_PATH: %w", err)
+		}
+		c.Certificates = []tls.Certificate{cert}
+	}
+	return c, nil
+}
+
+// ServerTLS follows MLFLOW_TRACKING_INSECURE_TLS and _SERVER_CERT_PATH, which say what
+// MLflow's client trusts of a tracking server and of Azure's blobs
+// (RestHostCreds.verify); where neither is set, what WebTLS follows.
+func ServerTLS(env Env, log *slog.Logger) (*tls.Config, error) {
 	path, insecure := env("MLFLOW_TRACKING_SERVER_CERT_PATH"), Truthy(env("MLFLOW_TRACKING_INSECURE_TLS"))
 	c := &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: insecure}
 	switch {
@@ -26,22 +44,15 @@ func trackingTLS(env Env, log *slog.Logger) (*tls.Config, error) {
 		}
 		c.RootCAs = pool
 	case !insecure:
-		c = webTLS(env, log)
-	}
-	if path := env("MLFLOW_TRACKING_CLIENT_CERT_PATH"); path != "" {
-		cert, err := tls.LoadX509KeyPair(path, path)
-		if err != nil {
-			return nil, fmt.Errorf("MLFLOW_TRACKING_CLIENT_CERT_PATH: %w", err)
-		}
-		c.Certificates = []tls.Certificate{cert}
+		c = WebTLS(env, log)
 	}
 	return c, nil
 }
 
-// webTLS follows the variables of Python's requests, the first of which is set:
+// WebTLS follows the variables of Python's requests, the first of which is set:
 // REQUESTS_CA_BUNDLE, CURL_CA_BUNDLE. One that can't be used is no error where no
 // https is asked for: it makes all https fail.
-func webTLS(env Env, log *slog.Logger) *tls.Config {
+func WebTLS(env Env, log *slog.Logger) *tls.Config {
 	c := &tls.Config{MinVersion: tls.VersionTLS12}
 	for _, name := range []string{"REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"} {
 		path := env(name)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"strings"
 
@@ -26,23 +27,46 @@ import (
 type Driver struct {
 	Settings rest.Settings
 	Env      rest.Env
+	Log      *slog.Logger
 
 	transport http.RoundTripper // nil: one of its own
+}
+
+// senders are what asks for blobs, and what asks for tokens. Azure's Python client asks
+// for both by requests, whose certificates and proxies are taken here, too; for the
+// blobs of wasbs://, MLflow has it trust what it trusts of a tracking server.
+func (d Driver) senders(scheme string) (blobs, tokens *http.Client, err error) {
+	if d.transport != nil {
+		c := &http.Client{Transport: d.transport}
+		return c, c, nil
+	}
+	trusted := rest.WebTLS(d.Env, d.Log)
+	tokens = &http.Client{Transport: d.Settings.Transport(d.Env, trusted)}
+	if scheme == Blobs {
+		if trusted, err = rest.ServerTLS(d.Env, d.Log); err != nil {
+			return nil, nil, err
+		}
+	}
+	return &http.Client{Transport: d.Settings.Transport(d.Env, trusted)}, tokens, nil
 }
 
 // Open opens the containers of the URIs of a scheme.
 func (d Driver) Open(scheme string) artifact.OpenBucket {
 	return func(ctx context.Context, place string) (*artifact.Bucket, error) {
-		return d.open(ctx, place, FromEnv(d.Env, scheme))
+		return d.open(ctx, place, scheme)
 	}
 }
 
-func (d Driver) open(ctx context.Context, place string, conf Config) (*artifact.Bucket, error) {
+func (d Driver) open(ctx context.Context, place, scheme string) (*artifact.Bucket, error) {
 	name, account, url, err := address(place)
 	if err != nil {
 		return nil, err
 	}
-	client, err := d.client(ctx, conf, name, account, url)
+	blobs, tokens, err := d.senders(scheme)
+	if err != nil {
+		return nil, err
+	}
+	client, err := d.client(ctx, FromEnv(d.Env, scheme), blobs, tokens, name, account, url)
 	if err != nil {
 		return nil, err
 	}
@@ -122,13 +146,9 @@ func read(ctx context.Context, client *container.Client, key, version string, of
 	return out.Body, a, nil
 }
 
-func (d Driver) client(ctx context.Context, c Config, name, account, address string) (*container.Client, error) {
-	sender := d.transport
-	if sender == nil {
-		sender = artifact.Transport(d.Settings)
-	}
+func (d Driver) client(ctx context.Context, c Config, blobs, tokens *http.Client, name, account, address string) (*container.Client, error) {
 	opts := &container.ClientOptions{ClientOptions: policy.ClientOptions{
-		Transport: &http.Client{Transport: sender},
+		Transport: blobs,
 		Retry:     policy.RetryOptions{MaxRetries: int32(max(d.Settings.Retries, 1)), RetryDelay: d.Settings.Backoff / 4},
 	}}
 	withToken := func() (*container.Client, error) {
@@ -150,7 +170,9 @@ func (d Driver) client(ctx context.Context, c Config, name, account, address str
 	case c.SASToken != "" && !c.SASLast:
 		return withToken()
 	}
-	cred, err := azidentity.NewDefaultAzureCredential(&azidentity.DefaultAzureCredentialOptions{ClientOptions: opts.ClientOptions})
+	asking := opts.ClientOptions
+	asking.Transport = tokens
+	cred, err := azidentity.NewDefaultAzureCredential(&azidentity.DefaultAzureCredentialOptions{ClientOptions: asking})
 	if err == nil {
 		w := artifact.WatchCredentials(ctx, d.Settings, "Azure credentials")
 		_, err = cred.GetToken(w.Context(), policy.TokenRequestOptions{Scopes: []string{"https://storage.azure.com/.default"}})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/mlflowfs/mlflowfs/resolve/artifact"
+	"github.com/mlflowfs/mlflowfs/resolve/artifact/cloudtest"
 	"github.com/mlflowfs/mlflowfs/resolve/rest"
 )
 
@@ -148,5 +150,45 @@ func TestDirectoryStubIsTheDirectory(t *testing.T) {
 	r.page = item("a/model", 0, folder) + "<BlobPrefix><Name>a/model/</Name></BlobPrefix>"
 	if e, err := blobOf(b, "a").Stat(t.Context(), "model"); err != nil || !e.IsDir {
 		t.Errorf("%+v, %v", e, err)
+	}
+}
+
+// TestAzureIsReachedAsByRequests fails when a container behind a proxy, whose
+// certificate an authority of one's own signed, can't be read with the variables with
+// which MLflow's client reads it, or is trusted without: for wasbs:// these are the
+// tracking server's, too.
+func TestAzureIsReachedAsByRequests(t *testing.T) {
+	t.Parallel()
+	r := &recorder{page: item("a/f", 3, "")}
+	cloud := cloudtest.New(t, http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		resp, _ := r.RoundTrip(req)
+		w.Header().Set("Content-Type", "application/xml")
+		w.WriteHeader(resp.StatusCode)
+		io.Copy(w, resp.Body)
+	}), "acc.blob.core.windows.net")
+	for name, c := range map[string]struct {
+		scheme   string
+		env      map[string]string
+		answered bool
+	}{
+		"requests":            {Blobs, map[string]string{"HTTPS_PROXY": cloud.Proxy, "REQUESTS_CA_BUNDLE": cloud.CA}, true},
+		"curl":                {Blobs, map[string]string{"all_proxy": cloud.Proxy, "CURL_CA_BUNDLE": cloud.CA}, true},
+		"the server's":        {Blobs, map[string]string{"https_proxy": cloud.Proxy, "MLFLOW_TRACKING_SERVER_CERT_PATH": cloud.CA, "REQUESTS_CA_BUNDLE": "/nowhere"}, true},
+		"insecure":            {Blobs, map[string]string{"https_proxy": cloud.Proxy, "MLFLOW_TRACKING_INSECURE_TLS": "true"}, true},
+		"untrusted":           {Blobs, map[string]string{"https_proxy": cloud.Proxy}, false},
+		"a lake":              {DataLake, map[string]string{"https_proxy": cloud.Proxy, "REQUESTS_CA_BUNDLE": cloud.CA}, true},
+		"a lake, insecure":    {DataLake, map[string]string{"https_proxy": cloud.Proxy, "MLFLOW_TRACKING_INSECURE_TLS": "true"}, false},
+		"a lake, as a server": {DataLake, map[string]string{"https_proxy": cloud.Proxy, "MLFLOW_TRACKING_SERVER_CERT_PATH": cloud.CA}, false},
+	} {
+		c.env["AZURE_STORAGE_ACCESS_KEY"], c.env["AZURE_STORAGE_SAS_TOKEN"] = "a2V5", token
+		d := Driver{Settings: rest.Settings{Silence: 10 * time.Second}, Env: func(name string) string { return c.env[name] }, Log: slog.New(slog.DiscardHandler)}
+		host := map[string]string{Blobs: "acc.blob.core.windows.net", DataLake: "acc.dfs.core.windows.net"}[c.scheme]
+		b, err := d.Open(c.scheme)(t.Context(), "box@"+host)
+		if err == nil {
+			_, err = blobOf(b, "a").List(t.Context(), "")
+		}
+		if (err == nil) != c.answered {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }

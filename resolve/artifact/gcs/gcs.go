@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"strconv"
 
@@ -12,6 +13,7 @@ import (
 	"gocloud.dev/blob"
 	"gocloud.dev/blob/gcsblob"
 	"gocloud.dev/gcp"
+	"golang.org/x/oauth2"
 	"google.golang.org/api/googleapi"
 	"google.golang.org/api/option"
 
@@ -20,11 +22,14 @@ import (
 )
 
 // Driver opens buckets with the application default credentials, or without any
-// where there are none, as MLflow's GCSArtifactRepository does; see [FromEnv].
+// where there are none, as MLflow's GCSArtifactRepository does; see [FromEnv]. Google's
+// Python client asks for both the bytes and the tokens by requests, whose certificates
+// and proxies are taken here, too.
 type Driver struct {
 	Settings rest.Settings
 	Env      rest.Env
 	Home     string // the user's home directory
+	Log      *slog.Logger
 
 	transport http.RoundTripper // nil: one of its own
 }
@@ -33,11 +38,11 @@ type Driver struct {
 func (d Driver) Open(ctx context.Context, bucket string) (*artifact.Bucket, error) {
 	rt := d.transport
 	if rt == nil {
-		rt = artifact.Transport(d.Settings)
+		rt = d.Settings.Transport(d.Env, rest.WebTLS(d.Env, d.Log))
 	}
 	client := gcp.NewAnonymousHTTPClient(rt)
 	if conf := FromEnv(d.Env, d.Home); conf.Emulator == "" {
-		tokens, err := conf.tokens(ctx)
+		tokens, err := conf.tokens(context.WithValue(ctx, oauth2.HTTPClient, &http.Client{Transport: rt}))
 		if err == nil && tokens != nil {
 			client, err = gcp.NewHTTPClient(rt, tokens)
 		}

@@ -9,6 +9,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -19,6 +20,7 @@ import (
 	"time"
 
 	"github.com/mlflowfs/mlflowfs/resolve/artifact"
+	"github.com/mlflowfs/mlflowfs/resolve/artifact/cloudtest"
 	"github.com/mlflowfs/mlflowfs/resolve/rest"
 )
 
@@ -31,6 +33,9 @@ type recorder struct {
 const packed = "\x1f\x8bpacked"
 
 func (r *recorder) RoundTrip(req *http.Request) (*http.Response, error) {
+	if req.Method == http.MethodPost { // for a token
+		return http.DefaultTransport.RoundTrip(req)
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.last = req
@@ -87,6 +92,69 @@ func TestPackedObjectKeepsTheSizeOfItsListing(t *testing.T) {
 	}
 }
 
+// serviceAccount is a file of credentials for which an address gives tokens.
+func serviceAccount(t *testing.T, tokens string) []byte {
+	t.Helper()
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret := pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key)})
+	file, err := json.Marshal(map[string]string{"type": "service_account", "client_email": "a@b", "private_key": string(secret), "token_uri": tokens})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+// TestGCSIsReachedAsByRequests fails when a bucket behind a proxy, whose certificate an
+// authority of one's own signed, can't be read with the variables with which Google's
+// Python client reads it, or its tokens can't be had; or when it is trusted without.
+func TestGCSIsReachedAsByRequests(t *testing.T) {
+	t.Parallel()
+	var mu sync.Mutex
+	asked := map[string]string{} // the Authorization of the last request to a host
+	r := &recorder{}
+	cloud := cloudtest.New(t, http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		asked[req.Host] = req.Header.Get("Authorization")
+		w.Header().Set("Content-Type", "application/json")
+		if req.URL.Path == "/token" {
+			io.WriteString(w, `{"access_token":"t0ken","token_type":"Bearer","expires_in":3600}`)
+			return
+		}
+		resp, _ := r.RoundTrip(req)
+		io.Copy(w, resp.Body)
+	}), "storage.googleapis.com", "oauth2.googleapis.com")
+	named := filepath.Join(t.TempDir(), "account.json")
+	if err := os.WriteFile(named, serviceAccount(t, "https://oauth2.googleapis.com/token"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		env map[string]string
+		ok  bool
+	}{
+		"requests":  {map[string]string{"HTTPS_PROXY": cloud.Proxy, "REQUESTS_CA_BUNDLE": cloud.CA}, true},
+		"curl":      {map[string]string{"all_proxy": cloud.Proxy, "CURL_CA_BUNDLE": cloud.CA}, true},
+		"untrusted": {map[string]string{"https_proxy": cloud.Proxy}, false},
+		"no proxy":  {map[string]string{"https_proxy": "http://127.0.0.1:1", "no_proxy": "oauth2.googleapis.com", "REQUESTS_CA_BUNDLE": cloud.CA}, false},
+	} {
+		clear(asked)
+		c.env["GOOGLE_APPLICATION_CREDENTIALS"] = named
+		d := Driver{Settings: rest.Settings{Silence: 10 * time.Second}, Env: func(name string) string { return c.env[name] }, Log: slog.New(slog.DiscardHandler)}
+		b, err := d.Open(t.Context(), "bkt")
+		if err == nil {
+			_, err = artifact.NewBlob("gs://bkt/a", "a", func(context.Context, bool) (*artifact.Bucket, error) { return b, nil }).List(t.Context(), "")
+		}
+		mu.Lock()
+		if (err == nil) != c.ok || c.ok && (asked["storage.googleapis.com"] != "Bearer t0ken" || len(asked) != 2) || !c.ok && len(asked) > 0 {
+			t.Errorf("%s: %v, asked %v", name, err, asked)
+		}
+		mu.Unlock()
+	}
+}
+
 // TestCredentialsOfGcloudAreFound fails when the credentials that gcloud keeps in its
 // own directory, or where CLOUDSDK_CONFIG says, are not used, so that MLflow's client
 // reads a bucket and we do not.
@@ -97,15 +165,7 @@ func TestCredentialsOfGcloudAreFound(t *testing.T) {
 		io.WriteString(w, `{"access_token":"t0ken","token_type":"Bearer","expires_in":3600}`)
 	}))
 	t.Cleanup(tokens.Close)
-	key, err := rsa.GenerateKey(rand.Reader, 2048)
-	if err != nil {
-		t.Fatal(err)
-	}
-	secret := pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key)})
-	file, err := json.Marshal(map[string]string{"type": "service_account", "client_email": "a@b", "private_key": string(secret), "token_uri": tokens.URL})
-	if err != nil {
-		t.Fatal(err)
-	}
+	file := serviceAccount(t, tokens.URL)
 	home, other := t.TempDir(), t.TempDir()
 	for _, dir := range []string{filepath.Join(home, ".config", "gcloud"), other} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
