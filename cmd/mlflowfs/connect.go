@@ -17,6 +17,7 @@ type stores struct {
 	tracking, registry meta.Store   // nil where none was needed
 	client             *rest.Client // nil where the tracking store is no server
 	clients            []*rest.Client
+	clocks             []*rest.Clocks // of servers and stores
 }
 
 // traffic is what was sent to the tracking server and to the registry.
@@ -76,6 +77,10 @@ func (c *ClientConfig) open(opt openOptions, log *slog.Logger) (*stores, error) 
 		return nil, err
 	}
 	s.openRegistry(c, opt, log)
+	s.clocks = []*rest.Clocks{set.Clocks}
+	for _, c := range s.clients {
+		s.clocks = append(s.clocks, c.Clocks())
+	}
 	if len(s.clients) == 1 { // whoever writes to a store on this machine has its rights
 		opt.allowed = nil
 	}

@@ -201,7 +201,7 @@ func (o *options) checkServer(ctx context.Context) []finding {
 		out = append(out, checkVersion(actx, s.client)...)
 	}
 	out = append(out, checkArtifacts(ctx, s)...)
-	return append(out, checkStore(s)...)
+	return append(append(out, checkClocks(s.clocks)...), checkStore(s)...)
 }
 
 // checkStore says what the stores of this machine tell of themselves.
@@ -216,10 +216,7 @@ func checkStore(s *stores) (out []finding) {
 	return out
 }
 
-// clockSlack is how far a clock may be off: signatures are good for minutes.
-const clockSlack = 30 * time.Second
-
-// checkVersion asks for the server's version, and looks at its clock.
+// checkVersion asks for the server's version.
 func checkVersion(ctx context.Context, c *rest.Client) []finding {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.URL("/version", nil).String(), nil)
 	if err != nil {
@@ -240,13 +237,6 @@ func checkVersion(ctx context.Context, c *rest.Client) []finding {
 		out[0] = finding{"version", lesser, "MLflow " + version + " is older than what mlflowfs is tried on (2.22)", "use a newer one"}
 	case strings.HasPrefix(version, "2."):
 		out[0].words += ": through it, files come whole, in one stream"
-	}
-	if at, err := http.ParseTime(resp.Header.Get("Date")); err == nil {
-		off := time.Since(at).Round(time.Second)
-		if off.Abs() > clockSlack {
-			return append(out, finding{"clock", lesser, fmt.Sprintf("this machine's and the server's differ by %v", off.Abs()), "set them by NTP: signed requests and URLs are good for minutes"})
-		}
-		out = append(out, finding{"clock", well, "is the server's", ""})
 	}
 	return out
 }

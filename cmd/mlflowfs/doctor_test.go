@@ -3,13 +3,17 @@ package main
 import (
 	"errors"
 	"fmt"
+	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/mlflowfs/mlflowfs/resolve"
 	"github.com/mlflowfs/mlflowfs/resolve/artifact"
 	"github.com/mlflowfs/mlflowfs/resolve/meta"
+	"github.com/mlflowfs/mlflowfs/resolve/rest"
 )
 
 // TestDoctorKnowsDescriptors fails when doctor says nothing of a limit at which a mount
@@ -79,5 +83,37 @@ func TestDoctorSaysWhatEachRouteCosts(t *testing.T) {
 				t.Errorf("%d: %+v", i, got[i:min(i+1, len(got))])
 			}
 		}
+	}
+}
+
+// TestDoctorComparesClocks fails when doctor does not say that this machine's clock is
+// off, from whose and by how much, so that an object store refuses what is signed here;
+// or finds fault with an answer that took its time, or came from a cache.
+func TestDoctorComparesClocks(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	set, err := rest.ReadSettings(func(string) string { return "" })
+	if err != nil {
+		t.Fatal(err)
+	}
+	note := func(host string, at, began time.Time, header ...string) {
+		h := http.Header{"Date": {at.UTC().Format(http.TimeFormat)}}
+		if len(header) > 0 {
+			h.Set(header[0], header[1])
+		}
+		set.Clocks.Note(&http.Response{Header: h, Request: &http.Request{URL: &url.URL{Host: host}}}, began)
+	}
+	note("a", now.Add(-20*time.Minute), now)
+	note("b", now.Add(5*time.Minute), now)
+	note("slow", now.Add(-50*time.Second), now.Add(-time.Minute))
+	note("cached", now.Add(-time.Hour), now, "Age", "3600")
+	note("well", now, now)
+	set.Clocks.Note(nil, now)
+	(*rest.Clocks)(nil).Note(nil, now)
+	got := checkClocks([]*rest.Clocks{set.Clocks})
+	if len(got) != 3 || got[0].state != lesser || !strings.Contains(got[0].words, "ahead of that of a, and object stores refuse") || !strings.Contains(got[0].mend, "NTP") ||
+		got[1].state != lesser || !strings.HasPrefix(got[1].words, "this machine's is 5m") && !strings.HasPrefix(got[1].words, "this machine's is 4m59s") || !strings.HasSuffix(got[1].words, "behind that of b") ||
+		got[2] != (finding{"clock", well, "is that of slow, well", ""}) {
+		t.Errorf("%+v", got)
 	}
 }

@@ -82,7 +82,7 @@ func newClient(base *url.URL, env Env, log *slog.Logger, tlsConf *tls.Config, dr
 	set.strangers = true
 	set.Reach.Name(base.String())
 	transport := set.Transport(env, tlsConf)
-	c := &Client{base: base, set: set, log: log, most: maxAnswer, sent: &counted{next: dress(transport), conns: transport}}
+	c := &Client{base: base, set: set, log: log, most: maxAnswer, sent: &counted{next: noting{dress(transport), set.Clocks}, conns: transport}}
 	c.presigned = cache.NewMemo[struct{}](1, nil, func(bool) time.Duration { return 10 * time.Minute })
 	c.retry = &retryablehttp.Client{
 		HTTPClient:   &http.Client{Transport: c.sent, CheckRedirect: redirects(env)},
@@ -162,6 +162,9 @@ func (c *Client) Reach() *Reach { return c.set.Reach }
 
 // CloseIdleConnections closes the connections that no request uses.
 func (c *Client) CloseIdleConnections() { c.retry.HTTPClient.CloseIdleConnections() }
+
+// Clocks are those of the servers that have answered the client.
+func (c *Client) Clocks() *Clocks { return c.set.Clocks }
 
 // Base is the tracking server's address, without credentials.
 func (c *Client) Base() *url.URL { return c.base }

@@ -27,6 +27,7 @@ type Settings struct {
 	Whole   bool          // Silence is for all retries together (WholeVariable, ours)
 	Offline bool          // nothing is sent (MLFLOWFS_OFFLINE, ours)
 	Reach   *Reach        // what may be reached; nil: everything
+	Clocks  *Clocks       // of the servers that answer; nil: nobody asks
 
 	strangers bool // requests go where a server said
 }
@@ -98,6 +99,7 @@ func ReadSettings(env Env) (Settings, error) {
 	return Settings{
 		Silence: seconds(timeout), Retries: int(retries), Backoff: seconds(backoff), Jitter: seconds(jitter),
 		After: after == "" || Truthy(after), Whole: whole > 0, Offline: Truthy(env(OfflineVariable)), Reach: reach,
+		Clocks: &Clocks{off: map[string]time.Duration{}},
 	}, err
 }
 
@@ -122,6 +124,11 @@ func (s Settings) Transport(env Env, conf *tls.Config) *http.Transport {
 	t := &http.Transport{Proxy: proxies(env), TLSClientConfig: conf}
 	s.Tune(t)
 	return t
+}
+
+// StoreTransport is a transport for an object store.
+func (s Settings) StoreTransport(env Env, conf *tls.Config) http.RoundTripper {
+	return noting{s.Transport(env, conf), s.Clocks}
 }
 
 // Tune makes a transport fit for artifacts: many connections to one host, as

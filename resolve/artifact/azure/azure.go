@@ -47,7 +47,7 @@ func (d Driver) senders(scheme string) (blobs, tokens *http.Client, err error) {
 			return nil, nil, err
 		}
 	}
-	return &http.Client{Transport: d.Settings.Transport(d.Env, trusted)}, tokens, nil
+	return &http.Client{Transport: d.Settings.StoreTransport(d.Env, trusted)}, tokens, nil
 }
 
 // Open opens the containers of the URIs of a scheme.

@@ -38,7 +38,7 @@ type Driver struct {
 func (d Driver) Open(ctx context.Context, bucket string) (*artifact.Bucket, error) {
 	rt := d.transport
 	if rt == nil {
-		rt = d.Settings.Transport(d.Env, rest.WebTLS(d.Env, d.Log))
+		rt = d.Settings.StoreTransport(d.Env, rest.WebTLS(d.Env, d.Log))
 	}
 	client := gcp.NewAnonymousHTTPClient(rt)
 	if conf := FromEnv(d.Env, d.Home); conf.Emulator == "" {

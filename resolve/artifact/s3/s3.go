@@ -117,7 +117,11 @@ func (d Driver) client(ctx context.Context, c Config) (*s3.Client, error) {
 	if w.End(err) != nil {
 		return nil, err
 	}
-	return s3.NewFromConfig(conf, c.apply), nil
+	return s3.NewFromConfig(conf, c.apply, func(o *s3.Options) {
+		o.APIOptions = append(o.APIOptions, func(s *middleware.Stack) error {
+			return s.Deserialize.Add(noteClock(d.Settings.Clocks), middleware.After)
+		})
+	}), nil
 }
 
 // apply makes an SDK's client one of this configuration.
