@@ -61,7 +61,7 @@ func (s *Signed) ReadRange(ctx context.Context, path string, off, n int64, valid
 		if err != nil {
 			return nil, err
 		}
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.URL, nil)
+		req, err := http.NewRequestWithContext(rest.WithSigned(ctx), http.MethodGet, u.URL, nil)
 		if err != nil {
 			return nil, fmt.Errorf("the URL that the tracking server signed for %s can't be parsed", path)
 		}

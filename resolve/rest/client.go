@@ -54,7 +54,7 @@ func newTrackingClient(u *url.URL, env Env, kube kubernetes, log *slog.Logger) (
 		return nil, err
 	}
 	base := &url.URL{Scheme: u.Scheme, Host: u.Host, Path: strings.TrimRight(u.Path, "/")}
-	c, err := newClient(base, env, log, tlsConf, func(t *http.Transport) http.RoundTripper {
+	c, err := newClient(base, env, log, tlsConf, func(t http.RoundTripper) http.RoundTripper {
 		auth := &authTransport{next: t, base: base, creds: creds}
 		if Truthy(env("MLFLOW_TRACKING_AWS_SIGV4")) {
 			auth.sigV4 = &sigV4{signer: v4.NewSigner()}
@@ -71,10 +71,10 @@ func newTrackingClient(u *url.URL, env Env, kube kubernetes, log *slog.Logger) (
 // server's: it has no credentials, and of MLflow's variables it follows those
 // on timeouts and retries.
 func NewWebClient(env Env, log *slog.Logger) (*Client, error) {
-	return newClient(&url.URL{}, env, log, WebTLS(env, log), func(t *http.Transport) http.RoundTripper { return t })
+	return newClient(&url.URL{}, env, log, WebTLS(env, log), func(t http.RoundTripper) http.RoundTripper { return t })
 }
 
-func newClient(base *url.URL, env Env, log *slog.Logger, tlsConf *tls.Config, dress func(*http.Transport) http.RoundTripper) (*Client, error) {
+func newClient(base *url.URL, env Env, log *slog.Logger, tlsConf *tls.Config, dress func(http.RoundTripper) http.RoundTripper) (*Client, error) {
 	set, err := ReadSettings(env)
 	if err != nil {
 		return nil, err
@@ -82,7 +82,7 @@ func newClient(base *url.URL, env Env, log *slog.Logger, tlsConf *tls.Config, dr
 	set.strangers = true
 	set.Reach.Name(base.String())
 	transport := set.Transport(env, tlsConf)
-	c := &Client{base: base, set: set, log: log, most: maxAnswer, sent: &counted{next: noting{dress(transport), set.Clocks}, conns: transport}}
+	c := &Client{base: base, set: set, log: log, most: maxAnswer, sent: &counted{next: noting{dress(netrcTransport{transport, env}), set.Clocks}, conns: transport}}
 	c.presigned = cache.NewMemo[struct{}](1, nil, func(bool) time.Duration { return 10 * time.Minute })
 	c.retry = &retryablehttp.Client{
 		HTTPClient:   &http.Client{Transport: c.sent, CheckRedirect: redirects(env)},

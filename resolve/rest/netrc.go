@@ -1,7 +1,10 @@
 package rest
 
 import (
+	"cmp"
+	"context"
 	"errors"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -16,6 +19,8 @@ func netrcFile(env Env) string {
 	names := []string{filepath.Join(env("HOME"), ".netrc"), filepath.Join(env("HOME"), "_netrc")}
 	if named := env("NETRC"); named != "" {
 		names = []string{InHome(named, env("HOME"))}
+	} else if env("HOME") == "" {
+		return "" // and not one of the working directory
 	}
 	for _, name := range names {
 		if _, err := os.Stat(name); err == nil {
@@ -37,25 +42,55 @@ func InHome(name, home string) string {
 // its default entry. As in requests, a file that can't be read, or understood, is
 // as one without entries.
 func netrcFor(host string, env Env) (user, password string, ok bool) {
+	if user, password, ok = netrcNaming(host, env); !ok {
+		user, password, ok = netrcNaming("default", env)
+	}
+	return user, password, ok
+}
+
+// netrcNaming is netrcFor the entry of that name alone.
+func netrcNaming(name string, env Env) (user, password string, ok bool) {
 	b, err := os.ReadFile(netrcFile(env))
 	if err != nil {
 		return "", "", false
 	}
 	entries, err := parseNetrc(string(b))
-	if err != nil {
+	e := entries[name]
+	if err != nil || e == (login{}) {
 		return "", "", false
 	}
-	e, found := entries[host]
-	if !found {
-		e = entries["default"]
+	return cmp.Or(e.user, e.account), e.password, true
+}
+
+// AllowOtherVariable is true where other users see what is read.
+const AllowOtherVariable = "MLFLOWFS_ALLOW_OTHER"
+
+// netrcTransport adds, as requests does, the user and password of the netrc file's entry
+// for a host to what is sent there without any: to a web address, another server's
+// artifact API, and where a redirect leads. A host that the file does not name gets
+// none, be there a default entry or not; nor does a signed URL, with which AWS
+// refuses a second credential. Where other users see what is read, a server's word leads
+// to no more than what anybody may read.
+type netrcTransport struct {
+	next http.RoundTripper
+	env  Env
+}
+
+func (t netrcTransport) RoundTrip(req *http.Request) (*http.Response, error) {
+	if req.Header.Get("Authorization") == "" && req.Context().Value(signedKey{}) == nil && !Truthy(t.env(AllowOtherVariable)) {
+		if user, password, ok := netrcNaming(req.URL.Hostname(), t.env); ok {
+			req = req.Clone(req.Context())
+			req.SetBasicAuth(latin1(user), latin1(password))
+		}
 	}
-	if e == (login{}) {
-		return "", "", false
-	}
-	if e.user == "" {
-		e.user = e.account
-	}
-	return e.user, e.password, true
+	return t.next.RoundTrip(req)
+}
+
+type signedKey struct{}
+
+// WithSigned says that the requests with ctx are for a signed URL.
+func WithSigned(ctx context.Context) context.Context {
+	return context.WithValue(ctx, signedKey{}, true)
 }
 
 var errNetrc = errors.New("it is no file that Python's netrc reads")
