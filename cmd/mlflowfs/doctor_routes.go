@@ -14,12 +14,15 @@ import (
 	"github.com/mlflowfs/mlflowfs/resolve/meta"
 )
 
-// doctorExperiments is how many experiments are looked at.
-const doctorExperiments = 20
+// How many experiments are looked at, and how many runs of each for one with a file.
+const (
+	doctorExperiments = 20
+	doctorRuns        = 10
+)
 
 // checkArtifacts says by which route the artifacts of each experiment's newest run
-// are reached, and what that costs: one finding for all experiments of a store to
-// which it applies.
+// that has some are reached, and what that costs: one finding for all experiments of
+// a store to which it applies.
 func checkArtifacts(ctx context.Context, s *stores) []finding {
 	experiments, err := s.Experiments(ctx)
 	if err != nil {
@@ -42,18 +45,31 @@ func checkArtifacts(ctx context.Context, s *stores) []finding {
 	return byStore(found)
 }
 
-// newestRun says how the artifacts of an experiment's newest run are reached; nothing
-// where it has none.
+// newestRun says how the artifacts of an experiment's newest run that has some are
+// reached; nothing where there is no run.
 func newestRun(ctx context.Context, s *stores, e meta.Experiment) ([]resolve.Reason, error) {
 	page, err := s.Tracking().SearchRuns(ctx, meta.RunQuery{Experiments: []string{e.ID}}, "")
-	if err != nil || len(page.Items) == 0 {
-		return nil, err
-	}
-	run, err := s.FindRun(ctx, page.Items[0].ID, "")
 	if err != nil {
 		return nil, err
 	}
-	return s.Explain(ctx, run), nil
+	var reasons []resolve.Reason
+	for _, run := range page.Items[:min(len(page.Items), doctorRuns)] {
+		found, err := s.FindRun(ctx, run.ID, "")
+		if err != nil {
+			return nil, err
+		}
+		reasons = s.Explain(ctx, found)
+		if slices.ContainsFunc(reasons, tells) {
+			break
+		}
+	}
+	return reasons, nil
+}
+
+// tells tells whether a place has said all that it can: a file was read there, or is
+// known not to be had.
+func tells(why resolve.Reason) bool {
+	return why.Err != nil || why.Elsewhere != "" || slices.ContainsFunc(why.Routes, func(v artifact.RouteStatus) bool { return v.Chosen && (v.Read || v.Local()) })
 }
 
 // placeOf is how artifacts of an experiment are reached.
