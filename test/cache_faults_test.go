@@ -309,7 +309,8 @@ func TestGuardHoldsWhatAbortsTheMount(t *testing.T) {
 func TestLockOfAnotherProcessTakesNoDiskAway(t *testing.T) {
 	t.Parallel()
 	const size, blocks = 3 << 20, 3 << 20 >> 17
-	e := newEngineFiles(t, map[string]int{"a": size, "b": size})
+	others := []string{"b", "c", "d"}
+	e := newEngineFiles(t, map[string]int{"a": size, "b": size, "c": size, "d": size})
 	dir := t.TempDir()
 	env := []string{"MLFLOWFS_CACHE_DIR=" + dir}
 	m := mountAt(t, e.URL, env, plain...)
@@ -325,10 +326,14 @@ func TestLockOfAnotherProcessTakesNoDiskAway(t *testing.T) {
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
 		t.Fatal(err)
 	}
-	begin := time.Now()
-	e.same(t, m, "b")
-	if took := time.Since(begin); took > 1500*time.Millisecond {
-		t.Errorf("a read took %v", took)
+	best := long // who waits for the lock waits in each; what is only the machine's is not in all
+	for _, name := range others {
+		begin := time.Now()
+		e.same(t, m, name)
+		best = min(best, time.Since(begin))
+	}
+	if best > 1500*time.Millisecond {
+		t.Errorf("each read took %v at least", best)
 	}
 	time.Sleep(3 * time.Second) // longer than a disk may take
 	e.Break(noBytes, nil)       // nor does the server give it now
@@ -382,13 +387,13 @@ func TestLongScanTakesNoDiskAway(t *testing.T) {
 	m = mountAt(t, e.URL, append(env, "MLFLOWFS_CACHE_SIZE=16MiB"), plain...) // which has nothing in memory
 	d.Set(func(op, kind string) (syscall.Errno, <-chan struct{}) {            // a look at all takes many seconds
 		if kind == "record" && (op == "lookup" || op == "getattr") {
-			time.Sleep(100 * time.Millisecond)
+			time.Sleep(300 * time.Millisecond)
 		}
 		return 0, nil
 	})
 	d.Done.Reset()
 	e.same(t, m, "c")
-	if n := looks(); n >= small {
+	if n := looks(); n > small/2 {
 		t.Errorf("a read waited for a look at %d records: %s", n, &d.Done)
 	}
 	waitFor(t, "nothing makes room", long, func() bool { return looks() > small/2 })
