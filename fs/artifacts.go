@@ -18,7 +18,7 @@ import (
 // artifactsDir is a directory of artifacts.
 type artifactsDir struct {
 	t  *tree
-	o  *resolve.Origin
+	o  *resolve.Dir
 	at string // its URI, as MLflow writes it
 
 	// inModel says that it is a model's, or one below: a file of it that is
@@ -90,7 +90,7 @@ func (d artifactsDir) List(ctx context.Context) (Listing, error) {
 
 // artifacts is the directory of an origin, which uri names, that is resolved when
 // somebody looks into it.
-func (t *tree) artifacts(uri string, origin func(context.Context) (resolve.Origin, error)) Dir {
+func (t *tree) artifacts(uri string, origin func(context.Context) (resolve.Dir, error)) Dir {
 	return originDir{lazyDir(func(ctx context.Context) (Dir, error) {
 		o, err := origin(ctx)
 		return artifactsDir{t: t, o: &o, at: uri}, err
@@ -110,7 +110,7 @@ func (d originDir) Attributes() map[string]string { return attributesOf(d.uri) }
 // itemListing makes a node of each item when it is asked for.
 type itemListing struct {
 	d     artifactsDir
-	items *resolve.Items
+	items *resolve.Lister
 }
 
 var _ Listing = (*itemListing)(nil)

@@ -57,7 +57,7 @@ func (d modelsDir) Lookup(ctx context.Context, file string) (*Node, error) {
 
 func (d modelsDir) loggedModel(m *meta.LoggedModel) *Node {
 	id := m.ID
-	dir := d.t.artifacts("models:/"+id, func(ctx context.Context) (resolve.Origin, error) { return d.t.r.LoggedModelOrigin(ctx, id) })
+	dir := d.t.artifacts("models:/"+id, func(ctx context.Context) (resolve.Dir, error) { return d.t.r.LoggedModelDir(ctx, id) })
 	return &Node{Dir: dir, Mtime: m.Created, TTL: d.t.r.TTL(m.Final())}
 }
 
@@ -182,7 +182,7 @@ func isVersion(name string) bool {
 
 func (d modelDir) version(v *meta.Version) *Node {
 	number := v.Version
-	dir := d.t.artifacts("models:/"+d.name+"/"+number, func(ctx context.Context) (resolve.Origin, error) { return d.t.r.VersionOrigin(ctx, d.name, number) })
+	dir := d.t.artifacts("models:/"+d.name+"/"+number, func(ctx context.Context) (resolve.Dir, error) { return d.t.r.VersionDir(ctx, d.name, number) })
 	return &Node{Dir: dir, Mtime: v.Created, TTL: d.t.r.TTL(v.Final())}
 }
 

@@ -27,7 +27,7 @@ func (d runsDir) Lookup(ctx context.Context, id string) (*Node, error) {
 
 func (t *tree) runNode(run *meta.Run) *Node {
 	run = run.WithoutJSON()
-	dir := t.artifacts("runs:/"+run.ID, func(ctx context.Context) (resolve.Origin, error) { return t.r.RunOrigin(ctx, run) })
+	dir := t.artifacts("runs:/"+run.ID, func(ctx context.Context) (resolve.Dir, error) { return t.r.RunDir(ctx, run) })
 	return &Node{Dir: dir, Mtime: run.Mtime(), TTL: t.r.TTL(run.Final())}
 }
 

@@ -19,7 +19,7 @@ func (t *tree) uris(list []string) (Dir, error) {
 		if err != nil {
 			return nil, err
 		}
-		origin := func(ctx context.Context) (resolve.Origin, error) { return t.r.At(ctx, uri) }
+		origin := func(ctx context.Context) (resolve.Dir, error) { return t.r.At(ctx, uri) }
 		root = root.graft(names, &Node{Dir: t.artifacts(uri, origin), TTL: t.r.TTL(false)})
 	}
 	return root, nil

@@ -40,10 +40,10 @@ type Step struct {
 	Leads string // to what, in words or as a URI
 }
 
-// Find goes to where an artifact URI leads: runs:/…, models:/…, or a storage
+// Resolve goes to where an artifact URI leads: runs:/…, models:/…, or a storage
 // URI, in all the forms that mlflow.artifacts takes, and runs:/<run_id> with
 // nothing behind it for all of a run. What is not there is fs.ErrNotExist.
-func (r *Resolver) Find(ctx context.Context, uri string) (Found, error) {
+func (r *Resolver) Resolve(ctx context.Context, uri string) (Found, error) {
 	u, found, err := ParseURI(uri)
 	if err != nil {
 		return Found{}, err
@@ -93,7 +93,7 @@ func (r *Resolver) name(uri string) {
 // directory o, and what it gives to its caller. What the run itself has is rooted
 // at u's directory, what a logged model has at the run
 // (mlflow.store.artifact.runs_artifact_repo).
-func (r *Resolver) placeInRun(ctx context.Context, o Origin, u URI) (at, returned string) {
+func (r *Resolver) placeInRun(ctx context.Context, o Dir, u URI) (at, returned string) {
 	at = path.Base(u.Path)
 	if u.Inside {
 		at = ""
@@ -112,13 +112,13 @@ func (r *Resolver) placeInRun(ctx context.Context, o Origin, u URI) (at, returne
 	return u.Path, u.Path
 }
 
-// FindRun is Find for run_id and path as mlflow.artifacts takes them: with no
+// ResolveRun is Resolve for run_id and path as mlflow.artifacts takes them: with no
 // path, the run's own artifacts without its logged models.
-func (r *Resolver) FindRun(ctx context.Context, runID, p string) (Found, error) {
+func (r *Resolver) ResolveRun(ctx context.Context, runID, p string) (Found, error) {
 	inside := strings.HasSuffix(p, "/")
 	if p = strings.Trim(p, "/"); p != "" && meta.ValidRunID(runID) {
 		u := URI{RunID: runID, Path: parts(p), Inside: inside}
-		f, err := r.Find(ctx, u.String())
+		f, err := r.Resolve(ctx, u.String())
 		f.Prefix = u.Path
 		return f, err
 	}
@@ -132,7 +132,7 @@ func (r *Resolver) FindRun(ctx context.Context, runID, p string) (Found, error) 
 }
 
 // walk looks a path up, from o on; an empty one is o.
-func (r *Resolver) walk(ctx context.Context, o Origin, p string) (Item, error) {
+func (r *Resolver) walk(ctx context.Context, o Dir, p string) (Item, error) {
 	it := Item{Dir: &o}
 	if p == "" {
 		return it, nil
@@ -151,7 +151,7 @@ func (r *Resolver) walk(ctx context.Context, o Origin, p string) (Item, error) {
 }
 
 // At is the directory at a storage URI, of which nothing is known but that.
-func (r *Resolver) At(ctx context.Context, uri string) (Origin, error) {
+func (r *Resolver) At(ctx context.Context, uri string) (Dir, error) {
 	return r.at(ctx, place{uri: uri})
 }
 
@@ -202,8 +202,8 @@ func (r *Resolver) findKey(ctx context.Context, uri string) (Found, error) {
 	if inside {
 		return Found{}, fmt.Errorf("%s is a file: %w", name, fs.ErrNotExist)
 	}
-	o := Origin{Final: true}
-	return Found{Item: *o.overlay(nil, Layer{Store: s}, e, s.Route().Access), Path: name, Prefix: name, Returned: name}, nil
+	o := Dir{Final: true}
+	return Found{Item: *o.overlay(nil, Part{Store: s}, e, s.Route().Access), Path: name, Prefix: name, Returned: name}, nil
 }
 
 // findLocal follows symbolic links in the path that the user gave; below it,
@@ -263,8 +263,8 @@ func (r *Resolver) Explain(ctx context.Context, f Found) []Reason {
 		return []Reason{reasonOf(f.Store, err)}
 	}
 	var out []Reason
-	for _, l := range f.Dir.Layers {
-		ls, err := r.list(ctx, l, f.Dir.Final)
+	for _, l := range f.Dir.Parts {
+		ls, err := r.listings.list(ctx, l, f.Dir.Final)
 		if err == nil {
 			small := slices.DeleteFunc(slices.Clone(ls.entries), func(e artifact.Entry) bool { return e.IsDir || e.Size < 2 || e.Size > 1<<20 })
 			if len(small) > 0 {
@@ -275,7 +275,7 @@ func (r *Resolver) Explain(ctx context.Context, f Found) []Reason {
 		out = append(out, reasonOf(l.Store, err))
 	}
 	for _, m := range f.Dir.Mounts {
-		out = append(out, r.Explain(ctx, Found{Item: Item{Dir: &m.Origin}})...)
+		out = append(out, r.Explain(ctx, Found{Item: Item{Dir: &m.Dir}})...)
 	}
 	return out
 }

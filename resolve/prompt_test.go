@@ -37,7 +37,7 @@ func TestPromptOfAServerHasNoFiles(t *testing.T) {
 	}
 	defer s.Close()
 	r := New(Options{Tracking: s, Client: c, Web: c, Log: slog.New(slog.DiscardHandler)})
-	f, err := r.Find(context.Background(), "models:/p/1")
+	f, err := r.Resolve(context.Background(), "models:/p/1")
 	if !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "prompt") {
 		t.Errorf("%+v, %v", f, err)
 	}

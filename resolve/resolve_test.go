@@ -307,14 +307,14 @@ func TestModelIsShownInItsRun(t *testing.T) {
 		"run/other":   {},
 		"run/nothing": nil,
 	}}}, 0)
-	o := Origin{
-		Layers: []Layer{{st, "run"}}, Mtime: time.Unix(5, 0), Final: true,
+	o := Dir{
+		Parts: []Part{{st, "run"}}, Mtime: time.Unix(5, 0), Final: true,
 		Mounts: []Mount{
-			{"model", Origin{Layers: []Layer{{st, "m"}}, Meta: metaOf("", ""), Final: true}},
-			{"plain", Origin{Layers: []Layer{{st, "m"}}, Final: false}},
+			{"model", Dir{Parts: []Part{{st, "m"}}, Meta: metaOf("", ""), Final: true}},
+			{"plain", Dir{Parts: []Part{{st, "m"}}, Final: false}},
 		},
 	}
-	show := func(o *Origin) (out []string) {
+	show := func(o *Dir) (out []string) {
 		t.Helper()
 		items, err := r.List(context.Background(), o)
 		if err != nil {
@@ -397,7 +397,7 @@ func TestSourcesInACircleAreAnError(t *testing.T) {
 	}
 	defer s.Close()
 	r := New(Options{Tracking: s})
-	if _, err := r.VersionOrigin(context.Background(), "a", "1"); err == nil || !strings.Contains(err.Error(), "circle") {
+	if _, err := r.VersionDir(context.Background(), "a", "1"); err == nil || !strings.Contains(err.Error(), "circle") {
 		t.Error(err)
 	}
 }

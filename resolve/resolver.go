@@ -62,11 +62,11 @@ type Resolver struct {
 	tracking meta.Tracking
 	registry meta.Registry
 
-	lost lostParts
+	lost lostKinds
 
 	stores      *cache.Memo[place, *artifact.Router]
 	buckets     *cache.Memo[string, opened]
-	listings    *cache.Memo[string, listing]
+	listings    *listings
 	runModels   *cache.Memo[string, []meta.LoggedModel]
 	experiments *cache.Memo[string, *Index[meta.Experiment]]
 	indexes     *cache.Memo[string, *Index[meta.Run]]
@@ -99,7 +99,7 @@ func New(opt Options) *Resolver {
 		log:      opt.Log,
 		tracking: meta.CachedTracking(opt.Tracking, final),
 		registry: meta.CachedRegistry(opt.Registry, final),
-		lost:     lostParts{why: map[Part]string{}},
+		lost:     lostKinds{why: map[Kind]string{}},
 		stores:   cache.NewMemo[place](10_000, nil, func(*artifact.Router) time.Duration { return lasting }),
 		buckets: cache.NewMemo[string](1_000, nil, func(o opened) time.Duration {
 			if o.err != nil {
@@ -107,9 +107,7 @@ func New(opt Options) *Resolver {
 			}
 			return lasting
 		}),
-		listings: cache.NewMemo[string](500_000,
-			func(l listing) int64 { return int64(len(l.entries)) + 8 },
-			func(l listing) time.Duration { return final(l.final) }),
+		listings:    newListings(opt, final),
 		runModels:   cache.NewMemo[string](10_000, nil, func([]meta.LoggedModel) time.Duration { return opt.TTL }),
 		experiments: cache.NewMemo[string](1, nil, func(*Index[meta.Experiment]) time.Duration { return opt.TTL }),
 		indexes: cache.NewMemo[string](500_000,
@@ -166,21 +164,21 @@ func (r *Resolver) modelsOf(ctx context.Context, run *meta.Run) ([]meta.LoggedMo
 	})
 }
 
-// RunOrigin is runs:/<run_id>/.
-func (r *Resolver) RunOrigin(ctx context.Context, run *meta.Run) (Origin, error) {
+// RunDir is runs:/<run_id>/.
+func (r *Resolver) RunDir(ctx context.Context, run *meta.Run) (Dir, error) {
 	o, err := r.at(ctx, rootOf(run.ArtifactURI, artifact.Door{RunID: run.ID}))
 	if err != nil {
-		return Origin{}, err
+		return Dir{}, err
 	}
 	o.Mtime, o.Final = run.Mtime(), run.Final()
 	models, err := r.modelsOf(ctx, run)
 	if err != nil {
-		return Origin{}, err
+		return Dir{}, err
 	}
 	for i := range models {
-		m, err := r.modelOrigin(ctx, &models[i])
+		m, err := r.modelDir(ctx, &models[i])
 		if err != nil {
-			return Origin{}, err
+			return Dir{}, err
 		}
 		o.Mounts = append(o.Mounts, Mount{models[i].Name, m})
 	}
@@ -188,9 +186,9 @@ func (r *Resolver) RunOrigin(ctx context.Context, run *meta.Run) (Origin, error)
 }
 
 // at is the directory at a place.
-func (r *Resolver) at(ctx context.Context, p place) (Origin, error) {
+func (r *Resolver) at(ctx context.Context, p place) (Dir, error) {
 	s, err := r.store(ctx, p)
-	return Origin{Layers: []Layer{{Store: s}}}, err
+	return Dir{Parts: []Part{{Store: s}}}, err
 }
 
 // LoggedModel gives a logged model by its id.
@@ -201,16 +199,16 @@ func (r *Resolver) LoggedModel(ctx context.Context, id string) (*meta.LoggedMode
 	return r.tracking.LoggedModel(ctx, id)
 }
 
-// LoggedModelOrigin is models:/<model_id>.
-func (r *Resolver) LoggedModelOrigin(ctx context.Context, id string) (Origin, error) {
+// LoggedModelDir is models:/<model_id>.
+func (r *Resolver) LoggedModelDir(ctx context.Context, id string) (Dir, error) {
 	m, err := r.LoggedModel(ctx, id)
 	if err != nil {
-		return Origin{}, err
+		return Dir{}, err
 	}
-	return r.modelOrigin(ctx, m)
+	return r.modelDir(ctx, m)
 }
 
-func (r *Resolver) modelOrigin(ctx context.Context, m *meta.LoggedModel) (Origin, error) {
+func (r *Resolver) modelDir(ctx context.Context, m *meta.LoggedModel) (Dir, error) {
 	o, err := r.at(ctx, rootOf(m.ArtifactURI, artifact.Door{ModelID: m.ID}))
 	o.Meta, o.Mtime, o.Final = metaOf("", ""), m.Created, m.Final()
 	return o, err

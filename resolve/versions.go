@@ -47,25 +47,25 @@ func (r *Resolver) Version(ctx context.Context, name, number string) (*meta.Vers
 	return v, err
 }
 
-// VersionOrigin is models:/<name>/<version>.
-func (r *Resolver) VersionOrigin(ctx context.Context, name, number string) (Origin, error) {
-	return r.versionOrigin(ctx, name, number, 0, nil)
+// VersionDir is models:/<name>/<version>.
+func (r *Resolver) VersionDir(ctx context.Context, name, number string) (Dir, error) {
+	return r.versionDir(ctx, name, number, 0, nil)
 }
 
 // maxHops bounds how often a version's source may lead to another model.
 const maxHops = 8
 
-func (r *Resolver) versionOrigin(ctx context.Context, name, number string, hops int, trail *[]Step) (Origin, error) {
+func (r *Resolver) versionDir(ctx context.Context, name, number string, hops int, trail *[]Step) (Dir, error) {
 	v, err := r.Version(ctx, name, number)
 	if err != nil {
-		return Origin{}, err
+		return Dir{}, err
 	}
 	if trail != nil {
 		*trail = append(*trail, Step{"version", name + " " + number, Shown(v.URI)})
 	}
 	o, final, err := r.follow(ctx, v, hops+1, trail)
 	if err != nil {
-		return Origin{}, err
+		return Dir{}, err
 	}
 	o.Meta, o.Mtime, o.Final = metaOf(name, number), v.Created, v.Final() && final
 	return o, nil
@@ -73,11 +73,11 @@ func (r *Resolver) versionOrigin(ctx context.Context, name, number string, hops 
 
 // follow goes to where a version's URI leads, be it a name of MLflow's or a
 // place, and tells whether what is there is final, as far as MLflow says.
-func (r *Resolver) follow(ctx context.Context, v *meta.Version, hops int, trail *[]Step) (o Origin, final bool, err error) {
+func (r *Resolver) follow(ctx context.Context, v *meta.Version, hops int, trail *[]Step) (o Dir, final bool, err error) {
 	u, found, err := ParseURI(v.URI)
 	switch {
 	case err != nil:
-		return Origin{}, false, err
+		return Dir{}, false, err
 	case !found:
 		o, err = r.at(ctx, rootOf(v.URI, r.door(ctx, v)))
 		return o, true, err
@@ -91,9 +91,9 @@ func (r *Resolver) follow(ctx context.Context, v *meta.Version, hops int, trail 
 
 // named gives the root that a name of MLflow's leads to, and the path below it.
 // Each step of the way is appended to trail, where that is not nil.
-func (r *Resolver) named(ctx context.Context, u URI, hops int, trail *[]Step) (o Origin, final bool, p string, err error) {
+func (r *Resolver) named(ctx context.Context, u URI, hops int, trail *[]Step) (o Dir, final bool, p string, err error) {
 	if hops > maxHops {
-		return Origin{}, false, "", errors.New("the sources of the model's versions lead in a circle")
+		return Dir{}, false, "", errors.New("the sources of the model's versions lead in a circle")
 	}
 	step := func(kind, name, leads string) {
 		if trail != nil {
@@ -105,13 +105,13 @@ func (r *Resolver) named(ctx context.Context, u URI, hops int, trail *[]Step) (o
 		var run *meta.Run
 		if run, err = r.Run(ctx, u.RunID); err == nil {
 			step("run", run.ID, run.ArtifactURI)
-			o, err = r.RunOrigin(ctx, run)
+			o, err = r.RunDir(ctx, run)
 		}
 	case u.ModelID != "":
 		var m *meta.LoggedModel
 		if m, err = r.LoggedModel(ctx, u.ModelID); err == nil {
 			step("model", m.ID, m.ArtifactURI)
-			o, err = r.modelOrigin(ctx, m)
+			o, err = r.modelDir(ctx, m)
 		}
 	default:
 		var number string
@@ -122,7 +122,7 @@ func (r *Resolver) named(ctx context.Context, u URI, hops int, trail *[]Step) (o
 			}
 		}
 		if err == nil {
-			o, err = r.versionOrigin(ctx, u.Name, number, hops, trail)
+			o, err = r.versionDir(ctx, u.Name, number, hops, trail)
 		}
 	}
 	return o, o.Final, u.Path, err

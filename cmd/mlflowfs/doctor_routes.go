@@ -54,7 +54,7 @@ func newestRun(ctx context.Context, s *stores, e meta.Experiment) ([]resolve.Rea
 	}
 	var reasons []resolve.Reason
 	for _, run := range page.Items[:min(len(page.Items), doctorRuns)] {
-		found, err := s.FindRun(ctx, run.ID, "")
+		found, err := s.ResolveRun(ctx, run.ID, "")
 		if err != nil {
 			return nil, err
 		}

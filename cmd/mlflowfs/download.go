@@ -111,13 +111,13 @@ func download(ctx context.Context, s *stores, found resolve.Found, dst string, p
 func ownPath(ctx context.Context, s *stores, found resolve.Found) string {
 	store, p := found.Store, found.Item.Path
 	if d := found.Dir; d != nil {
-		if len(d.Layers) != 1 || len(d.Mounts) > 0 {
+		if len(d.Parts) != 1 || len(d.Mounts) > 0 {
 			return ""
 		}
 		if _, err := s.List(ctx, d); err != nil { // it decides where it lies
 			return ""
 		}
-		store, p = d.Layers[0].Store, d.Layers[0].Dir
+		store, p = d.Parts[0].Store, d.Parts[0].Path
 	}
 	if store == nil { // its content is known
 		return ""
@@ -172,7 +172,7 @@ func take(ctx context.Context, slots chan struct{}) bool {
 	}
 }
 
-func (d *downloads) dir(ctx context.Context, o *resolve.Origin, at string) {
+func (d *downloads) dir(ctx context.Context, o *resolve.Dir, at string) {
 	d.g.Go(func() error {
 		if !take(ctx, d.lists) {
 			return ctx.Err()

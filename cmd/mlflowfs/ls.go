@@ -70,7 +70,7 @@ type fileInfo struct {
 
 // dir lists o. Paths begin with mlflow as MLflow gives them, and with rel as
 // a person reads them.
-func (l *lister) dir(ctx context.Context, o resolve.Origin, mlflow, rel string) error {
+func (l *lister) dir(ctx context.Context, o resolve.Dir, mlflow, rel string) error {
 	o.Meta = ""
 	items, err := l.s.List(ctx, &o)
 	if err != nil {

@@ -70,7 +70,7 @@ func (d *daemon) status() *status {
 	}
 	for _, r := range d.stores.remarks() {
 		if r.Lesser {
-			s.LeftOut = append(s.LeftOut, resolve.LeftOut{Part: resolve.Part(r.What), Why: r.Words})
+			s.LeftOut = append(s.LeftOut, resolve.LeftOut{Kind: resolve.Kind(r.What), Why: r.Words})
 		}
 	}
 	t := d.stores.traffic()
@@ -119,7 +119,7 @@ func (s *status) show(w io.Writer) {
 	line("files", "%d opened, %d of them read by the kernel itself; %d open now; %d names known", s.FUSE.Opens, s.FUSE.PassedOpens, s.Cache.Open, s.FUSE.Names)
 	line("errors given", "%s", by(slices.Sorted(maps.Keys(s.Errors)), s.Errors))
 	for _, x := range s.LeftOut {
-		line("left out", "%s: %s", x.Part, x.Why)
+		line("left out", "%s: %s", x.Kind, x.Why)
 	}
 	if s.FUSE.Waiting > 0 {
 		line("waiting", "%d requests, the longest for %.1f s", s.FUSE.Waiting, s.FUSE.LongestWait)

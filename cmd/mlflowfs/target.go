@@ -57,9 +57,9 @@ func (t *target) find(ctx context.Context, o *options, f func(*stores, resolve.F
 	defer s.close()
 	var found resolve.Found
 	if t.runID != "" {
-		found, err = s.FindRun(ctx, t.runID, t.path)
+		found, err = s.ResolveRun(ctx, t.runID, t.path)
 	} else {
-		found, err = s.Find(ctx, t.uri)
+		found, err = s.Resolve(ctx, t.uri)
 	}
 	if err == nil {
 		err = f(s, found)

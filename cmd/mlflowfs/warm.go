@@ -83,7 +83,7 @@ type cached struct {
 // find collects the files that the URIs lead to.
 func (t *cachedFiles) find(ctx context.Context, s *stores, uris []string) (files []named, err error) {
 	for _, uri := range uris {
-		found, err := s.Find(ctx, uri)
+		found, err := s.Resolve(ctx, uri)
 		if err == nil {
 			err = t.each(ctx, s, found.Item, "", &files)
 		}

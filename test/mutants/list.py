@@ -168,9 +168,9 @@ MUTANTS = [
     ),
     dict(
         name="run-wins-over-its-model",
-        file="resolve/origin.go",
-        old="d.Layers = slices.Concat(below.Dir.Layers, d.Layers)",
-        new="d.Layers = slices.Concat(d.Layers, below.Dir.Layers)",
+        file="resolve/dir.go",
+        old="d.Parts = slices.Concat(below.Dir.Parts, d.Parts)",
+        new="d.Parts = slices.Concat(d.Parts, below.Dir.Parts)",
         breaks="where a run's own directory has the name of a logged model, its files are shown and not the model's",
         tests="./resolve:TestModelIsShownInItsRun",
     ),

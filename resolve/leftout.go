@@ -11,47 +11,47 @@ import (
 	"github.com/mlflowfs/mlflowfs/resolve/meta"
 )
 
-// Part is a kind of things that can't be had while the others can.
-type Part string
+// Kind is a kind of things that can't be had while the others can.
+type Kind string
 
-// The parts.
+// The kinds.
 const (
-	RegisteredModels Part = "registered models"
-	LoggedModels     Part = "logged models"
+	RegisteredModels Kind = "registered models"
+	LoggedModels     Kind = "logged models"
 )
 
-// LeftOut is a part that is missing from what is shown, and why.
+// LeftOut is a kind that is missing from what is shown, and why.
 type LeftOut struct {
-	Part Part   `json:"part"`
+	Kind Kind   `json:"part"`
 	Why  string `json:"why"`
 }
 
-// lostParts are those that were found to be missing.
-type lostParts struct {
+// lostKinds are those that were found to be missing.
+type lostKinds struct {
 	mu  sync.Mutex // guards why
-	why map[Part]string
+	why map[Kind]string
 }
 
-// LeavesOut tells whether err costs a part alone: the user may not see it, or
+// LeavesOut tells whether err costs one kind alone: the user may not see it, or
 // nothing here can ask for it. It says so once in the log. A nil err says that
-// the part is there.
-func (r *Resolver) LeavesOut(part Part, err error) bool {
+// they are there.
+func (r *Resolver) LeavesOut(kind Kind, err error) bool {
 	refused := errors.Is(err, fs.ErrPermission) || errors.Is(err, errors.ErrUnsupported)
 	r.lost.mu.Lock()
 	defer r.lost.mu.Unlock()
 	switch {
 	case err == nil:
-		delete(r.lost.why, part)
+		delete(r.lost.why, kind)
 	case refused:
-		if _, known := r.lost.why[part]; !known {
-			r.log.Warn("the "+string(part)+" are left out: the rest is shown", "err", err)
+		if _, known := r.lost.why[kind]; !known {
+			r.log.Warn("the "+string(kind)+" are left out: the rest is shown", "err", err)
 		}
-		r.lost.why[part] = err.Error()
+		r.lost.why[kind] = err.Error()
 	}
 	return refused
 }
 
-// LeftOut gives the parts that are missing now.
+// LeftOut gives the kinds that are missing now.
 func (r *Resolver) LeftOut() []LeftOut {
 	r.lost.mu.Lock()
 	defer r.lost.mu.Unlock()

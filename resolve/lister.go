@@ -9,11 +9,11 @@ import (
 	"github.com/mlflowfs/mlflowfs/resolve/artifact"
 )
 
-// Items is what is in an Origin, sorted by name, on its way to one reader. It is
+// Lister is what is in a Dir, sorted by name, on its way to one reader. It is
 // merged from its sorted listings as it is read, and holds no copy of them.
-type Items struct {
-	o      *Origin
-	layers []listing // what is left of each
+type Lister struct {
+	o      *Dir
+	parts  []listing // what is left of each
 	mounts []Mount   // left, sorted by name; the later of two of one name wins
 	left   []artifact.LeftOut
 	model  bool
@@ -21,14 +21,14 @@ type Items struct {
 }
 
 // List gives what is in o.
-func (r *Resolver) List(ctx context.Context, o *Origin) (*Items, error) {
-	it := &Items{o: o, layers: make([]listing, len(o.Layers)), mounts: slices.Clone(o.Mounts)}
-	for k, l := range o.Layers {
-		ls, err := r.list(ctx, l, o.Final)
+func (r *Resolver) List(ctx context.Context, o *Dir) (*Lister, error) {
+	it := &Lister{o: o, parts: make([]listing, len(o.Parts)), mounts: slices.Clone(o.Mounts)}
+	for k, l := range o.Parts {
+		ls, err := r.listings.list(ctx, l, o.Final)
 		if err != nil {
 			return nil, err
 		}
-		it.layers[k] = ls
+		it.parts[k] = ls
 		it.left = append(it.left, ls.left...)
 	}
 	slices.SortStableFunc(it.mounts, func(a, b Mount) int { return strings.Compare(a.Name, b.Name) })
@@ -39,13 +39,13 @@ func (r *Resolver) List(ctx context.Context, o *Origin) (*Items, error) {
 }
 
 // Model tells whether the directory is a model's: it holds an MLmodel.
-func (l *Items) Model() bool { return l.model }
+func (l *Lister) Model() bool { return l.model }
 
 // LeftOut is what the stores hold and a directory can't show.
-func (l *Items) LeftOut() []artifact.LeftOut { return l.left }
+func (l *Lister) LeftOut() []artifact.LeftOut { return l.left }
 
 // All gives the items that Next has not given.
-func (l *Items) All() iter.Seq[Item] {
+func (l *Lister) All() iter.Seq[Item] {
 	return func(yield func(Item) bool) {
 		for it, ok := l.Next(); ok && yield(it); it, ok = l.Next() {
 		}
@@ -53,15 +53,15 @@ func (l *Items) All() iter.Seq[Item] {
 }
 
 // Next gives the next item; false behind the last.
-func (l *Items) Next() (Item, bool) {
+func (l *Lister) Next() (Item, bool) {
 	name, ok := l.least()
 	if !ok {
 		return Item{}, false
 	}
 	var out *Item
-	for k := range l.layers {
-		if ls := &l.layers[k]; len(ls.entries) > 0 && ls.entries[0].Name == name {
-			out = l.o.overlay(out, l.o.Layers[k], ls.entries[0], ls.via)
+	for k := range l.parts {
+		if ls := &l.parts[k]; len(ls.entries) > 0 && ls.entries[0].Name == name {
+			out = l.o.overlay(out, l.o.Parts[k], ls.entries[0], ls.via)
 			ls.entries = ls.entries[1:]
 		}
 	}
@@ -76,13 +76,13 @@ func (l *Items) Next() (Item, bool) {
 }
 
 // least is the name that comes next.
-func (l *Items) least() (name string, ok bool) {
+func (l *Lister) least() (name string, ok bool) {
 	see := func(n string) {
 		if !ok || n < name {
 			name, ok = n, true
 		}
 	}
-	for _, ls := range l.layers {
+	for _, ls := range l.parts {
 		if len(ls.entries) > 0 {
 			see(ls.entries[0].Name)
 		}

@@ -43,7 +43,7 @@ func TestOnePartCostsThatPart(t *testing.T) {
 	tracking := &oneRun{dir: dir, fail: refused}
 	r := New(Options{Tracking: tracking, Registry: meta.NoRegistry(errors.New("uc is Databricks")), Log: slog.New(slog.NewTextHandler(&log, nil))})
 	for range 3 {
-		if f, err := r.Find(t.Context(), "runs:/r/f"); err != nil || f.Size != 1 {
+		if f, err := r.Resolve(t.Context(), "runs:/r/f"); err != nil || f.Size != 1 {
 			t.Errorf("%+v, %v", f.Item, err)
 		}
 		r.runModels.Drop("r")
@@ -51,23 +51,23 @@ func TestOnePartCostsThatPart(t *testing.T) {
 			t.Errorf("%v, %v", p, err)
 		}
 	}
-	if _, err := r.Find(t.Context(), "models:/a/1"); !errors.Is(err, errors.ErrUnsupported) || !strings.Contains(err.Error(), "Databricks") {
+	if _, err := r.Resolve(t.Context(), "models:/a/1"); !errors.Is(err, errors.ErrUnsupported) || !strings.Contains(err.Error(), "Databricks") {
 		t.Errorf("a model of an absent registry: %v", err)
 	}
 	if n := strings.Count(log.String(), "left out"); n != 2 {
 		t.Errorf("%d lines in the log for two parts:\n%s", n, &log)
 	}
-	if l := r.LeftOut(); len(l) != 2 || l[0].Part != LoggedModels || l[1].Part != RegisteredModels || l[0].Why == "" {
+	if l := r.LeftOut(); len(l) != 2 || l[0].Kind != LoggedModels || l[1].Kind != RegisteredModels || l[0].Why == "" {
 		t.Errorf("%+v", l)
 	}
 	tracking.fail = nil
 	r.runModels.Drop("r")
-	if _, err := r.Find(t.Context(), "runs:/r/f"); err != nil || len(r.LeftOut()) != 1 {
+	if _, err := r.Resolve(t.Context(), "runs:/r/f"); err != nil || len(r.LeftOut()) != 1 {
 		t.Errorf("%v, %+v", err, r.LeftOut())
 	}
 	tracking.fail = &rest.Error{Status: 500}
 	r.runModels.Drop("r")
-	if _, err := r.Find(t.Context(), "runs:/r/f"); err == nil || errors.Is(err, fs.ErrNotExist) {
+	if _, err := r.Resolve(t.Context(), "runs:/r/f"); err == nil || errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a server that fails hides models in silence: %v", err)
 	}
 }

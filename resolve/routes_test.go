@@ -118,16 +118,16 @@ func TestQueryOfAnArtifactRootIsNoKey(t *testing.T) {
 				t.Errorf("%s of %s: %v", name, uri, err)
 			}
 		}
-		if f, err := r.Find(t.Context(), uri); err != nil || f.Dir == nil {
+		if f, err := r.Resolve(t.Context(), uri); err != nil || f.Dir == nil {
 			t.Errorf("%s: %+v, %v", uri, f, err)
 		}
 	}
 	for uri, dir := range map[string]bool{"s3://b/a/R/artifacts/what?.txt": false, "s3://b/a/R/artifacts/f?x=1": false, "s3://b/a/R/artifacts/d#1": true} {
-		if f, err := r.Find(t.Context(), uri); err != nil || (f.Dir != nil) != dir {
+		if f, err := r.Resolve(t.Context(), uri); err != nil || (f.Dir != nil) != dir {
 			t.Errorf("%s: %+v, %v", uri, f, err)
 		}
 	}
-	if _, err := r.Find(t.Context(), "s3://b/a/R/artifacts/none?x=1"); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := r.Resolve(t.Context(), "s3://b/a/R/artifacts/none?x=1"); !errors.Is(err, fs.ErrNotExist) {
 		t.Error(err)
 	}
 	run := &meta.Run{ID: strings.Repeat("a", 32), ArtifactURI: "dbfs:/a/R?b#c"}
