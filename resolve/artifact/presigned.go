@@ -19,7 +19,7 @@ type Signed struct {
 	Store              // lists
 	web   *rest.Client // has no credentials
 	sign  Signer
-	urls  *cache.Memo[string, rest.SignedURL]
+	urls  *cache.Memo[string, SignedURL]
 }
 
 // Signer is what a tracking server's API for presigned URLs offers.
@@ -27,7 +27,7 @@ type Signer interface {
 	// Offers says in an error why there are none here.
 	Offers(ctx context.Context) error
 	// Sign gives a URL for a file.
-	Sign(ctx context.Context, path string) (rest.SignedURL, error)
+	Sign(ctx context.Context, path string) (SignedURL, error)
 }
 
 var (
@@ -42,7 +42,7 @@ func NewSigned(list Store, sign Signer, web *rest.Client) *Signed {
 	return &Signed{
 		Store: list, web: web, sign: sign,
 		// A fifth of its life before its end, no request begins with a URL any more.
-		urls: cache.NewMemo[string](10_000, nil, func(u rest.SignedURL) time.Duration { return u.Lifetime * 4 / 5 }),
+		urls: cache.NewMemo[string](10_000, nil, func(u SignedURL) time.Duration { return u.Lifetime * 4 / 5 }),
 	}
 }
 
@@ -57,7 +57,7 @@ func (s *Signed) Stat(ctx context.Context, path string) (Entry, error) {
 // was there is refused.
 func (s *Signed) ReadRange(ctx context.Context, path string, off, n int64, validator string) (*cache.Body, error) {
 	for try := 0; ; try++ {
-		u, err := s.urls.Get(ctx, path, func(ctx context.Context) (rest.SignedURL, error) { return s.sign.Sign(ctx, path) })
+		u, err := s.urls.Get(ctx, path, func(ctx context.Context) (SignedURL, error) { return s.sign.Sign(ctx, path) })
 		if err != nil {
 			return nil, err
 		}

@@ -34,9 +34,9 @@ type signer struct {
 }
 
 func (s *signer) Offers(context.Context) error { return nil }
-func (s *signer) Sign(context.Context, string) (rest.SignedURL, error) {
+func (s *signer) Sign(context.Context, string) (SignedURL, error) {
 	s.n++
-	return rest.SignedURL{URL: fmt.Sprint(s.base, "/f?sig=", s.n), Lifetime: time.Hour}, nil
+	return SignedURL{URL: fmt.Sprint(s.base, "/f?sig=", s.n), Lifetime: time.Hour}, nil
 }
 
 // TestRefusedPresignedURLIsRenewed fails when a URL that an object store refuses

@@ -74,12 +74,12 @@ func (p *Proxy) ReadRange(ctx context.Context, path string, off, n int64, _ stri
 func (p *Proxy) Offers(ctx context.Context) error { return p.c.OffersPresigned(ctx) }
 
 // Sign asks for a URL for a file.
-func (p *Proxy) Sign(ctx context.Context, path string) (rest.SignedURL, error) {
+func (p *Proxy) Sign(ctx context.Context, path string) (SignedURL, error) {
 	path = p.full(path)
 	if err := unambiguous(path); err != nil {
-		return rest.SignedURL{}, err
+		return SignedURL{}, err
 	}
-	return p.c.Presign(ctx, escape(path))
+	return signFile(ctx, p.c, escape(path))
 }
 
 // signedRun signs URLs for a run whose own artifact root is in an object store.
@@ -98,16 +98,16 @@ func NewSignedRun(c *rest.Client, door Door) Signer { return signedRun{c, door} 
 // the answer of a server that could sign.
 func (s signedRun) Offers(ctx context.Context) error {
 	_, err := s.Sign(ctx, ".mlflowfs-is-it-offered")
-	if rest.IsMissing(err) {
+	if isMissing(err) {
 		return nil
 	}
 	return err
 }
 
-func (s signedRun) Sign(ctx context.Context, path string) (rest.SignedURL, error) {
+func (s signedRun) Sign(ctx context.Context, path string) (SignedURL, error) {
 	path = strings.Trim(s.door.Dir+"/"+path, "/")
 	if err := unambiguous(path); err != nil {
-		return rest.SignedURL{}, err
+		return SignedURL{}, err
 	}
-	return s.c.PresignRun(ctx, s.door.RunID, path)
+	return signOfRun(ctx, s.c, s.door.RunID, path)
 }

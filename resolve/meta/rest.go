@@ -2,7 +2,6 @@ package meta
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/url"
@@ -23,39 +22,6 @@ var _ Store = (*restStore)(nil)
 func NewREST(c *rest.Client) Store { return &restStore{c} }
 
 const api = "/api/2.0/mlflow/"
-
-type restRun struct {
-	Info struct {
-		RunID        string   `json:"run_id"`
-		RunUUID      string   `json:"run_uuid"`
-		RunName      string   `json:"run_name"`
-		ExperimentID string   `json:"experiment_id"`
-		Status       string   `json:"status"`
-		StartTime    rest.Int `json:"start_time"`
-		EndTime      rest.Int `json:"end_time"`
-		ArtifactURI  string   `json:"artifact_uri"`
-	} `json:"info"`
-	Data struct {
-		Tags []struct{ Key, Value string } `json:"tags"`
-	} `json:"data"`
-}
-
-func (r *restRun) run() Run {
-	i := &r.Info
-	run := Run{
-		ID: i.RunID, Name: i.RunName, ExperimentID: i.ExperimentID, ArtifactURI: i.ArtifactURI,
-		Status: i.Status, Start: millis(int64(i.StartTime)), End: millis(int64(i.EndTime)),
-	}
-	if run.ID == "" {
-		run.ID = i.RunUUID
-	}
-	for _, t := range r.Data.Tags {
-		if run.Name == "" && t.Key == "mlflow.runName" {
-			run.Name = t.Value
-		}
-	}
-	return run
-}
 
 type restLoggedModel struct {
 	Info struct {
@@ -127,46 +93,6 @@ func (s *restStore) searchExperiments(ctx context.Context, max int, token string
 		err = s.c.JSON(ctx, api+"experiments/list", search(max, token, ""), nil, out)
 	}
 	return err
-}
-
-func (s *restStore) Run(ctx context.Context, id string) (*Run, error) {
-	var out struct {
-		Run json.RawMessage `json:"run"`
-	}
-	if err := s.lookUp(ctx, "runs/get", url.Values{"run_id": {id}}, &out); err != nil {
-		return nil, err
-	}
-	if err := has(nil, "run", id, string(out.Run)); err != nil {
-		return nil, err
-	}
-	return runOf(out.Run)
-}
-
-func (s *restStore) SearchRuns(ctx context.Context, which RunQuery, token string) (Page[Run], error) {
-	if which.JSON {
-		return s.searchRunsJSON(ctx, which.Experiments, token)
-	}
-	var out struct {
-		Runs []restRun `json:"runs"`
-		Next string    `json:"next_page_token"`
-	}
-	err := s.searchRuns(ctx, which.Experiments, token, &out)
-	return page(out.Runs, out.Next, (*restRun).run), err
-}
-
-func (s *restStore) searchRuns(ctx context.Context, experimentIDs []string, token string, out any) error {
-	if len(experimentIDs) == 0 {
-		return nil
-	}
-	body := map[string]any{
-		"experiment_ids": experimentIDs,
-		"max_results":    runsPage,
-		"order_by":       []string{"attributes.start_time DESC"},
-	}
-	if token != "" {
-		body["page_token"] = token
-	}
-	return s.c.JSON(ctx, api+"runs/search", nil, body, out)
 }
 
 // lookUp asks for one thing by its name.

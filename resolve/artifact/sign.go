@@ -1,14 +1,15 @@
-package rest
+package artifact
 
 import (
 	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net/url"
 	"strconv"
 	"time"
+
+	"github.com/mlflowfs/mlflowfs/resolve/rest"
 )
 
 // SignedURL leads to an object in an object store, for a while, for whoever
@@ -46,28 +47,9 @@ func signed(u string, header map[string]string) (SignedURL, error) {
 	return SignedURL{u, header, lifetime(u)}, nil
 }
 
-// OffersPresigned asks whether the server signs URLs for what its artifact API
-// serves (server-info, MLflow 3), and says why not.
-func (c *Client) OffersPresigned(ctx context.Context) error {
-	offers, err := c.presigned.Get(ctx, struct{}{}, func(ctx context.Context) (bool, error) {
-		var info struct {
-			Downloads bool `json:"multipart_downloads_enabled"`
-		}
-		err := c.JSON(ctx, "/api/3.0/mlflow/server-info", nil, nil, &info)
-		if errors.Is(err, fs.ErrNotExist) {
-			return false, nil // MLflow 2
-		}
-		return info.Downloads, err
-	})
-	if err == nil && !offers {
-		err = fmt.Errorf("the tracking server offers no presigned URLs: %w", errors.ErrUnsupported)
-	}
-	return err
-}
-
-// Presign asks for a URL for a file behind the server's artifact API
+// signFile asks for a URL for a file behind the server's artifact API
 // (GetPresignedDownloadUrl). escaped is its path, each segment encoded.
-func (c *Client) Presign(ctx context.Context, escaped string) (SignedURL, error) {
+func signFile(ctx context.Context, c *rest.Client, escaped string) (SignedURL, error) {
 	var out struct {
 		URL     string            `json:"url"`
 		Headers map[string]string `json:"headers"`
@@ -82,17 +64,17 @@ func (c *Client) Presign(ctx context.Context, escaped string) (SignedURL, error)
 // server lets the client choose.
 const runURLs = "900"
 
-// PresignRun asks for a URL for an artifact of a run whose artifact root is in
+// signOfRun asks for a URL for an artifact of a run whose artifact root is in
 // an object store (CreatePresignedDownloadUrl). A server that does not know
 // the call is an error that is errors.ErrUnsupported.
-func (c *Client) PresignRun(ctx context.Context, runID, path string) (SignedURL, error) {
+func signOfRun(ctx context.Context, c *rest.Client, runID, path string) (SignedURL, error) {
 	var out struct {
 		URL     string            `json:"presigned_url"`
 		Headers map[string]string `json:"headers"`
 	}
 	in := map[string]any{"run_id": runID, "path": path, "expiration": runURLs}
 	err := c.JSON(ctx, "/api/2.0/mlflow/artifacts/presigned-download-url", nil, in, &out)
-	var e *Error
+	var e *rest.Error
 	if errors.As(err, &e) && (e.NoSuchEndpoint() || e.Status == 405) {
 		err = fmt.Errorf("the tracking server signs no URLs for a run's artifacts: %w", errors.ErrUnsupported)
 	}
@@ -102,8 +84,8 @@ func (c *Client) PresignRun(ctx context.Context, runID, path string) (SignedURL,
 	return signed(out.URL, out.Headers)
 }
 
-// IsMissing tells whether err is a server's word that a thing is not there.
-func IsMissing(err error) bool {
-	var e *Error
+// isMissing tells whether err is a server's word that a thing is not there.
+func isMissing(err error) bool {
+	var e *rest.Error
 	return errors.As(err, &e) && e.Status == 404 && !e.NoSuchEndpoint()
 }
