@@ -97,12 +97,12 @@ func (it Item) Origin() string {
 // Lookup gives one name in o; fs.ErrNotExist where there is none. It asks for
 // no more than List does.
 func (r *Resolver) Lookup(ctx context.Context, o *Dir, name string) (Item, error) {
-	it, err := r.find(ctx, o, name)
+	it, err := r.lookup(ctx, o, name)
 	if err != nil {
 		return Item{}, err
 	}
 	if o.Meta != "" && name == MetaName {
-		if m, err := r.find(ctx, o, ModelFile); err != nil {
+		if m, err := r.lookup(ctx, o, ModelFile); err != nil {
 			return Item{}, err
 		} else if m != nil && m.Dir == nil {
 			it = o.metaItem()
@@ -114,8 +114,8 @@ func (r *Resolver) Lookup(ctx context.Context, o *Dir, name string) (Item, error
 	return *it, nil
 }
 
-// find looks for name in the parts and mounts; nil where there is none.
-func (r *Resolver) find(ctx context.Context, o *Dir, name string) (it *Item, err error) {
+// lookup looks for name in the parts and mounts; nil where there is none.
+func (r *Resolver) lookup(ctx context.Context, o *Dir, name string) (it *Item, err error) {
 	for _, l := range o.Parts {
 		ls, err := r.listings.list(ctx, l, o.Final)
 		if err != nil {

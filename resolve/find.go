@@ -53,7 +53,7 @@ func (r *Resolver) Resolve(ctx context.Context, uri string) (Found, error) {
 		return r.findPlace(ctx, uri)
 	}
 	var f Found
-	o, _, p, err := r.named(ctx, u, 0, &f.Trail)
+	o, _, p, err := r.root(ctx, u, 0, &f.Trail)
 	if err != nil {
 		return Found{}, err
 	}

@@ -32,7 +32,7 @@ func (r *Resolver) List(ctx context.Context, o *Dir) (*Lister, error) {
 		it.left = append(it.left, ls.left...)
 	}
 	slices.SortStableFunc(it.mounts, func(a, b Mount) int { return strings.Compare(a.Name, b.Name) })
-	m, err := r.find(ctx, o, ModelFile)
+	m, err := r.lookup(ctx, o, ModelFile)
 	it.model = m != nil && m.Dir == nil
 	it.meta = it.model && o.Meta != ""
 	return it, err

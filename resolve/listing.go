@@ -54,15 +54,15 @@ func newListings(opt Options, life meta.Lifetime) *listings {
 // the same answer is remembered with it.
 func (l *listings) list(ctx context.Context, p Part, final bool) (listing, error) {
 	out, err := l.recent.Get(ctx, dirKey(p.Store, p.Path), func(ctx context.Context) (listing, error) {
-		said, err := l.tree(ctx, p)
-		for dir, entries := range said.Tree {
+		answer, err := l.tree(ctx, p)
+		for dir, entries := range answer.Tree {
 			if dir != p.Path {
 				shown, left := artifact.Clean(l.log, dir, entries)
-				l.recent.PutAs(ctx, dirKey(p.Store, dir), listing{shown, left, said.Via, final})
+				l.recent.PutAs(ctx, dirKey(p.Store, dir), listing{shown, left, answer.Via, final})
 			}
 		}
-		shown, left := artifact.Clean(l.log, p.Path, said.Tree[p.Path])
-		return listing{shown, left, said.Via, final}, err
+		shown, left := artifact.Clean(l.log, p.Path, answer.Tree[p.Path])
+		return listing{shown, left, answer.Via, final}, err
 	})
 	if errors.Is(err, fs.ErrNotExist) && !errors.Is(err, artifact.ErrNoBucket) {
 		return listing{}, nil // a place that nothing was written to
@@ -86,7 +86,7 @@ func (l *listings) tree(ctx context.Context, p Part) (listed, error) {
 	if p.Store.Local() || l.answers == nil {
 		return ask(ctx)
 	}
-	said, err := answers.StaleIfError(ctx, l.answers, server(p.Store), dirKey(p.Store, p.Path), ask, rest.IsAnswer)
+	answer, err := answers.StaleIfError(ctx, l.answers, server(p.Store), dirKey(p.Store, p.Path), ask, rest.IsAnswer)
 	if err != nil && !rest.IsAnswer(err) {
 		// It may have come with the answer for a directory above.
 		for dir := p.Path; dir != "" && err != nil; {
@@ -96,14 +96,14 @@ func (l *listings) tree(ctx context.Context, p Part) (listed, error) {
 			above, ok := answers.Last[listed](l.answers, server(p.Store), dirKey(p.Store, dir))
 			if entries, has := above.Tree[p.Path]; ok && has {
 				cache.MarkStale(ctx)
-				said, err = listed{artifact.Tree{p.Path: entries}, above.Via}, nil
+				answer, err = listed{artifact.Tree{p.Path: entries}, above.Via}, nil
 			}
 		}
 	}
 	if err == nil {
-		p.Store.Presume(said.Via)
+		p.Store.Presume(answer.Via)
 	}
-	return said, err
+	return answer, err
 }
 
 // Forget drops what is remembered of the directory that a file lies in: the

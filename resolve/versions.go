@@ -83,15 +83,15 @@ func (r *Resolver) follow(ctx context.Context, v *meta.Version, hops int, trail 
 		return o, true, err
 	}
 	var p string
-	if o, final, p, err = r.named(ctx, u, hops, trail); err == nil {
+	if o, final, p, err = r.root(ctx, u, hops, trail); err == nil {
 		o, err = r.descend(ctx, o, p)
 	}
 	return o, final, err
 }
 
-// named gives the root that a name of MLflow's leads to, and the path below it.
+// root gives the directory that a name of MLflow's leads to, and the path below it.
 // Each step of the way is appended to trail, where that is not nil.
-func (r *Resolver) named(ctx context.Context, u URI, hops int, trail *[]Step) (o Dir, final bool, p string, err error) {
+func (r *Resolver) root(ctx context.Context, u URI, hops int, trail *[]Step) (o Dir, final bool, p string, err error) {
 	if hops > maxHops {
 		return Dir{}, false, "", errors.New("the sources of the model's versions lead in a circle")
 	}

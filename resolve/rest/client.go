@@ -74,7 +74,7 @@ func NewWebClient(env Env, log *slog.Logger) (*Client, error) {
 	return newClient(&url.URL{}, env, log, WebTLS(env, log), func(t http.RoundTripper) http.RoundTripper { return t })
 }
 
-func newClient(base *url.URL, env Env, log *slog.Logger, tlsConf *tls.Config, dress func(http.RoundTripper) http.RoundTripper) (*Client, error) {
+func newClient(base *url.URL, env Env, log *slog.Logger, tlsConf *tls.Config, wrap func(http.RoundTripper) http.RoundTripper) (*Client, error) {
 	set, err := ReadSettings(env)
 	if err != nil {
 		return nil, err
@@ -82,7 +82,7 @@ func newClient(base *url.URL, env Env, log *slog.Logger, tlsConf *tls.Config, dr
 	set.strangers = true
 	set.Reach.Name(base.String())
 	transport := set.Transport(env, tlsConf)
-	c := &Client{base: base, set: set, log: log, most: maxAnswer, sent: &counted{next: noting{dress(netrcTransport{transport, env}), set.Clocks}, conns: transport}}
+	c := &Client{base: base, set: set, log: log, most: maxAnswer, sent: &counted{next: noting{wrap(netrcTransport{transport, env}), set.Clocks}, conns: transport}}
 	c.presigned = cache.NewMemo[struct{}](1, nil, func(bool) time.Duration { return 10 * time.Minute })
 	c.retry = &retryablehttp.Client{
 		HTTPClient:   &http.Client{Transport: c.sent, CheckRedirect: redirects(env)},

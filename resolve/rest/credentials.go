@@ -248,7 +248,7 @@ func (r *renewable) renew(stamp string) {
 }
 
 // credentialsFile is the user and the password of ~/.mlflow/credentials. As in Python,
-// a file that may not be read is as none.
+// a file that may not be read is ignored.
 func credentialsFile(home string) (user, password string, err error) {
 	path := filepath.Join(home, ".mlflow", "credentials")
 	b, err := os.ReadFile(path)
