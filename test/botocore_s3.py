@@ -51,7 +51,7 @@ def main():
         os.environ.clear()
         os.environ.update(base | case["env"])
         for name in ("config", "credentials"):
-            (home / ".aws" / name).write_text(case["files"].get(name, ""))
+            (home / ".aws" / name).write_text(case["files"].get(".aws/" + name, ""))
         s3_artifact_repo._cached_get_s3_client.cache_clear()
         boto3.DEFAULT_SESSION = None
         requests.clear()

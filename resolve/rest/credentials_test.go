@@ -17,6 +17,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/mlflowfs/mlflowfs/test/draw"
 )
 
 // asked is an environment in which a client asks a server.
@@ -34,100 +36,18 @@ type proxied struct {
 	Env map[string]string `json:"env"`
 }
 
-// environments makes environments with files of credentials, of netrc and of
-// Kubernetes by a seed.
-type environments struct {
-	*rand.Rand
-	t   *testing.T
-	dir string
-}
-
-func (g environments) one(of ...string) string { return of[g.IntN(len(of))] }
-
-func (g environments) file(a *asked, name, text string) {
-	path := filepath.Join(g.dir, name)
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		g.t.Fatal(err)
+// someAsked draws an environment, and writes its files below dir.
+func someAsked(t *testing.T, d draw.Draw, dir, port string) asked {
+	t.Helper()
+	e := draw.NewEnvironment(dir)
+	d.Tracking(&e)
+	if err := e.Write(); err != nil {
+		t.Fatal(err)
 	}
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		g.t.Fatal(err)
+	return asked{
+		URI: "http://" + e.User + d.One("127.0.0.1", "localhost") + ":" + port,
+		Env: e.Env, Account: filepath.Join(dir, "account"), files: fmt.Sprintf("%q\n", e.Files),
 	}
-	a.files += fmt.Sprintf("%s: %q\n", name, text)
-}
-
-// ini is a credentials file: mostly one that configparser reads.
-func (g environments) ini() (text string) {
-	for range g.IntN(3) {
-		text += g.one("# note\n", "\n", "; note = 1\n", "[DEFAULT]\nwho = dan%%\nmlflow_tracking_password = all\n", "[other]\nx = 1\n")
-	}
-	text += g.one("[mlflow]", "[mlflow]", "[mlflow]", "[mlflow] ; note", "[MLflow]", "[DEFAULT]", " [mlflow]") + g.one("\n", "\r\n")
-	keys := []string{"mlflow_tracking_username", "mlflow_tracking_password", "MLFLOW_Tracking_Password", "other"}
-	for _, i := range g.Perm(3) {
-		text += g.one("", "", "", " ", "\t", "# note\n", "\n") + keys[i+g.IntN(2)] + g.one(" = ", "=", ":", " : ")
-		text += g.one("plain", "pa%%ss", `"quoted"`, `back\`, "a;b#c", "a # b", "x ; y", "%(who)s!", "%(mlflow_tracking_username)s2", "100%", "é", "日本", "a=b:c", "", "'one'", "%(none)s", "[mlflow]", "tail  ")
-		text += g.one("\n", "\n", "\n", "\n", "\n  more\n", "\n\n\tmore\n", "\n # note\n more\n", "\r\n", "")
-	}
-	return text
-}
-
-// netrc is a netrc file: mostly one that Python reads.
-func (g environments) netrc() (text string) {
-	gap := func() string { return g.one(" ", " ", "\n", "\n\t", "  ") }
-	for range 1 + g.IntN(3) {
-		text += g.one("machine 127.0.0.1", "machine 127.0.0.1", "machine localhost", "machine LOCALHOST", "machine other", "default", "# note\nmachine localhost", `machine "localhost"`, "macdef m\nget x\n\nmachine localhost")
-		for range g.IntN(4) {
-			text += gap() + g.one("login", "login", "user", "password", "password", "password", "account", "login", "#note\n login", "# a note\n password", "port")
-			text += gap() + g.one("ann", "s3cret", `"two words"`, `b\"s`, "p#q", "é", "日本", `""`, `a\ b`, "#x", `x"y"`)
-		}
-		text += g.one("\n", "\n", " ", " # end\n")
-	}
-	return text
-}
-
-func (g environments) kubeconfig() string {
-	user := g.one("{token: kube-token}", "{token: Bearer kube-token}", "{token: Basic eDp5}", "{tokenFile: tok}", "{token: '', tokenFile: tok}", "{username: u, password: p}",
-		`{exec: {apiVersion: v1, command: sh, args: [-c, 'echo "{\"apiVersion\":\"v1\",\"kind\":\"ExecCredential\",\"status\":{\"token\":\"$T\"}}"'], env: [{name: T, value: exec-token}]}}`,
-		"{exec: {apiVersion: v1, command: 'false'}}", "{auth-provider: {name: gcp, config: {access-token: gcp-token}}}")
-	return fmt.Sprintf("current-context: %s\nclusters: [{name: c, cluster: {server: 'https://h'}}]\ncontexts: [{name: a, context: {cluster: c, user: u%s}}, {name: b, context: {cluster: c, user: v}}]\nusers: [{name: u, user: %s}]\n",
-		g.one("a", "a", "a", "b", "none"), g.one(", namespace: team-k", ""), user)
-}
-
-// next is one more environment.
-func (g environments) next(port string) (a asked) {
-	a.Account = filepath.Join(g.dir, "account")
-	a.Env = map[string]string{"HOME": g.dir, "KUBECONFIG": filepath.Join(g.dir, "none")}
-	set := func(odds int, name string, values ...string) {
-		if g.IntN(odds) == 0 {
-			a.Env[name] = g.one(values...)
-		}
-	}
-	set(4, "MLFLOW_TRACKING_USERNAME", "env-user", "é", "")
-	set(4, "MLFLOW_TRACKING_PASSWORD", "env-password", "日本", "")
-	set(3, "MLFLOW_TRACKING_TOKEN", "env-token", "")
-	set(4, "MLFLOW_WORKSPACE", "team-a", " team-b ", "")
-	if g.IntN(2) == 0 {
-		g.file(&a, ".mlflow/credentials", g.ini())
-	}
-	if g.IntN(3) == 0 {
-		g.file(&a, g.one(".netrc", ".netrc", "_netrc", "named"), g.netrc())
-		set(3, "NETRC", filepath.Join(g.dir, "named"), "~/named")
-	}
-	if g.IntN(4) == 0 {
-		a.Env["MLFLOW_TRACKING_AUTH"] = g.one("kubernetes", "kubernetes-namespaced", "kubernetes-namespaced", "unknown")
-		if g.IntN(3) == 0 {
-			g.file(&a, "account/token", g.one("pod-token\n", "pod-token", " \n"))
-		}
-		if g.IntN(3) == 0 {
-			g.file(&a, "account/namespace", "team-pod\n")
-		}
-		for _, name := range []string{"k1", "k2"} {
-			g.file(&a, name, g.kubeconfig())
-		}
-		g.file(&a, "tok", "file-token")
-		a.Env["KUBECONFIG"] = g.one(filepath.Join(g.dir, "k1"), filepath.Join(g.dir, "k1")+":"+filepath.Join(g.dir, "k2"), filepath.Join(g.dir, "none"))
-	}
-	a.URI = "http://" + g.one("", "", "", "", "", "x:y@", "x@", "x:@", ":y@", "a%20b:p%40%C3%A9@") + g.one("127.0.0.1", "localhost") + ":" + port
-	return a
 }
 
 // headers are the headers of a request that tell who asks.
@@ -150,10 +70,10 @@ func TestCredentialsAgainstMLflow(t *testing.T) {
 	defer srv.Close()
 	seed := seedOf(t)
 	dir := t.TempDir()
-	r := rand.New(rand.NewPCG(seed, 17))
+	d := draw.New(seed, 17)
 	var cases []asked
 	for i := range 300 {
-		a := environments{r, t, filepath.Join(dir, strconv.Itoa(i))}.next(srv.URL[strings.LastIndex(srv.URL, ":")+1:])
+		a := someAsked(t, d, filepath.Join(dir, strconv.Itoa(i)), srv.URL[strings.LastIndex(srv.URL, ":")+1:])
 		cases = append(cases, a)
 	}
 	for _, release := range []string{"mlflow3", "mlflow2"} {

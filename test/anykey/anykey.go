@@ -93,9 +93,9 @@ func (b Bucket) list(q url.Values) (out listing) {
 		if !ok {
 			continue
 		}
-		name := k
+		name, inside := k, false
 		if i := strings.Index(rest, "/"); q.Get("delimiter") == "/" && i >= 0 {
-			name = k[:len(k)-len(rest)+i+1]
+			name, inside = k[:len(k)-len(rest)+i+1], true // also of a key that ends there
 		}
 		if name == last || name <= after {
 			continue
@@ -104,7 +104,7 @@ func (b Bucket) list(q url.Values) (out listing) {
 			out.IsTruncated, out.NextContinuationToken = true, hex.EncodeToString([]byte(last))
 			break
 		}
-		if last = name; name == k {
+		if last = name; !inside {
 			out.Contents = append(out.Contents, object{encode(k), modified.Format(time.RFC3339), etag(b[k]), len(b[k])})
 		} else {
 			out.CommonPrefixes = append(out.CommonPrefixes, prefix{encode(name)})

@@ -9,7 +9,6 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
-	"math/rand/v2"
 	"net/http/httptest"
 	"os"
 	"path"
@@ -22,6 +21,7 @@ import (
 	"github.com/mlflowfs/mlflowfs/resolve/artifact"
 	"github.com/mlflowfs/mlflowfs/resolve/rest"
 	"github.com/mlflowfs/mlflowfs/test/anykey"
+	"github.com/mlflowfs/mlflowfs/test/draw"
 )
 
 // shown is what the rule makes of a directory's keys: names to sizes, -1 for a
@@ -72,31 +72,12 @@ func rule(keys anykey.Bucket, prefix string) shown {
 }
 
 // someKeys makes keys, below a directory that is written in an odd way.
-func someKeys(r *rand.Rand) (keys anykey.Bucket, root string) {
-	of := func(values ...string) string { return values[r.IntN(len(values))] }
-	root = of("run", "a//run", "/run", "run/", "a/../run", "a\bb/run", "")
-	keys = anykey.Bucket{}
-	prefix := root
-	if root != "" && !strings.HasSuffix(root, "/") {
-		prefix += "/"
+func someKeys(d draw.Draw) (keys anykey.Bucket, root string) {
+	root = d.One("run", "a//run", "/run", "run/", "a/../run", "a\bb/run", "")
+	keys = d.Keys(root, 60, true)
+	if d.Odds(4) {
+		draw.Page(keys, root)
 	}
-	for range 60 {
-		var parts []string
-		for range 1 + r.IntN(4) {
-			parts = append(parts, of("model", "model", "model-1", "a", "b c", "x\by", "\x1f", "é", "%41", "a+b", "a#b?c", ".", "..", "", strings.Repeat("n", 256), "a:b", "__0x2f__"))
-		}
-		key := prefix + strings.Join(parts, "/") + of("", "", "", "/")
-		if keys[key] = ""; r.IntN(3) > 0 {
-			keys[key] = "content of " + key
-		}
-	}
-	delete(keys, "") // which no object has
-	if r.IntN(4) == 0 {
-		for i := range 1100 { // more than a page
-			keys[prefix+"zz/"+strconv.Itoa(i)] = "z"
-		}
-	}
-	keys[strings.TrimSuffix(prefix, "/")+"less/beside"] = "no"
 	return keys, root
 }
 
@@ -125,7 +106,7 @@ func TestKeysAreShownAsTheyAreWritten(t *testing.T) {
 		seed = n
 	}
 	for i := range uint64(25) {
-		keys, root := someKeys(rand.New(rand.NewPCG(seed, i)))
+		keys, root := someKeys(draw.New(seed, i))
 		t.Run(fmt.Sprint(seed, "-", i), func(t *testing.T) {
 			t.Parallel()
 			walk(t, over(t, keys, root), keys, root, "")

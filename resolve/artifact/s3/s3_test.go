@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net/http"
 	"net/url"
 	"os"
@@ -20,6 +19,7 @@ import (
 
 	"github.com/mlflowfs/mlflowfs/resolve/artifact"
 	"github.com/mlflowfs/mlflowfs/resolve/rest"
+	"github.com/mlflowfs/mlflowfs/test/draw"
 )
 
 // asked is what matters of a request for a listing, and of one for a file.
@@ -32,64 +32,17 @@ type asked struct {
 
 // environment is one in which buckets are asked for.
 type environment struct {
-	Env    map[string]string `json:"env"`
-	Files  map[string]string `json:"files"`
-	Bucket string            `json:"bucket"`
-	Root   string            `json:"root"`
+	draw.Environment
+	Bucket string `json:"bucket"`
+	Root   string `json:"root"`
 }
 
 // some makes an environment of variables and files that may contradict each other.
-func some(r *rand.Rand) environment {
-	e := environment{Env: map[string]string{}, Files: map[string]string{}}
-	of := func(values ...string) string { return values[r.IntN(len(values))] }
-	maybe := func(name string, values ...string) {
-		if r.IntN(3) == 0 {
-			e.Env[name] = of(values...)
-		}
-	}
-	endpoints := []string{"http://localhost:9000", "https://minio.example/", "http://10.0.0.1:81", "https://s3-accelerate.amazonaws.com", "https://gw.example/pre/fix"}
-	maybe("MLFLOW_S3_ENDPOINT_URL", endpoints...)
-	maybe("AWS_ENDPOINT_URL", endpoints...)
-	maybe("AWS_ENDPOINT_URL_S3", endpoints...)
-	maybe("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "true", "false", "TRUE")
-	maybe("MLFLOW_BOTO_CLIENT_ADDRESSING_STYLE", "auto", "path", "virtual", "virtual", "nonsense")
-	maybe("MLFLOW_EXPERIMENTAL_S3_SIGNATURE_VERSION", "unsigned", "UNSIGNED", "s3v4")
-	maybe("MLFLOW_S3_EXPECTED_BUCKET_OWNER", "123456789012")
-	maybe("AWS_DEFAULT_REGION", "eu-west-3", "us-east-1", "cn-north-1")
-	maybe("AWS_PROFILE", "default", "dev", "missing")
-	maybe("AWS_DEFAULT_PROFILE", "dev")
-	block := func(name string) string {
-		var b strings.Builder
-		fmt.Fprintf(&b, "[%s]\n# a comment\n", name)
-		if r.IntN(2) == 0 {
-			fmt.Fprintf(&b, "Region %s %s\n", of("=", ":"), of("us-west-2", "eu-central-1"))
-		}
-		if r.IntN(3) == 0 {
-			fmt.Fprintf(&b, "endpoint_url=%s\n", of(endpoints...))
-		}
-		if r.IntN(3) == 0 {
-			fmt.Fprintf(&b, "services = %s\n", of("mine", "mine", "none"))
-		}
-		if r.IntN(3) == 0 {
-			fmt.Fprintf(&b, "s3 =\n  addressing_style = %s\n\n  ; another\n  use_dualstack_endpoint = %s\n", of("path", "virtual"), of("true", "false"))
-		}
-		if r.IntN(4) == 0 {
-			fmt.Fprintf(&b, "ignore_configured_endpoint_urls = %s\n", of("true", "false"))
-		}
-		if r.IntN(5) == 0 { // what configparser takes as it is, puts together, or refuses
-			b.WriteString(of("  services = mine ; none\n", "addressing = a\n  b\n", "endpoint_url =\n\n  http://no.block:9\n", "endpoint_url = http://twice:9\nEndpoint_url = http://twice:9\n", "alone\n"))
-		}
-		return b.String()
-	}
-	if r.IntN(2) == 0 {
-		e.Files["config"] = block("default") + block("profile dev") + "[services mine]\ns3 =\n  endpoint_url = http://of.services:9\nec2 =\n  endpoint_url = http://not.this\n[dev]\nendpoint_url = http://no.profile\n"
-	}
-	if r.IntN(4) == 0 {
-		keys := "aws_access_key_id = OTHER\naws_secret_access_key = other\n"
-		e.Files["credentials"] = block("default") + keys + block("dev") + keys
-	}
-	e.Bucket = of("bkt", "dotted.bucket", "Upper_Case")
-	e.Root = of("a/b", "a//b", "a b+c/é", "x=y&z", "a/./b", "a/../b")
+func some(d draw.Draw, home string) environment {
+	e := environment{Environment: draw.NewEnvironment(home)}
+	d.AWS(&e.Environment, "http://localhost:9000", "https://minio.example/", "http://10.0.0.1:81", "https://s3-accelerate.amazonaws.com", "https://gw.example/pre/fix")
+	e.Bucket = d.One("bkt", "dotted.bucket", "Upper_Case")
+	e.Root = d.One("a/b", "a//b", "a b+c/é", "x=y&z", "a/./b", "a/../b")
 	return e
 }
 
@@ -127,10 +80,13 @@ func (r *recorder) RoundTrip(req *http.Request) (*http.Response, error) {
 // ours is what we ask for in an environment.
 func ours(t *testing.T, home string, e environment) (asked, error) {
 	t.Helper()
-	for _, name := range []string{"config", "credentials"} {
-		if err := os.WriteFile(filepath.Join(home, ".aws", name), []byte(e.Files[name]), 0o600); err != nil {
-			t.Fatal(err)
+	for _, name := range []string{".aws/config", ".aws/credentials"} {
+		if e.Files[name] == "" {
+			e.Files[name] = "\n" // in the place of the last environment's
 		}
+	}
+	if err := e.Write(); err != nil {
+		t.Fatal(err)
 	}
 	for k, v := range e.Env {
 		t.Setenv(k, v)
@@ -207,17 +163,17 @@ func TestBucketsAreAskedForAsBotocoreDoesAgainstBotocore(t *testing.T) {
 	for name, value := range map[string]string{"HOME": home, "AWS_ACCESS_KEY_ID": "AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY": "s3cret", "AWS_EC2_METADATA_DISABLED": "true"} {
 		t.Setenv(name, value)
 	}
-	r := rand.New(rand.NewPCG(17, 1))
+	d := draw.New(17, 1)
 	all := make([]environment, 150)
 	for i := range all {
-		all[i] = some(r)
+		all[i] = some(d, home)
 	}
 	want, words := theirs(t, home, all)
 	errs := 0
 	for i, e := range all {
 		t.Run(fmt.Sprint(i), func(t *testing.T) {
 			if got, err := ours(t, home, e); got != want[i] {
-				t.Errorf("%v\n%s\n%s\nours   %+v %v\ntheirs %+v %s", e.Env, e.Files["config"], e.Files["credentials"], got, err, want[i], words[i])
+				t.Errorf("%v\n%s\n%s\nours   %+v %v\ntheirs %+v %s", e.Env, e.Files[".aws/config"], e.Files[".aws/credentials"], got, err, want[i], words[i])
 			}
 		})
 		if want[i].Error {
