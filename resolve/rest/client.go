@@ -49,7 +49,7 @@ func newTrackingClient(u *url.URL, env Env, kube kubernetes, log *slog.Logger) (
 	if err != nil {
 		return nil, err
 	}
-	tlsConf, err := trackingTLS(env, log)
+	tlsConf, err := trackingTLS(u.Scheme, env, log)
 	if err != nil {
 		return nil, err
 	}

@@ -21,7 +21,7 @@ func TestBadSettingIsRefusedByName(t *testing.T) {
 		{"MLFLOW_TRACKING_CLIENT_CERT_PATH": "/nowhere"},
 		{"MLFLOW_TRACKING_SERVER_CERT_PATH": "/dev/null", "MLFLOW_TRACKING_INSECURE_TLS": "true"},
 	} {
-		if _, err := NewClient("http://h", env(vars), quiet); err == nil {
+		if _, err := NewClient("https://h", env(vars), quiet); err == nil {
 			t.Errorf("%v was taken", vars)
 		} else {
 			for name := range vars {

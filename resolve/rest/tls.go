@@ -12,9 +12,9 @@ import (
 )
 
 // trackingTLS follows what ServerTLS does, and MLFLOW_TRACKING_CLIENT_CERT_PATH (one
-// file with certificate and key).
-func trackingTLS(env Env, log *slog.Logger) (*tls.Config, error) {
-	c, err := ServerTLS(env, log)
+// file with certificate and key), which is read for a server at http://, too.
+func trackingTLS(scheme string, env Env, log *slog.Logger) (*tls.Config, error) {
+	c, err := ServerTLS(scheme, env, log)
 	if err != nil {
 		return nil, err
 	}
@@ -30,8 +30,9 @@ func trackingTLS(env Env, log *slog.Logger) (*tls.Config, error) {
 
 // ServerTLS follows MLFLOW_TRACKING_INSECURE_TLS and _SERVER_CERT_PATH, which say what
 // MLflow's client trusts of a tracking server and of Azure's blobs
-// (RestHostCreds.verify); where neither is set, what WebTLS follows.
-func ServerTLS(env Env, log *slog.Logger) (*tls.Config, error) {
+// (RestHostCreds.verify); where neither is set, what WebTLS follows. As in Python's
+// requests, a file that can't be used is no error for a server at http://.
+func ServerTLS(scheme string, env Env, log *slog.Logger) (*tls.Config, error) {
 	path, insecure := env("MLFLOW_TRACKING_SERVER_CERT_PATH"), Truthy(env("MLFLOW_TRACKING_INSECURE_TLS"))
 	c := &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: insecure}
 	switch {
@@ -39,8 +40,11 @@ func ServerTLS(env Env, log *slog.Logger) (*tls.Config, error) {
 		return nil, errors.New("MLFLOW_TRACKING_INSECURE_TLS and MLFLOW_TRACKING_SERVER_CERT_PATH exclude each other: set one of them")
 	case path != "":
 		pool, err := poolOf(path)
-		if err != nil {
+		if err != nil && scheme == "https" {
 			return nil, fmt.Errorf("MLFLOW_TRACKING_SERVER_CERT_PATH: %w", err)
+		}
+		if err != nil {
+			pool = untrusting("MLFLOW_TRACKING_SERVER_CERT_PATH", err, log)
 		}
 		c.RootCAs = pool
 	case !insecure:
@@ -61,13 +65,18 @@ func WebTLS(env Env, log *slog.Logger) *tls.Config {
 		}
 		pool, err := poolOf(path)
 		if err != nil {
-			log.Warn("no https server is trusted: "+name+" can't be used", "err", err)
-			pool = x509.NewCertPool()
+			pool = untrusting(name, err, log)
 		}
 		c.RootCAs = pool
 		break
 	}
 	return c
+}
+
+// untrusting trusts no certificate, as the variable name can't be used.
+func untrusting(name string, err error, log *slog.Logger) *x509.CertPool {
+	log.Warn("no https server is trusted: "+name+" can't be used", "err", err)
+	return x509.NewCertPool()
 }
 
 // hashedName is the name of a certificate in a directory for OpenSSL: it looks for no

@@ -68,6 +68,24 @@ func TestTLSTrustFollowsMLflowsVariables(t *testing.T) {
 	}
 }
 
+// TestUnusableCAsAreNoErrorWithoutTLS fails when a server at http:// is not asked because
+// a file of CAs can't be read, which Python's requests then does not look at; or when that
+// of the client's own certificate, which it does look at, is passed over.
+func TestUnusableCAsAreNoErrorWithoutTLS(t *testing.T) {
+	t.Parallel()
+	srv := httptest.NewServer(http.HandlerFunc(ok))
+	defer srv.Close()
+	for name, taken := range map[string]bool{"MLFLOW_TRACKING_SERVER_CERT_PATH": true, "REQUESTS_CA_BUNDLE": true, "CURL_CA_BUNDLE": true, "MLFLOW_TRACKING_CLIENT_CERT_PATH": false} {
+		c, err := NewClient(srv.URL, env(map[string]string{name: "/nowhere/ca.pem"}), quiet)
+		if err == nil {
+			_, err = get(t, c, srv.URL)
+		}
+		if (err == nil) != taken {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 func pemOf(der []byte) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 }

@@ -43,7 +43,7 @@ func (d Driver) senders(scheme string) (blobs, tokens *http.Client, err error) {
 	trusted := rest.WebTLS(d.Env, d.Log)
 	tokens = &http.Client{Transport: d.Settings.Transport(d.Env, trusted)}
 	if scheme == Blobs {
-		if trusted, err = rest.ServerTLS(d.Env, d.Log); err != nil {
+		if trusted, err = rest.ServerTLS("https", d.Env, d.Log); err != nil {
 			return nil, nil, err
 		}
 	}
