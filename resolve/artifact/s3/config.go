@@ -50,6 +50,9 @@ func FromEnv(env rest.Env, home string) (Config, error) {
 	if c.Endpoint, err = endpoint(env, files, profile); err != nil {
 		return Config{}, err
 	}
+	if c.AnyTLS || strings.HasPrefix(strings.ToLower(c.Endpoint), "http://") {
+		c.CABundle = "" // botocore does not look at it, be it there or not
+	}
 	if err := c.sign(env("MLFLOW_EXPERIMENTAL_S3_SIGNATURE_VERSION")); err != nil {
 		return Config{}, err
 	}

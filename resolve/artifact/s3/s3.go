@@ -4,6 +4,7 @@ package s3
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -104,7 +105,8 @@ func (d Driver) client(ctx context.Context, c Config) (*s3.Client, error) {
 	if key, secret := d.Env("AWS_ACCESS_KEY_ID"), d.Env("AWS_SECRET_ACCESS_KEY"); c.Unsigned {
 		opts = append(opts, config.WithCredentialsProvider(aws.AnonymousCredentials{}))
 	} else if key != "" && secret != "" { // which are taken before any profile's
-		opts = append(opts, config.WithCredentialsProvider(credentials.NewStaticCredentialsProvider(key, secret, d.Env("AWS_SESSION_TOKEN"))))
+		token := cmp.Or(d.Env("AWS_SECURITY_TOKEN"), d.Env("AWS_SESSION_TOKEN")) // botocore's order
+		opts = append(opts, config.WithCredentialsProvider(credentials.NewStaticCredentialsProvider(key, secret, token)))
 	}
 	w := artifact.WatchCredentials(ctx, d.Settings, "AWS credentials")
 	conf, err := config.LoadDefaultConfig(w.Context(), opts...)

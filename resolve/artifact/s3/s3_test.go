@@ -8,17 +8,20 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/mlflowfs/mlflowfs/resolve/artifact"
 	"github.com/mlflowfs/mlflowfs/resolve/rest"
+	"github.com/mlflowfs/mlflowfs/test/anykey"
 	"github.com/mlflowfs/mlflowfs/test/draw"
 )
 
@@ -182,5 +185,38 @@ func TestBucketsAreAskedForAsBotocoreDoesAgainstBotocore(t *testing.T) {
 	}
 	if errs > len(all)/2 {
 		t.Errorf("%d of %d environments are wrong ones", errs, len(all))
+	}
+}
+
+// TestCertificatesAreLookedAtForTLSAlone fails when a bundle of certificates that can't be
+// read keeps an endpoint at http://, or one whose certificate is not to be looked at, from
+// being asked, as it does not keep botocore; or when it is passed over at https://. It
+// fails, too, when a session's token in its older variable is not sent.
+func TestCertificatesAreLookedAtForTLSAlone(t *testing.T) {
+	t.Parallel()
+	var token atomic.Value
+	serve := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		token.Store(r.Header.Get("X-Amz-Security-Token"))
+		anykey.Bucket{"f": "x"}.ServeHTTP(w, r)
+	})
+	plain, secure := httptest.NewServer(serve), httptest.NewTLSServer(serve)
+	defer plain.Close()
+	defer secure.Close()
+	for _, c := range []struct {
+		endpoint, ignore string
+		ok               bool
+	}{{plain.URL, "", true}, {secure.URL, "true", true}, {secure.URL, "false", false}} {
+		env := map[string]string{
+			"AWS_CA_BUNDLE": "/nowhere", "MLFLOW_S3_ENDPOINT_URL": c.endpoint, "MLFLOW_S3_IGNORE_TLS": c.ignore, "AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s",
+			"AWS_SECURITY_TOKEN": "older", "AWS_CONFIG_FILE": os.DevNull, "AWS_SHARED_CREDENTIALS_FILE": os.DevNull,
+		}
+		token.Store("")
+		b, err := Driver{Settings: rest.Settings{Silence: time.Minute}, Env: func(name string) string { return env[name] }}.Open(t.Context(), "bkt")
+		if err == nil {
+			_, err = artifact.NewBlob("s3://bkt", "", func(context.Context, bool) (*artifact.Bucket, error) { return b, nil }).List(t.Context(), "")
+		}
+		if (err == nil) != c.ok || c.ok && token.Load() != "older" {
+			t.Errorf("%+v: %v, with the token %q", c, err, token.Load())
+		}
 	}
 }
