@@ -105,10 +105,10 @@ func TestCredentialsGoToTheTrackingServerOnly(t *testing.T) {
 			if tracking.auth != c.want || tracking.workspace != "ws" {
 				t.Errorf("the tracking server was sent %+v, want %q", tracking, c.want)
 			}
-			for _, u := range []string{far.URL, near.URL + "/away"} {
+			for u, want := range map[string]seen{far.URL: {}, near.URL + "/away": {workspace: "ws"}} { // which is no secret
 				get(t, client, u)
-				if other != (seen{}) {
-					t.Errorf("another host was sent %+v", other)
+				if other != want {
+					t.Errorf("another host was sent %+v by %s", other, u)
 				}
 			}
 			if asked != 2 {

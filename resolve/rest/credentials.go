@@ -298,7 +298,8 @@ func readHeaders(name string) (string, error) {
 
 // authTransport adds the credentials to requests for the tracking server, and
 // to no others: neither another host named by an artifact URI nor the target
-// of a redirect gets them.
+// of a redirect gets them. Of its redirects the target is told the workspace, which is
+// no secret, as by Python's requests: it would answer from another one else.
 type authTransport struct {
 	next  http.RoundTripper
 	base  *url.URL
@@ -307,11 +308,15 @@ type authTransport struct {
 }
 
 func (t *authTransport) RoundTrip(req *http.Request) (*http.Response, error) {
+	c := t.creds.get()
 	if !sameServer(t.base, req.URL) {
+		if c.workspace != "" && sameServer(t.base, firstOf(req).URL) {
+			req = req.Clone(req.Context())
+			req.Header.Set("X-MLFLOW-WORKSPACE", c.workspace)
+		}
 		return t.next.RoundTrip(req)
 	}
 	req = req.Clone(req.Context())
-	c := t.creds.get()
 	if c.authorization != "" {
 		req.Header.Set("Authorization", c.authorization)
 	}
@@ -330,6 +335,14 @@ func (t *authTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 		}
 	}
 	return t.next.RoundTrip(req)
+}
+
+// firstOf is the request whose redirects led to req; req itself where none did.
+func firstOf(req *http.Request) *http.Request {
+	for req.Response != nil && req.Response.Request != nil {
+		req = req.Response.Request
+	}
+	return req
 }
 
 // sameServer tells whether u is the tracking server's, which may get its credentials:

@@ -48,6 +48,39 @@ func TestNoHeaderGoesAlongWithARedirect(t *testing.T) {
 	}
 }
 
+// TestRedirectKeepsTheWorkspace fails when a server that the tracking server redirects to
+// is not asked in the user's workspace, and answers from another one; or when it, or a
+// host that was not redirected to, gets the token or that header.
+func TestRedirectKeepsTheWorkspace(t *testing.T) {
+	t.Parallel()
+	seen := make(chan http.Header, 10)
+	far := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		seen <- r.Header
+		if r.URL.Path != "/end" {
+			http.Redirect(w, r, "/end", http.StatusPermanentRedirect)
+		}
+	}))
+	defer far.Close()
+	near := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, far.URL+"/first", http.StatusPermanentRedirect)
+	}))
+	defer near.Close()
+	c, err := NewClient(near.URL, env(map[string]string{"MLFLOW_WORKSPACE": "team-a", "MLFLOW_TRACKING_TOKEN": "s3cret", AllowAddressVariable: "127.0.0.1"}), quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for at, workspace := range map[string]string{near.URL: "team-a", far.URL + "/end": ""} {
+		if _, err := get(t, c, at); err != nil {
+			t.Fatal(err)
+		}
+		for len(seen) > 0 {
+			if h := <-seen; h.Get("X-Mlflow-Workspace") != workspace || h.Get("Authorization") != "" {
+				t.Errorf("from %s, another server gets %v", at, h)
+			}
+		}
+	}
+}
+
 // TestRedirectsAreFollowedOrSaid fails when a POST that is redirected loses its
 // Content-Type, as from http to https, when one that a redirect makes a GET of is not
 // said, or when a redirect is followed although MLFLOW_ALLOW_HTTP_REDIRECTS is false.
