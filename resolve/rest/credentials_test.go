@@ -215,6 +215,22 @@ func TestHeadersOfAFileGoToTheTrackingServerOnly(t *testing.T) {
 	}
 }
 
+// TestProxyIsToldAUserWithAPassword fails when a proxy gets a user without a password,
+// which Python's requests does not send, or not one with a password.
+func TestProxyIsToldAUserWithAPassword(t *testing.T) {
+	t.Parallel()
+	for given, want := range map[string]string{"http://u:p@h:1": "http://u:p@h:1", "http://u:@h:1": "http://u:@h:1", "http://u@h:1": "http://h:1", "http://:p@h:1": "http://h:1", "h:1": "http://h:1"} {
+		u, err := url.Parse("http://mlflow.example")
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := proxies(env(map[string]string{"http_proxy": given}))(&http.Request{URL: u})
+		if err != nil || got.String() != want {
+			t.Errorf("%s: %v, %v, want %s", given, got, err, want)
+		}
+	}
+}
+
 // TestProxiesAndRedirectsAgainstRequests fails when a request goes to another proxy than
 // Python's requests would send it to, or when a redirect's target gets credentials that
 // requests would keep from it, or does not get those that requests would send.

@@ -12,7 +12,8 @@ import (
 
 // proxies chooses a proxy as Python's requests does: by <scheme>_proxy, else
 // all_proxy, each in lower case before upper case, unless no_proxy names the host.
-// This machine's own addresses need none: there, requests would ask the proxy.
+// This machine's own addresses need none: there, requests would ask the proxy. A
+// proxy's user without a password, and a password without one, are left out.
 func proxies(env Env) func(*http.Request) (*url.URL, error) {
 	variable := func(name string) string { return cmp.Or(env(name), env(strings.ToUpper(name))) }
 	return func(req *http.Request) (*url.URL, error) {
@@ -36,6 +37,9 @@ func proxies(env Env) func(*http.Request) (*url.URL, error) {
 		if err != nil || u.Host == "" {
 			// The parse error would quote it, and it may hold a password.
 			return nil, &noRetry{fmt.Errorf("%s (or its upper case, or all_proxy) is no address of a proxy", name)}
+		}
+		if _, ok := u.User.Password(); !ok || u.User.Username() == "" {
+			u.User = nil // requests sends it nothing
 		}
 		return u, nil
 	}
