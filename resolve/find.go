@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/mlflowfs/mlflowfs/resolve/artifact"
 	"github.com/mlflowfs/mlflowfs/resolve/meta"
@@ -215,6 +216,9 @@ func (r *Resolver) findLocal(ctx context.Context, uri string) (Found, error) {
 	}
 	name := filepath.Base(p)
 	st, err := os.Stat(p)
+	if errors.Is(err, syscall.ENOTDIR) {
+		err = fmt.Errorf("%s: a part of it is a file: %w", p, fs.ErrNotExist)
+	}
 	if err != nil {
 		return Found{}, err
 	}

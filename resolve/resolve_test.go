@@ -40,6 +40,8 @@ func TestURIMeansWhatMLflowMeans(t *testing.T) {
 		"models:/a@b/x//y/":        {Name: "a", Alias: "b", Path: "x/y"},
 		"models:/echo@LATEST":      {Name: "echo", Alias: "LATEST"},
 		"models:///echo/3":         {Name: "echo", Version: "3"},
+		"RUNS:/abc/X":              {RunID: "abc", Path: "X"},
+		"Models:/Echo/1":           {Name: "Echo", Version: "1"},
 		"runs:///abc/x":            {RunID: "abc", Path: "x"},
 		"runs:/abc/x//y":           {RunID: "abc", Path: "x/y"},
 		"runs:/abc/sub/":           {RunID: "abc", Path: "sub", Inside: true},
@@ -61,6 +63,22 @@ func TestURIMeansWhatMLflowMeans(t *testing.T) {
 	for _, s := range []string{"s3://b/k", "mlflow-artifacts:/1", "/tmp/x", "", "file:///x"} {
 		if _, found, err := ParseURI(s); found || err != nil {
 			t.Errorf("%s is a place: %v", s, err)
+		}
+	}
+}
+
+// TestFileWithALastSlashIsNotFound fails when a file of this machine, or what is below
+// one, is found by a path that ends in a slash or goes on, or fails in another way than
+// what is not there.
+func TestFileWithALastSlashIsNotFound(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "f")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, uri := range []string{file + "/", "file://" + file + "/", file + "/x", file + "x"} {
+		if _, err := resolver(t, "").Find(t.Context(), uri); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s: %v", uri, err)
 		}
 	}
 }

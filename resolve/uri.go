@@ -31,6 +31,7 @@ type URI struct {
 // the URI is then a storage place, for which nothing is parsed here.
 func ParseURI(s string) (u URI, found bool, err error) {
 	scheme, rest, ok := strings.Cut(s, ":")
+	scheme = strings.ToLower(scheme)
 	if !ok || (scheme != "runs" && scheme != "models") {
 		return URI{}, false, nil
 	}
