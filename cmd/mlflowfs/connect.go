@@ -74,7 +74,11 @@ func (c *ClientConfig) open(opt openOptions, log *slog.Logger) (*stores, error) 
 	}
 	s := &stores{clients: []*rest.Client{web}}
 	if err := s.openTracking(c, opt, log); err != nil {
-		return nil, err
+		if opt.needed {
+			return nil, err
+		}
+		log.Warn("the tracking store is left out: what is asked for needs none", "err", err)
+		s.tracking, s.client = nil, nil
 	}
 	s.openRegistry(c, opt, log)
 	s.clocks = []*rest.Clocks{set.Clocks}

@@ -49,8 +49,7 @@ func (t *target) find(ctx context.Context, o *options, f func(*stores, resolve.F
 	if err != nil {
 		return err
 	}
-	_, named, _ := resolve.ParseURI(t.uri)
-	s, err := o.open(openOptions{ttl: time.Minute, needed: named || t.runID != ""}, log)
+	s, err := o.open(openOptions{ttl: time.Minute, needed: isNamed(t.uri) || t.runID != ""}, log)
 	if err != nil {
 		return fmt.Errorf("the tracking store: %w", err)
 	}

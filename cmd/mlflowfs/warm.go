@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"path"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -70,7 +71,8 @@ func (t *cachedFiles) command(p *process, c *cobra.Command, f func(context.Conte
 // isNamed tells whether a URI is of MLflow, and not of storage.
 func isNamed(uri string) bool {
 	_, named, _ := resolve.ParseURI(uri)
-	return named
+	scheme, _, _ := strings.Cut(uri, ":")
+	return named || strings.EqualFold(scheme, "mlflow-artifacts")
 }
 
 // cached are files with the directory of the cache that they are in, or may be.
