@@ -1,15 +1,44 @@
-"""Puts a file into an object store with the store's own client.
+"""Puts a file, or many objects, into an object store with the store's own client.
 
 usage: objects.py gs|wasbs BUCKET KEY FILE [CONTENT_ENCODING]
+       objects.py gs|wasbs BUCKET < {KEY: CONTENT, …}
 
-A content encoding is said of the file, which is not changed; GCS alone takes one.
+A content encoding is said of the file, which is not changed; GCS alone takes one. Of
+many, those that the store refuses are printed as a list.
 """
 
+import json
 import os
 import sys
 
 
+def many(store, bucket, objects):
+    """Puts objects, those without content last, and gives the keys that are refused:
+    of a file and a directory of one name, for one."""
+    if store == "gs":
+        from google.auth.credentials import AnonymousCredentials
+        from google.cloud import storage
+
+        to = storage.Client(project="x", credentials=AnonymousCredentials(), client_options={"api_endpoint": os.environ["STORAGE_EMULATOR_HOST"]}).bucket(bucket)
+        put = lambda key, content: to.blob(key).upload_from_string(content, retry=None)
+    else:
+        from azure.storage.blob import BlobServiceClient
+
+        to = BlobServiceClient.from_connection_string(os.environ["AZURE_STORAGE_CONNECTION_STRING"])
+        put = lambda key, content: to.get_blob_client(bucket, key).upload_blob(content, overwrite=True)
+    refused = []
+    for key, content in sorted(objects.items(), key=lambda o: not o[1]):
+        try:
+            put(key, content.encode())
+        except Exception:
+            refused.append(key)
+    return refused
+
+
 def main():
+    if len(sys.argv) == 3:
+        print(json.dumps(many(*sys.argv[1:], json.load(sys.stdin))))
+        return
     store, bucket, key, file = sys.argv[1:5]
     if store == "gs":
         from google.auth.credentials import AnonymousCredentials

@@ -110,7 +110,7 @@ python() {
 	# shellcheck disable=SC2086
 	install mlflow3 $mlflow3 $stores kubernetes pillow onnx onnxruntime duckdb safetensors 'Flask-WTF<2'
 	# shellcheck disable=SC2086
-	install mlflow2 $mlflow2 boto3 pillow 'Flask-WTF<2'
+	install mlflow2 $mlflow2 $stores pillow 'Flask-WTF<2'
 }
 
 programs() {

@@ -3,7 +3,6 @@ package test
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -12,100 +11,23 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"testing"
-	"time"
-
-	"github.com/google/go-cmp/cmp"
 )
 
-// difference is a row of the table of docs/uris.md: what mlflowfs takes in another
-// way than MLflow's client, on purpose.
-type difference struct {
-	row    string // the row's first cell
-	met    func(uri string, s *seed) bool
-	always string // a URI that shows it; {name} is a run's id
-	v2     bool   // MLflow 2's client differs, too
-}
-
-var differences = []difference{
-	{"`#` or `?` in a path", func(u string, _ *seed) bool { return strings.ContainsAny(u, "#?") }, "runs:/{wide}/doc/text.txt#x", true},
-	{"`%` and two digits in a path", func(u string, _ *seed) bool { return strings.Contains(u, "%2") }, "runs:/{wide}/doc%2Ftext.txt", true},
-	{"`runs:/<run_id>`, `runs:/<run_id>/`", func(u string, s *seed) bool { return strings.Count(strings.Trim(u, "/"), "/") == 1 && isRuns(u) }, "runs:/{empty}", true},
-	{"a path that is not there, or a file, with a last slash", func(u string, _ *seed) bool { return strings.HasSuffix(u, "/") }, "runs:/{wide}/none/", true},
-	{"a path that is not there", func(u string, _ *seed) bool {
-		return strings.Contains(u, "none") || strings.Contains(u, ".txt/x") || strings.HasSuffix(u, "@champion/1")
-	}, "runs:/{wide}/doc/none", true},
-	{"a path below `models:/m-<id>`", func(u string, _ *seed) bool { return strings.HasPrefix(u, "models:/m-") }, "", false},
-	{"`models:/<name>/<version>` of a name with an `@`", func(u string, _ *seed) bool { return strings.HasPrefix(u, "models:/with@sign and space/") }, "models:/with@sign and space/1/MLmodel", true},
-	{"what a run and its logged model of one name have both", func(u string, s *seed) bool { return strings.HasPrefix(u, "runs:/"+s.Second+"/model") }, "", false},
-	{"`runs://<host>/…`", func(u string, _ *seed) bool { return strings.HasPrefix(u, "runs://host") }, "runs://host/{wide}/doc", true},
-	{"`models:/<name>@latest`, with MLflow 2", func(u string, s *seed) bool { return !s.V3 && strings.Contains(strings.ToLower(u), "@latest") }, "", true},
-	{"`.` and `..` in a path", func(u string, _ *seed) bool { return strings.Contains(u, "/.") }, "", true},
-}
-
-func isRuns(u string) bool { return strings.HasPrefix(u, "runs:/") }
-
-// uriAnswer is what a URI was found to mean.
-type uriAnswer struct {
-	Download struct {
-		Error, Returned string
-		Tree            map[string]string
-	}
-	List struct {
-		Error string
-		List  [][3]any
-	}
-}
-
-// TestURIsMeanWhatTheClientMeans fails when a URI that MLflow's client takes is
-// refused, or one that it refuses is taken; when a download lies elsewhere below its
-// destination, a listing has other paths, or the mount other bytes; but for what the
-// table in docs/uris.md tells.
-func TestURIsMeanWhatTheClientMeans(t *testing.T) {
-	t.Parallel()
-	page := readFile("../docs/uris.md")
-	for _, d := range differences {
-		if !strings.Contains(page, "| "+d.row+" |") {
-			t.Errorf("docs/uris.md has no row %q", d.row)
-		}
-	}
-	for _, kind := range []string{"server 3.17", "server 2.22"} {
-		t.Run(kind, func(t *testing.T) {
-			t.Parallel()
-			s := shared.get(t, kind)
-			m := mountAt(t, s.uri, nil)
-			rng := rand.New(rand.NewPCG(seedOf(t), 17))
-			rounds, seen := 0, map[string]bool{}
-			for end := time.Now().Add(length(0, 0.1)); rounds == 0 || time.Now().Before(end); rounds++ {
-				uris := someURIs(rng, s, 16)
-				if rounds == 0 {
-					uris = append(everyForm(s), uris...)
-				}
-				holdURIs(t, s, m, uris, seen)
-			}
-			for _, d := range differences {
-				if d.always != "" && (s.V3 || d.v2) && !seen[d.row] {
-					t.Errorf("docs/uris.md tells of a difference that is none: %s", d.row)
-				}
-			}
-			figure(t, "%s: %d rounds of URIs", kind, rounds)
-		})
-	}
-}
-
-// everyForm is a URI of each form, and those that show a difference.
+// everyForm is a URI of each form.
 func everyForm(s *seeded) (uris []string) {
-	for _, d := range differences {
-		if d.always != "" {
-			uris = append(uris, strings.NewReplacer("{wide}", s.Wide, "{empty}", s.Empty).Replace(d.always))
-		}
-	}
-	for _, u := range []string{"echo/latest", "echo/LaTeSt", "echo@latest", "echo@LATEST", "echo@champion/1", "echo@3/MLmodel", "echo/production/MLmodel", "echo/1/", "echo/none", "echo@none", "none/1", "a:b/1", "echo", "echo@", "@champion", "/echo//1", "echo/1//MLmodel", "echo/1/MLmodel/", " sp ace.d'or/1", "with@sign and space@best/MLmodel", ""} {
+	for _, u := range []string{"echo/latest", "echo/LaTeSt", "echo@latest", "echo@LATEST", "echo@champion/1", "echo@3/MLmodel", "echo/production/MLmodel", "echo/1/", "echo/none", "echo@none", "none/1", "a:b/1", "echo", "echo@", "@champion", "/echo//1", "echo/1//MLmodel", "echo/1/MLmodel/", " sp ace.d'or/1", "with@sign and space@best/MLmodel", "with@sign and space/1/MLmodel", ""} {
 		uris = append(uris, "models:/"+u)
 	}
 	second, wide := "runs:/"+s.Second+"/", "runs:/"+s.Wide+"/"
+	text := "/" + s.experiment() + "/" + s.Wide + "/artifacts/doc/text.txt"
+	file := s.artifacts() + text
+	uris = append(uris, file, "file:"+file, "file://"+file, "file://localhost"+file, "FILE://"+file, "file://elsewhere"+file, file+"/", filepath.Dir(file)+"/", "file:"+filepath.Dir(file)+"/",
+		"mlflow-artifacts:"+text, "mlflow-artifacts://"+text, "mlflow-artifacts:/"+text, "MLFLOW-ARTIFACTS:"+text, "mlflow-artifacts:"+text[1:],
+		"RUNS:/"+s.Wide+"/doc", "Models:/echo/1", "Models:/echo/1/MLmodel", "unknown://host/x", "unknown:/x", "no-such-file", "./no-such-file", "s3://", "s3:/x", "gs:", "runs:"+s.Wide+"/doc", "models:echo/1", "models:///echo/1", "runs:/"+strings.ToUpper(s.Wide)+"/doc", "runs:/"+s.Wide[:31]+"/doc",
+		"runs:/"+s.Deleted+"/gone.txt", "runs:/"+s.Running+"/log.txt")
 	return append(uris, second+"model2", second+"model2/", second+"model2/MLmodel", second+"model", wide+"model/MLmodel", wide+"model", wide+"model/",
-		wide+"doc/", wide+"doc", wide+"doc//text.txt", "runs:/"+s.Wide+"//doc/text.txt", wide+"deep/0/1/2", "runs:///"+s.Wide+"/doc", "runs:/", "runs:/../x/y")
+		wide+"doc/", wide+"doc", wide+"doc//text.txt", "runs:/"+s.Wide+"//doc/text.txt", wide+"deep/0/1/2", "runs:///"+s.Wide+"/doc", "runs:/", "runs:/../x/y",
+		wide+"doc/text.txt#x", wide+"doc%2Ftext.txt", "runs:/"+s.Empty, wide+"none/", wide+"doc/none", "runs://host/"+s.Wide+"/doc", wide+"doc/../doc")
 }
 
 // someURIs are n URIs by chance.
@@ -122,7 +44,7 @@ func someURIs(rng *rand.Rand, s *seeded, n int) (uris []string) {
 		return "runs:/" + s.Wide + "/" + one("doc", "doc/text.txt", "doc/dict.json", "deep", "deep/0/1", "model", "model/MLmodel", "names/sp ace.txt", "names/é.txt", "names/plus+.txt", "names/.dot", "empty", "none", "doc/text.txt/x")
 	}
 	place := func() string {
-		root := one("mlflow-artifacts:/", "file://"+s.server.artifacts()+"/", s.server.artifacts()+"/")
+		root := one("mlflow-artifacts:/", "file://"+s.artifacts()+"/", s.artifacts()+"/")
 		return root + s.experiment() + "/" + s.Wide + "/artifacts/" + one("doc", "doc/text.txt", "deep/0", "none", "names/sp ace.txt", "names/é.txt")
 	}
 	for range n {
@@ -142,89 +64,24 @@ func someURIs(rng *rand.Rand, s *seeded, n int) (uris []string) {
 	return uris
 }
 
+// artifacts is the directory of the experiments' artifacts.
+func (s *seeded) artifacts() string {
+	if s.server != nil {
+		return s.server.artifacts()
+	}
+	if file, ok := strings.CutPrefix(s.uri, "sqlite:///"); ok {
+		return filepath.Join(filepath.Dir(file), "mlruns")
+	}
+	return s.uri
+}
+
 // experiment is the id of the experiment of the run wide.
 func (s *seeded) experiment() string {
-	dirs, _ := filepath.Glob(filepath.Join(s.server.artifacts(), "*", s.Wide))
+	dirs, _ := filepath.Glob(filepath.Join(s.artifacts(), "*", s.Wide))
 	if len(dirs) == 0 {
 		return "no-experiment"
 	}
 	return filepath.Base(filepath.Dir(dirs[0]))
-}
-
-// holdURIs asks MLflow's client, mlflowfs and the mount for the same, and notes in
-// seen which rows of the table they differ by.
-func holdURIs(t *testing.T, s *seeded, m *mount, uris []string, seen map[string]bool) {
-	t.Helper()
-	slices.Sort(uris)
-	uris = slices.Compact(uris)
-	in, err := json.Marshal(uris)
-	if err != nil {
-		t.Fatal(err)
-	}
-	env := []string{"MLFLOW_TRACKING_URI=" + s.uri, "MLFLOW_HTTP_REQUEST_MAX_RETRIES=0"}
-	out := s.release.python(t, env, string(in), "uris.py", t.TempDir())
-	var answers []uriAnswer
-	if err := json.Unmarshal([]byte(out[strings.LastIndexByte(out, '\n')+1:]), &answers); err != nil || len(answers) != len(uris) {
-		t.Fatal(err, tail(out))
-	}
-	for i, uri := range uris {
-		differs := hold(t, env, uri, answers[i])
-		if differs == "" {
-			differs = holdMount(m, uri, answers[i])
-		}
-		if differs == "" {
-			continue
-		}
-		at := slices.IndexFunc(differences, func(d difference) bool { return d.met(uri, s.seed) })
-		if at < 0 {
-			t.Errorf("%s: %s", uri, differs)
-			continue
-		}
-		seen[differences[at].row] = true
-	}
-}
-
-// hold says how mlflowfs download and ls differ from the client's answer.
-func hold(t *testing.T, env []string, uri string, want uriAnswer) string {
-	t.Helper()
-	dst := t.TempDir()
-	out, err := command(t, env, "download", "--quiet", "--dst", dst, uri)
-	switch {
-	case (err != nil) != (want.Download.Error != ""):
-		return fmt.Sprintf("download: %v; the client: %q, %v", err, want.Download.Error, want.Download.Tree)
-	case err == nil:
-		returned, rerr := filepath.Rel(dst, strings.TrimSuffix(string(out), "\n"))
-		if rerr != nil || returned != want.Download.Returned {
-			return fmt.Sprintf("download gives %q, the client %q", returned, want.Download.Returned)
-		}
-		if d := cmp.Diff(want.Download.Tree, treeOf(t, dst)); d != "" {
-			return "download (-client +mlflowfs): " + d
-		}
-	}
-	out, err = command(t, env, "ls", "--json", uri)
-	if (err != nil) != (want.List.Error != "") {
-		return fmt.Sprintf("ls: %v; the client: %q, %v", err, want.List.Error, want.List.List)
-	}
-	if err != nil {
-		return ""
-	}
-	var infos []struct {
-		Path string  `json:"path"`
-		Dir  bool    `json:"is_dir"`
-		Size float64 `json:"file_size"`
-	}
-	if err := json.Unmarshal(out, &infos); err != nil {
-		t.Fatal(err)
-	}
-	list := [][3]any{}
-	for _, f := range infos {
-		list = append(list, [3]any{f.Path, f.Dir, f.Size})
-	}
-	slices.SortFunc(list, func(a, b [3]any) int { return strings.Compare(a[0].(string), b[0].(string)) })
-	if d := cmp.Diff(want.List.List, list); d != "" {
-		return "ls (-client +mlflowfs): " + d
-	}
-	return ""
 }
 
 // holdMount says how the mount differs from the client's download, where it has a
@@ -235,6 +92,13 @@ func holdMount(m *mount, uri string, want uriAnswer) string {
 		at = m.path("runs", strings.Trim(rest, "/"))
 	} else if rest, ok := strings.CutPrefix(uri, "models:/"); ok && !strings.HasPrefix(rest, "/") {
 		at = m.path("models", strings.TrimRight(rest, "/"))
+	} else if scheme, rest, ok := strings.Cut(uri, "://"); ok && slices.Contains([]string{"s3", "gs", "wasbs"}, scheme) {
+		host, key, _ := strings.Cut(rest, "/")
+		if container, account, ok := strings.Cut(host, "@"); ok {
+			name, _, _ := strings.Cut(account, ".")
+			host = name + "/" + container
+		}
+		at = m.path("uri", scheme, host, key)
 	}
 	if at == "" || want.Download.Error != "" {
 		return ""
@@ -253,28 +117,4 @@ func holdMount(m *mount, uri string, want uriAnswer) string {
 		}
 	}
 	return ""
-}
-
-// treeOf is what uris.py's tree gives.
-func treeOf(t *testing.T, root string) map[string]string {
-	t.Helper()
-	out := map[string]string{}
-	err := filepath.WalkDir(root, func(p string, e fs.DirEntry, err error) error {
-		rel, _ := filepath.Rel(root, p)
-		switch {
-		case err != nil || rel == ".":
-			return err
-		case e.IsDir():
-			out[rel] = ""
-			return nil
-		}
-		b, err := os.ReadFile(p)
-		sum := sha256.Sum256(b)
-		out[rel] = hex.EncodeToString(sum[:])
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return out
 }
