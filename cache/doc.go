@@ -50,5 +50,6 @@
 //	validator   what an origin says of a content's identity (a strong ETag)
 //	nonce       what the disk says of a file's
 //	permit      a place among the requests that may run
+//	spool       a file that is made here, from its start to its end, while others read it
 //	home        what keeps a content's file: a directory, or a download's place
 package cache

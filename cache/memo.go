@@ -82,8 +82,16 @@ func (m *Memo[K, V]) Get(ctx context.Context, key K, load func(context.Context) 
 	}
 }
 
-// staleLifetime is how long a value is believed that was loaded in doubt.
-const staleLifetime = 2 * time.Second
+// Peek returns the remembered value of key, if there is one. That is no use of it.
+func (m *Memo[K, V]) Peek(key K) (V, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	e, ok := m.values.Peek(key)
+	return e.v, ok
+}
+
+// StaleLifetime is how long a value is believed that was loaded in doubt.
+const StaleLifetime = 2 * time.Second
 
 type staleKey struct{}
 
@@ -129,7 +137,7 @@ func (m *Memo[K, V]) PutAs(ctx context.Context, key K, v V) {
 func (m *Memo[K, V]) believed(ctx context.Context, v V) time.Duration {
 	d := m.lifetime(v)
 	if doubt, ok := ctx.Value(staleKey{}).(*atomic.Bool); ok && doubt.Load() {
-		d = min(d, staleLifetime)
+		d = min(d, StaleLifetime)
 	}
 	return d
 }

@@ -144,7 +144,7 @@ func TestMemoReloadsDoubtedValues(t *testing.T) {
 				t.Error("a doubted value is not believed at all")
 			}
 		}
-		time.Sleep(staleLifetime + time.Millisecond) // of the bubble's clock
+		time.Sleep(StaleLifetime + time.Millisecond) // of the bubble's clock
 		if get(false) != 2 {
 			t.Error("a doubted value is believed for long")
 		}

@@ -24,6 +24,9 @@
 // one open reads on. A sealed file begins with its kind and a checksum, and is
 // replaced by rename(2); one that is damaged is ignored, and made anew.
 //
+// A [Scratch] is a file without a name, for what is made here and is gone with the
+// process. Its room is reserved for as long as it is open.
+//
 // A [Part] is a file outside of it that grows beside its place: a download. Its
 // record lies beside it, and is as those of contents are.
 //

@@ -57,6 +57,12 @@ func (c *Costed[K, V]) Get(key K) (V, bool) {
 	return x.v, ok
 }
 
+// Peek gives the value of key. That is no use of it.
+func (c *Costed[K, V]) Peek(key K) (V, bool) {
+	x, ok := c.lru.Peek(key)
+	return x.v, ok
+}
+
 // Has tells whether key has a value. That is no use of it.
 func (c *Costed[K, V]) Has(key K) bool { return c.lru.Contains(key) }
 
