@@ -33,12 +33,20 @@ func (v sqlView) run(ctx context.Context, id string) (*Run, error) {
 	return r, err
 }
 
+// sqlRunsPage is how many rows of runs are read at a time, without their JSON: each
+// page sorts all of them, and has nothing but the row.
+const sqlRunsPage = 10_000
+
 func (v sqlView) searchRuns(ctx context.Context, which RunQuery, token string) (Page[Run], error) {
 	if len(which.Experiments) == 0 {
 		return Page[Run]{}, nil
 	}
+	size := sqlRunsPage
+	if which.JSON {
+		size = runsPage
+	}
 	in, args := placeholders(which.Experiments)
-	p, err := queryPage(ctx, v.db, runsPage, token, scanRun,
+	p, err := queryPage(ctx, v.db, size, token, scanRun,
 		"SELECT "+v.runColumns()+" FROM runs WHERE lifecycle_stage = 'active' AND experiment_id IN ("+in+") AND "+v.inMine()+" ORDER BY start_time IS NULL, start_time DESC, run_uuid", args...)
 	for i := range p.Items {
 		if err == nil && which.JSON {
