@@ -82,7 +82,7 @@ func newClient(base *url.URL, env Env, log *slog.Logger, tlsConf *tls.Config, wr
 	set.strangers = true
 	set.Reach.Name(base.String())
 	transport := set.Transport(env, tlsConf)
-	c := &Client{base: base, set: set, log: log, most: maxAnswer, sent: &counted{next: noting{wrap(netrcTransport{transport, env}), set.Clocks}, conns: transport}}
+	c := &Client{base: base, set: set, log: log, most: mostOf(maxAnswer, answerPart), sent: &counted{next: noting{wrap(netrcTransport{transport, env}), set.Clocks}, conns: transport}}
 	c.presigned = cache.NewMemo[struct{}](1, nil, func(bool) time.Duration { return 10 * time.Minute })
 	c.retry = &retryablehttp.Client{
 		HTTPClient:   &http.Client{Transport: c.sent, CheckRedirect: redirects(env)},
@@ -263,10 +263,6 @@ func (c *Client) URL(path string, query url.Values) *url.URL {
 	u.RawQuery = query.Encode()
 	return u
 }
-
-// maxAnswer is how long an answer may be that is read into memory, in bytes: a
-// million names.
-const maxAnswer = 128 << 20
 
 // Answer is the body of an answer that is read into memory. One that is too long
 // for that ends in an error.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"reflect"
+	"runtime/debug"
 	"strings"
 )
 
@@ -17,15 +18,30 @@ const (
 	maxItems = 1 << 20
 )
 
+// maxAnswer is how long an answer may be that is read into memory, in bytes: a
+// million names. What its lists' items take may be as much again.
+const maxAnswer = 128 << 20
+
+// Of the memory that the process may take, if that is bounded (GOMEMLIMIT), an answer
+// may be one in answerPart bytes, and an item one in itemPart.
+const (
+	answerPart = 4
+	itemPart   = 32
+)
+
+// mostOf is most, or a part of the memory that the process may take.
+func mostOf(most, part int64) int64 { return min(most, debug.SetMemoryLimit(-1)/part) }
+
 // Decode reads one JSON object from r into out, a pointer to a struct, as
 // encoding/json does, but for lists of its fields: they are read item by item, so
 // that no more than one item's JSON is in memory. A field that out has not is passed
 // over. What is longer than a bound is an error.
 func Decode(r io.Reader, out any) error {
-	in := &itemReader{r: r, left: maxItem}
+	most := int(mostOf(maxItem, itemPart))
+	in := &itemReader{r: r, left: most, most: most}
 	dec := json.NewDecoder(in)
 	next := func() (json.Token, error) {
-		in.left = maxItem
+		in.left = most
 		return dec.Token()
 	}
 	if t, err := next(); err != nil || t != json.Delim('{') {
@@ -38,7 +54,7 @@ func Decode(r io.Reader, out any) error {
 			return err
 		}
 		name, _ := key.(string)
-		in.left = maxItem
+		in.left = most
 		switch f, ok := fields[strings.ToLower(name)]; {
 		case !ok:
 			err = pass(next)
@@ -87,11 +103,13 @@ func decodeList(dec *json.Decoder, in *itemReader, next func() (json.Token, erro
 	case t != json.Delim('['):
 		return fmt.Errorf("%v stands where a list should", t)
 	}
-	for n := 0; dec.More(); n++ {
-		if n == maxItems {
-			return fmt.Errorf("a list has more than %d items", maxItems)
+	size := int64(list.Type().Elem().Size())
+	most := min(maxItems, mostOf(maxAnswer, answerPart)/max(size, 1))
+	for n := int64(0); dec.More(); n++ {
+		if n == most {
+			return fmt.Errorf("a list has more than %d items", most)
 		}
-		in.left = maxItem
+		in.left = in.most
 		item := reflect.New(list.Type().Elem())
 		if err := dec.Decode(item.Interface()); err != nil {
 			return err
@@ -125,13 +143,12 @@ func pass(next func() (json.Token, error)) error {
 type itemReader struct {
 	r    io.Reader
 	left int
+	most int
 }
-
-var errItem = fmt.Errorf("an item is longer than %d bytes", maxItem)
 
 func (i *itemReader) Read(p []byte) (int, error) {
 	if i.left <= 0 {
-		return 0, errItem
+		return 0, fmt.Errorf("an item is longer than %d bytes", i.most)
 	}
 	n, err := i.r.Read(p)
 	i.left -= n
