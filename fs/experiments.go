@@ -3,6 +3,7 @@ package fs
 import (
 	"cmp"
 	"context"
+	"io"
 	"slices"
 
 	"github.com/mlflowfs/mlflowfs/resolve/meta"
@@ -150,12 +151,28 @@ func (d experimentDir) List(ctx context.Context) (Listing, error) {
 		return nil, err
 	}
 	names, _ := runs.Names(namesOfRuns)
-	out := make(entries, 0, len(names)+1)
-	for i, n := range names {
-		out = append(out, Entry{n, d.node(&runs.Items[i])})
+	return &runEntries{d, runs.Items, names}, nil
+}
+
+// runEntries lists runs by their names, and their table behind them. It makes each node
+// when it is wanted.
+type runEntries struct {
+	d     experimentDir
+	runs  []meta.Run
+	names []string // of runs; nil behind the table
+}
+
+func (l *runEntries) Next(context.Context) (Entry, error) {
+	switch {
+	case len(l.runs) > 0:
+		e := Entry{l.names[0], l.d.node(&l.runs[0])}
+		l.runs, l.names = l.runs[1:], l.names[1:]
+		return e, nil
+	case l.names != nil:
+		l.names = nil
+		return Entry{runsTable, &Node{File: text(""), Later: true}}, nil
 	}
-	out = append(out, Entry{runsTable, &Node{File: text(""), Later: true}})
-	return &out, nil
+	return Entry{}, io.EOF
 }
 
 // inside is experiments/<name>/<run>/.

@@ -2,6 +2,7 @@ package fs
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -20,10 +21,15 @@ import (
 type openFile struct {
 	i        *inode
 	h        Handle
-	size     int64 // bytes, as the kernel was told
+	size     int64 // bytes, as the kernel was told; 0 where it grows
+	grows    bool
 	identity string
 	uses     int // of h: the open, and a push; guarded by i.mu
 }
+
+// errUnsized says that the kernel would show zeros behind the end of a file: it reads
+// by a size that is too large.
+var errUnsized = errors.New("its size was not known: a program that maps it, or has it sent (sendfile), must ask for the size of the open file first")
 
 // span is the bytes from off to end.
 type span struct{ off, end int64 }
@@ -51,6 +57,9 @@ func (f *openFile) Read(ctx context.Context, dest []byte, off int64) (fuse.ReadR
 	n, err := f.h.ReadAt(rctx, dest, off)
 	if want := min(int64(len(dest)), f.size-off); err == io.EOF && int64(n) < want {
 		err = fmt.Errorf("%w: it ends after %d bytes and was listed with %d", cache.ErrChanged, off+int64(n), f.size)
+	}
+	if err == io.EOF && f.grows && fillsPages(ctx) && !f.i.sized.Load() {
+		err = errUnsized
 	}
 	if err != nil && err != io.EOF {
 		return nil, f.i.fail(reading, "", err)

@@ -3,6 +3,7 @@ package fs
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -36,6 +37,8 @@ type inode struct {
 	gofs.Inode
 	a  *adapter
 	id ident
+
+	sized atomic.Bool // of a file that grows: the kernel was told its size
 
 	queued bool // in kernel.queue; guarded by its mutex
 
@@ -175,7 +178,9 @@ func (i *inode) entry(ctx context.Context, name string, n *Node, out *fuse.Entry
 		i.a.moves.touch(child, i, name, n.TTL)
 	}
 	out.SetEntryTimeout(n.TTL)
-	out.SetAttrTimeout(n.TTL)
+	if _, grows := n.File.(Growing); !grows {
+		out.SetAttrTimeout(n.TTL)
+	}
 	child.attr(n, &out.Attr)
 	return in
 }
@@ -186,10 +191,42 @@ func (i *inode) OnForget() {
 	i.a.moves.forgotten(i)
 }
 
-func (i *inode) Getattr(_ context.Context, _ gofs.FileHandle, out *fuse.AttrOut) syscall.Errno {
+func (i *inode) Getattr(ctx context.Context, _ gofs.FileHandle, out *fuse.AttrOut) syscall.Errno {
 	n := i.get()
 	i.attr(n, &out.Attr)
+	if g, ok := n.File.(Growing); ok {
+		return i.grown(ctx, g, &out.Attr)
+	}
 	out.SetTimeout(n.TTL)
+	return 0
+}
+
+// grown is the size of a file that grows. While a program has it open, whoever asks
+// waits until it is known: tail seeks by it, tar and rsync write it down. The kernel
+// does not say which handle an fstat is of, nor tells it from a stat.
+func (i *inode) grown(ctx context.Context, g Growing, out *fuse.Attr) syscall.Errno {
+	p := i.a.patient(ctx, sizing)
+	defer p.finish()
+	i.mu.Lock()
+	open := i.isOpen()
+	i.mu.Unlock()
+	size, known := g.Size()
+	for at := int64(0); open && !known; size = at {
+		i.a.dog.begins(p) // it waits for one page, and then for another
+		var err error
+		at, known, err = g.Grow(p, at)
+		if errors.Is(err, errOutdated) {
+			break
+		}
+		if err != nil {
+			return i.fail(sizing, "", err)
+		}
+	}
+	out.Size, out.Blocks = uint64(size), 0
+	if known {
+		i.sized.Store(true)
+		out.Blocks = (out.Size + 511) / 512
+	}
 	return 0
 }
 
@@ -221,10 +258,19 @@ func (i *inode) Open(ctx context.Context, flags uint32) (gofs.FileHandle, uint32
 		return nil, 0, syscall.ESTALE
 	}
 	h, err := n.File.Open(p)
+	if errors.Is(err, errOutdated) {
+		i.outdated()
+		return nil, 0, syscall.ESTALE
+	}
 	if err != nil {
 		return nil, 0, i.fail(opening, "", err)
 	}
-	file, flags, ok := i.opened(h, n.Size)
+	size := n.Size
+	_, grows := n.File.(Growing)
+	if grows {
+		size = 0
+	}
+	file, flags, ok := i.opened(h, size, grows)
 	if !ok {
 		h.Close()
 		i.outdated()
@@ -268,8 +314,8 @@ const noIdentity = "\x00"
 // first open to its last close, and never both (fuse_file_io_open in the
 // kernel). go-fuse gives all opens of an inode the backing file of the first,
 // so an inode that had one of another content gets none.
-func (i *inode) opened(h Handle, size int64) (_ gofs.FileHandle, flags uint32, ok bool) {
-	f := &openFile{i: i, h: h, size: size, identity: noIdentity, uses: 1}
+func (i *inode) opened(h Handle, size int64, grows bool) (_ gofs.FileHandle, flags uint32, ok bool) {
+	f := &openFile{i: i, h: h, size: size, grows: grows, identity: noIdentity, uses: 1}
 	if id, is := h.(Identified); is {
 		f.identity = id.Identity()
 	}
@@ -289,6 +335,9 @@ func (i *inode) opened(h Handle, size int64) (_ gofs.FileHandle, flags uint32, o
 	}
 	i.cached = append(i.cached, f)
 	i.a.opens.cached.Add(1)
+	if grows {
+		return f, fuse.FOPEN_DIRECT_IO, true // what is read goes by no size
+	}
 	if f.identity == noIdentity {
 		return f, 0, true
 	}
@@ -322,6 +371,7 @@ func (i *inode) isOpen() bool { return len(i.cached) > 0 || i.passed > 0 }
 const (
 	lookUp  = "look-up"
 	opening = "open"
+	sizing  = "size"
 	reading = "read"
 	listing = "listing"
 )

@@ -98,6 +98,8 @@ func Mount(point string, root *Node, opt MountOptions) (*Mounted, error) {
 			MaxWrite:      opt.MaxRead, // of a read, too
 			MaxBackground: opt.MaxReads,
 			Debug:         opt.Debug,
+			// A file that grows is read past the page cache, and may be mapped all the same.
+			ExtraCapabilities: fuse.CAP_DIRECT_IO_ALLOW_MMAP,
 			// What is read is in memory, so that splicing saves nothing; and go-fuse's
 			// splice panics, on a goroutine of its own, where no descriptor is left.
 			DisableSplice: true,
@@ -121,7 +123,7 @@ func Mount(point string, root *Node, opt MountOptions) (*Mounted, error) {
 		o.Options = append(o.Options, "ro")
 	}
 	top := &inode{a: a, node: root}
-	server, err := gofs.Mount(point, top, o)
+	server, err := mount(point, top, o)
 	if err != nil {
 		return nil, explainMount(point, opt, err)
 	}

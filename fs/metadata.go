@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/mlflowfs/mlflowfs/resolve"
 	"github.com/mlflowfs/mlflowfs/resolve/meta"
@@ -84,7 +85,7 @@ func (d metricsDir) Lookup(ctx context.Context, name string) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	return d.t.report(points, d.run), nil
+	return tableNode(points, d.run.Mtime(), d.t.r.TTL(d.run.Final())), nil
 }
 
 func (d metricsDir) List(context.Context) (Listing, error) {
@@ -101,10 +102,11 @@ func (d metricsDir) List(context.Context) (Listing, error) {
 
 // table is experiments/<name>/runs.csv.
 func (d experimentDir) table(ctx context.Context) (*Node, error) {
-	rows, err := d.t.r.RunTable(ctx, d.id)
-	n := sized(rows)
-	n.TTL = d.t.r.TTL(false)
-	return n, err
+	runs, err := d.t.r.RunTable(ctx, d.id)
+	if err != nil {
+		return nil, err
+	}
+	return tableNode(runs, time.Time{}, d.t.r.TTL(false)), nil
 }
 
 // modelCard is models/<name>/model.json. Artifacts are in the directories beside

@@ -62,6 +62,17 @@ type File interface {
 	Open(ctx context.Context) (Handle, error)
 }
 
+// Growing is a File that is made as far as it is read: its size is known when the last
+// of it is there. The kernel keeps no page of it, and believes nothing of its size.
+type Growing interface {
+	File
+	// Size is the size, where it is known; else what is shown of it. It does not wait.
+	Size() (n int64, known bool)
+	// Grow has more than n bytes made, and waits for them. It gives how many are there
+	// then, and whether these are all.
+	Grow(ctx context.Context, n int64) (size int64, whole bool, err error)
+}
+
 // Handle is an open file. Its methods may be called by many at once.
 type Handle interface {
 	// ReadAt fills p from offset off: whole, or to the file's end with io.EOF

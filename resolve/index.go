@@ -53,6 +53,8 @@ func (r *Resolver) ExperimentIDs(ctx context.Context) ([]string, error) {
 // has 200 of them.
 const maxPages = 50_000
 
+var errTooLong = fmt.Errorf("the server's answer has more than %d pages", maxPages)
+
 // all reads every page of a search.
 func all[T any](ctx context.Context, search func(context.Context, string) (meta.Page[T], error)) ([]T, error) {
 	var out []T
@@ -68,7 +70,7 @@ func all[T any](ctx context.Context, search func(context.Context, string) (meta.
 		}
 		token = p.Next
 	}
-	return nil, fmt.Errorf("the server's answer has more than %d pages", maxPages)
+	return nil, errTooLong
 }
 
 // ExperimentRuns gives all runs of an experiment that are not deleted, newest

@@ -77,7 +77,7 @@ func TestFileWithALastSlashIsNotFound(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, uri := range []string{file + "/", "file://" + file + "/", file + "/x", file + "x"} {
-		if _, err := resolver(t, "").Find(t.Context(), uri); !errors.Is(err, fs.ErrNotExist) {
+		if _, err := resolver(t, "").Resolve(t.Context(), uri); !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("%s: %v", uri, err)
 		}
 	}

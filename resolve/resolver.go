@@ -44,6 +44,9 @@ type Options struct {
 	// can't be asked; nil: nothing does.
 	Answers *answers.Answers
 
+	// Cache is where tables are made; nil: one of their own.
+	Cache *cache.Cache
+
 	Log *slog.Logger
 }
 
@@ -51,7 +54,7 @@ type Options struct {
 // MLflow lets a user add artifacts to a run that has ended.
 const finalTTLs = 6
 
-// tablesBytes is how much of tables is remembered.
+// tablesBytes is how much memory tables that nobody reads may take.
 const tablesBytes = 16 << 20
 
 // Resolver answers what names mean. Its methods may be called by many at once.
@@ -70,7 +73,7 @@ type Resolver struct {
 	runModels   *cache.Memo[string, []meta.LoggedModel]
 	experiments *cache.Memo[string, *Index[meta.Experiment]]
 	indexes     *cache.Memo[string, *Index[meta.Run]]
-	tables      *cache.Memo[string, table]
+	tables      *tableSet
 }
 
 // New makes a Resolver.
@@ -83,6 +86,9 @@ func New(opt Options) *Resolver {
 	}
 	if opt.Log == nil {
 		opt.Log = slog.Default()
+	}
+	if opt.Cache == nil {
+		opt.Cache = cache.New(cache.Options{})
 	}
 	if opt.Access == "" {
 		opt.Access = Auto
@@ -113,9 +119,7 @@ func New(opt Options) *Resolver {
 		indexes: cache.NewMemo[string](500_000,
 			func(r *Index[meta.Run]) int64 { return int64(len(r.Items)) + 8 },
 			func(*Index[meta.Run]) time.Duration { return opt.TTL }),
-		tables: cache.NewMemo[string](tablesBytes,
-			func(t table) int64 { return int64(len(t.text)) + 100 },
-			func(t table) time.Duration { return final(t.final) }),
+		tables: newTableSet(opt.Cache, final),
 	}
 }
 

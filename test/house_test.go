@@ -23,7 +23,7 @@ func TestImportsRunOneWay(t *testing.T) {
 	may := map[string][]string{
 		"cmd/mlflowfs":           {"cache", "cache/disk", "cache/limit", "fs", "resolve", "resolve/answers", "resolve/artifact", "resolve/artifact/azure", "resolve/artifact/gcs", "resolve/artifact/s3", "resolve/meta", "resolve/rest"},
 		"fs":                     {"cache", "resolve", "resolve/artifact", "resolve/meta"},
-		"resolve":                {"cache", "resolve/answers", "resolve/artifact", "resolve/meta", "resolve/rest"},
+		"resolve":                {"cache", "cache/lru", "resolve/answers", "resolve/artifact", "resolve/meta", "resolve/rest"},
 		"resolve/answers":        {"cache", "cache/disk", "cache/lru"},
 		"resolve/artifact":       {"cache", "resolve/rest"},
 		"resolve/artifact/azure": {"resolve/artifact", "resolve/rest"},

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/mlflowfs/mlflowfs/cache"
 	"github.com/mlflowfs/mlflowfs/resolve"
 	"github.com/mlflowfs/mlflowfs/resolve/answers"
 	"github.com/mlflowfs/mlflowfs/resolve/meta"
@@ -56,6 +57,7 @@ type openOptions struct {
 	needed  bool             // a store, also where no tracking URI is given: the default one then
 	allowed *resolve.Allowed // [resolve.Options.Allowed] where a server is asked
 	answers *answers.Answers // for when a server can't be asked; nil: none are kept
+	cache   *cache.Cache     // where tables are made; nil: one of their own
 }
 
 // open opens the stores and makes a resolver of them. A storage URI needs no
@@ -91,7 +93,7 @@ func (c *ClientConfig) open(opt openOptions, log *slog.Logger) (*stores, error) 
 	s.Resolver = resolve.New(resolve.Options{
 		Tracking: s.tracking, Registry: s.registry, Client: s.client, Web: web,
 		Buckets: c.buckets(set, log), Access: c.Artifacts.Access,
-		TTL: opt.ttl, Allowed: opt.allowed, Silence: c.Server.Timeout, Answers: opt.answers, Log: log,
+		TTL: opt.ttl, Allowed: opt.allowed, Silence: c.Server.Timeout, Answers: opt.answers, Cache: opt.cache, Log: log,
 	})
 	return s, nil
 }

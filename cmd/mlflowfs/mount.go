@@ -117,7 +117,7 @@ func (o *options) openDaemon(ctx context.Context, log *slog.Logger) (*daemon, er
 	}
 	asker := rest.Asker(o.Server.TrackingURI, o.Env) + rest.Asker(o.Server.RegistryURI, o.Env)
 	kept := answers.New(disk, answers.Options{Scope: asker, Stale: o.Mount.StaleIfError, Offline: o.Server.Offline, Log: log})
-	s, err := o.open(openOptions{ttl: o.Mount.MetadataTTL, needed: true, allowed: allowed, answers: kept}, log)
+	s, err := o.open(openOptions{ttl: o.Mount.MetadataTTL, needed: true, allowed: allowed, answers: kept, cache: c}, log)
 	if err != nil {
 		return nil, err
 	}
