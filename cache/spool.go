@@ -25,15 +25,20 @@ type Spool struct {
 
 	mu      sync.Mutex // guards what follows; nothing waits under it
 	changed chan struct{}
-	head    []byte    // the first bytes
-	parts   []scratch // of the rest
-	size    int64     // bytes that are there
-	making  bool      // a goroutine is
-	ended   bool
-	err     error // why it ended before it was whole
-	closed  bool
-	reads   sync.WaitGroup // of parts
-	wants   []*want
+	made
+	making bool // a goroutine is
+	ended  bool
+	err    error // why it ended before it was whole
+	closed bool
+	wants  []*want
+}
+
+// made is what there is of a Spool.
+type made struct {
+	head  []byte         // the first bytes
+	parts []scratch      // of the rest
+	reads sync.WaitGroup // of parts
+	size  int64          // bytes that are there
 }
 
 // Piece makes the next piece of a file, and tells whether it is the last. It has the
