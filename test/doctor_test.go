@@ -35,9 +35,9 @@ func TestDoctorSaysWhatToMend(t *testing.T) {
 	s := shared.get(t, "server 3.17")
 	p := proxyTo(t, s.uri)
 	holds(doctor(0, nil, strings.Replace(p.URL, "://", "://me:s3cret@", 1)),
-		"ok      /dev/fuse", "ok      server", "ok      credentials", "ok      version      MLflow 3.17", "ok      clock", "wide: mlflow-artifacts:/, server: each read is one GET of the tracking server", "descriptors  a mount may open", "holds 0 B of 10 GiB")
-	holds(doctor(0, nil, shared.get(t, "server 2.22").uri), "MLflow 2.22", "in one stream", "wide: mlflow-artifacts:/, server: each file is streamed through the server as a whole", "presigned is left")
-	holds(doctor(0, nil, shared.get(t, "sqlite 3.17").uri), "wide: ", ", direct: each file is opened where it lies")
+		"ok      /dev/fuse", "ok      server", "ok      credentials", "ok      version      MLflow 3.17", "ok      clock", ": mlflow-artifacts:/, server: each read is one GET of the tracking server", "descriptors  a mount may open", "holds 0 B of 10 GiB")
+	holds(doctor(0, nil, shared.get(t, "server 2.22").uri), "MLflow 2.22", "in one stream", ": mlflow-artifacts:/, server: each file is streamed through the server as a whole", "presigned is left")
+	holds(doctor(0, nil, shared.get(t, "sqlite 3.17").uri), "wide", ", direct: each file is opened where it lies")
 	holds(doctor(1, nil, "http://127.0.0.1:1"), "BROKEN  server", "check the address")
 	holds(doctor(1, nil, startOther(t)), "is no MLflow tracking server")
 	holds(doctor(0, []string{"MLFLOW_HTTP_POOL_MAXSIZE=5"}, p.URL), "better  variable     MLFLOW_HTTP_POOL_MAXSIZE is not honoured: --parallelism")
