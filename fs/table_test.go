@@ -78,10 +78,10 @@ func (l *ledger) page(token string, data bool) (p meta.Page[meta.Run], err error
 }
 
 // shown mounts l's runs, and gives where its experiment stands, with what was logged.
-func (l *ledger) shown(t *testing.T) (dir string, log *strings.Builder) {
+func (l *ledger) shown(t *testing.T) (dir string, log *locked) {
 	t.Helper()
-	log = &strings.Builder{}
-	logger := slog.New(slog.NewTextHandler(&locked{w: log}, nil))
+	log = &locked{}
+	logger := slog.New(slog.NewTextHandler(log, nil))
 	c := cache.New(cache.Options{TempDir: t.TempDir()})
 	root, err := New(resolve.New(resolve.Options{Tracking: l, Cache: c, Log: logger, TTL: time.Hour}), c, logger)
 	if err != nil {
@@ -91,10 +91,16 @@ func (l *ledger) shown(t *testing.T) (dir string, log *strings.Builder) {
 	return filepath.Join(point, "experiments", "big"), log
 }
 
-// locked is a writer for many.
+// locked is what many write.
 type locked struct {
 	mu sync.Mutex
-	w  *strings.Builder
+	w  strings.Builder
+}
+
+func (l *locked) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.w.String()
 }
 
 func (l *locked) Write(p []byte) (int, error) {

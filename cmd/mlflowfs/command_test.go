@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -80,9 +81,11 @@ func TestCommandsTakeTheirSettings(t *testing.T) {
 func TestInterruptEndsCommands(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		signals, exited := make(chan os.Signal), -1
+		signals := make(chan os.Signal)
+		var exited atomic.Int32
+		exited.Store(-1)
 		var p process
-		ctx := p.endBy(signals, func(code int) { exited = code })
+		ctx := p.endBy(signals, func(code int) { exited.Store(int32(code)) })
 		if ctx.Err() != nil {
 			t.Fatal("it has ended")
 		}
@@ -96,13 +99,13 @@ func TestInterruptEndsCommands(t *testing.T) {
 		}
 		signals <- syscall.SIGINT
 		<-p.abort
-		if exited != -1 {
+		if exited.Load() != -1 {
 			t.Error("what waits has no time to end")
 		}
 		time.Sleep(lastMoment + 1)
 		synctest.Wait()
-		if exited != exitFailed {
-			t.Errorf("exit %d", exited)
+		if code := exited.Load(); code != exitFailed {
+			t.Errorf("exit %d", code)
 		}
 	})
 }

@@ -327,7 +327,6 @@ func TestEnvironmentIsReadOnce(t *testing.T) {
 	may := map[string]string{
 		"cmd/mlflowfs/process.go":    "reads it, once",
 		"fs/fuse_guard_linux.go":     "gives the guard as little of it as it needs",
-		"resolve/artifact/bucket.go": "reaches stores by Go's own rules on proxies",
 		"resolve/rest/kubernetes.go": "gives all of it to kubeconfig's program",
 	}
 	for name, text := range sources(t) {
