@@ -23,16 +23,18 @@ type leftRoute struct {
 	had  bool   // files had come by it before
 }
 
-// instead asks the routes behind at, which is chosen and failed as left says, and
-// takes the first that does better: those before it are left for the time being. Where
-// none does better, the failure is none of the route's, or of no use to be left for.
+// instead asks the routes behind at, which is chosen and failed as left says, then those
+// before it that held once, and takes the first that does better: those before it are
+// left for the time being. Where none does better, the failure is none of the route's, or
+// of no use to be left for.
 func (c *Router) instead(ctx context.Context, at int, begin time.Time, left leftRoute, ask func(context.Context, Route, time.Duration) (*cache.Body, error)) (*cache.Body, error) {
 	failed := []leftRoute{left}
 	if ctx.Err() != nil || !tryNext(left.err) {
 		return nil, left.err
 	}
 	patience := cmp.Or(c.patienceFor(true, begin), c.patience) // what led here may have waited already
-	for _, r := range c.routes[at+1:] {
+	for _, k := range c.others(at) {
+		r := c.routes[k]
 		err := r.check(ctx)
 		var body *cache.Body
 		if err == nil {
@@ -45,13 +47,28 @@ func (c *Router) instead(ctx context.Context, at int, begin time.Time, left left
 		c.mu.Lock()
 		if len(c.left) == at && c.listed {
 			failed[0].had = left.had || c.proven
-			c.left, c.since = append(c.left, failed...), time.Now()
+			c.left, c.since = append(c.left, failed...)[:k], time.Now()
 			c.proven, c.stream = body != nil, body != nil && body.Whole
 		}
 		c.mu.Unlock()
 		return body, nil
 	}
 	return nil, left.err
+}
+
+// others are the routes to ask in the place of at, the first one first.
+func (c *Router) others(at int) (out []int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for k := at + 1; k < len(c.routes); k++ {
+		out = append(out, k)
+	}
+	for k, l := range c.left {
+		if l.had && k < at {
+			out = append(out, k)
+		}
+	}
+	return out
 }
 
 // heldToValidator holds a body that came by another route than the file's own against

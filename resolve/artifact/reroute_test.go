@@ -179,6 +179,29 @@ func TestRouteThatHeldIsLeftForTheTimeBeing(t *testing.T) {
 	}
 }
 
+// TestRouteIsTakenAgainWhereTheNextFails fails when a route that was left because of one
+// fault is waited for, although the one that was taken instead fails, too: a fault of a
+// moment then costs minutes.
+func TestRouteIsTakenAgainWhereTheNextFails(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		some := []Entry{{Name: "f", Size: 1}}
+		first, second := &scripted{entries: some}, &scripted{entries: some}
+		r := routerOf(first, second)
+		if err := listAndRead(t, r); err != nil || r.Route().Access != "0" {
+			t.Fatal(err, r.Route().Access)
+		}
+		first.read = refused
+		if err := listAndRead(t, r); err != nil || r.Route().Access != "1" {
+			t.Fatal(err, r.Route().Access)
+		}
+		first.read, second.read = nil, refused
+		if err := listAndRead(t, r); err != nil || r.Route().Access != "0" {
+			t.Errorf("by the route %s: %v", r.Route().Access, err)
+		}
+	})
+}
+
 // TestRoutesOfOneFileAreNotMixed fails when a file that was read in part by a route that
 // fails goes on by another, of which nothing tells that it leads to the same content; or
 // when it does not go on where the validator tells so.
