@@ -1,6 +1,7 @@
 package artifact
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"sync"
@@ -201,6 +202,34 @@ func TestRouteIsTakenAgainWhereTheNextFails(t *testing.T) {
 		}
 	})
 }
+
+// TestListingThatFailedIsAskedOnce fails when a route that lists by the same store as the
+// one that has just failed to list is asked for that, too.
+func TestListingThatFailedIsAskedOnce(t *testing.T) {
+	t.Parallel()
+	for _, first := range []string{"signed", "server"} { // that is chosen
+		server := &scripted{entries: []Entry{{Name: "f", Size: 1}}}
+		signed := &Signed{Store: server, sign: offering{}}
+		r := NewRouter("id", "where", []Route{{Access: "signed", Store: signed}, {Access: "server", Store: server}}, 0)
+		if _, err := r.List(t.Context(), ""); err != nil {
+			t.Fatal(err)
+		}
+		if first == "server" {
+			r.left = []leftRoute{{err: refused, file: "f", had: true}}
+			r.since = time.Now()
+		}
+		server.list = errors.New("connection refused")
+		asked := server.lists.Load()
+		if _, err := r.List(t.Context(), ""); !errors.Is(err, server.list) || server.lists.Load() != asked+1 {
+			t.Errorf("by %s: the server was asked %d times: %v", first, server.lists.Load()-asked, err)
+		}
+	}
+}
+
+// offering offers presigned URLs.
+type offering struct{ Signer }
+
+func (offering) Offers(context.Context) error { return nil }
 
 // TestRoutesOfOneFileAreNotMixed fails when a file that was read in part by a route that
 // fails goes on by another, of which nothing tells that it leads to the same content; or

@@ -128,8 +128,8 @@ func (c *Router) ask(ctx context.Context, f func(context.Context, Store) (bool, 
 				return nil
 			}
 			_, err = c.instead(ctx, at, begin, leftRoute{err: err}, func(ctx context.Context, r Route, patience time.Duration) (*cache.Body, error) {
-				if signed, ok := c.routes[at].Store.(*Signed); ok && signed.Store == r.Store {
-					return nil, err // it has listed by that
+				if lister(c.routes[at].Store) == lister(r.Store) {
+					return nil, err // it has been asked for that
 				}
 				ctx, cancel := untilAnswered(ctx, patience)
 				defer cancel()
@@ -151,6 +151,14 @@ func (c *Router) ask(ctx context.Context, f func(context.Context, Store) (bool, 
 			return context.Cause(ctx)
 		}
 	}
+}
+
+// lister is what a route's listings come from.
+func lister(s Store) Store {
+	if signed, ok := s.(*Signed); ok {
+		return signed.Store
+	}
+	return s
 }
 
 func (c *Router) try(ctx context.Context, f func(context.Context, Store) (bool, error)) error {
