@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strconv"
 	"testing"
@@ -74,13 +73,6 @@ func TestForgottenNamesAreFreed(t *testing.T) {
 	if soak() {
 		n, most = 1000, 900 // maps of that many have more room to spare
 	}
-	heap := func() int64 {
-		runtime.GC()
-		runtime.GC()
-		var m runtime.MemStats
-		runtime.ReadMemStats(&m)
-		return int64(m.HeapAlloc)
-	}
 	point, _ := mounted(t, &Node{Dir: census{n, 1}, TTL: time.Hour}, MountOptions{
 		Log:     slog.New(slog.DiscardHandler),
 		MaxRead: 4 << 10, // each of go-fuse's readers, which come and go, has a buffer of that
@@ -88,11 +80,11 @@ func TestForgottenNamesAreFreed(t *testing.T) {
 	if got := find(t, filepath.Join(point, "000000"), tiny...); got != n {
 		t.Fatalf("%d files in the first directory, want %d", got, n)
 	}
-	before, names := heap(), n*(n-1)
+	before, names := heapNow(), n*(n-1)
 	if got := find(t, point, tiny...); got != n*n {
 		t.Fatalf("%d files, want %d", got, n*n)
 	}
-	perName := func() float64 { return float64(heap()-before) / float64(names) }
+	perName := func() float64 { return float64(heapNow()-before) / float64(names) }
 	each := perName()
 	if each > most {
 		t.Errorf("%.0f bytes for a name, want at most %.0f", each, most)

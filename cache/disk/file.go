@@ -173,12 +173,8 @@ func (f *File) make() (err error) {
 // Temp makes a file of no directory, for a content that no Dir keeps: an
 // unlinked one in dir, which is gone with the process.
 func Temp(dir string, size int64) (*File, error) {
-	data, err := os.CreateTemp(dir, ".mlflowfs-stream-*")
+	data, err := tempFile(dir, ".mlflowfs-stream-*")
 	if err != nil {
-		return nil, err
-	}
-	if err := os.Remove(data.Name()); err != nil {
-		data.Close()
 		return nil, err
 	}
 	f := newFile(nil, label{size: size})

@@ -39,12 +39,20 @@ func (d *Dir) Scratch() (*Scratch, error) {
 
 // TempScratch makes one in the directory dir.
 func TempScratch(dir string) (*Scratch, error) {
-	f, err := os.CreateTemp(dir, ".mlflowfs-scratch-*")
+	f, err := tempFile(dir, ".mlflowfs-scratch-*")
 	if err != nil {
 		return nil, err
 	}
-	f, err = unlinked(f, os.Remove(f.Name()))
-	return &Scratch{f: f}, err
+	return &Scratch{f: f}, nil
+}
+
+// tempFile makes an unlinked file in the directory dir.
+func tempFile(dir, pattern string) (*os.File, error) {
+	f, err := os.CreateTemp(dir, pattern)
+	if err != nil {
+		return nil, err
+	}
+	return unlinked(f, os.Remove(f.Name()))
 }
 
 // unlinked is f, whose removal from its directory ended in err.
@@ -90,10 +98,7 @@ func (s *Scratch) ReadAt(p []byte, off int64) error {
 }
 
 func readFull(f *os.File, p []byte, off int64) error {
-	n, err := f.ReadAt(p, off)
-	if n == len(p) {
-		return nil
-	}
+	_, err := f.ReadAt(p, off)
 	if err == io.EOF {
 		err = io.ErrUnexpectedEOF
 	}

@@ -103,14 +103,21 @@ func (s *stores) openTracking(c *ClientConfig, opt openOptions, log *slog.Logger
 	if uri == "" {
 		return nil
 	}
-	if s.tracking, s.client, err = meta.Open(uri, c.Env, log); err != nil || s.client == nil {
-		return err
+	s.tracking, s.client, err = s.openStore(uri, c, opt, log)
+	return err
+}
+
+// openStore opens the store at a URI, whose last answers are kept where it is a server.
+func (s *stores) openStore(uri string, c *ClientConfig, opt openOptions, log *slog.Logger) (meta.Store, *rest.Client, error) {
+	store, client, err := meta.Open(uri, c.Env, log)
+	if err != nil || client == nil {
+		return store, client, err
 	}
-	s.clients = append(s.clients, s.client)
+	s.clients = append(s.clients, client)
 	if opt.answers != nil {
-		s.tracking = meta.WithLastAnswers(s.tracking, opt.answers, uri)
+		store = meta.WithLastAnswers(store, opt.answers, uri)
 	}
-	return nil
+	return store, client, nil
 }
 
 // openRegistry opens the registry, if it is a store of its own. Where it can't be opened,
@@ -120,17 +127,10 @@ func (s *stores) openRegistry(c *ClientConfig, opt openOptions, log *slog.Logger
 	if uri == "" || uri == c.Server.TrackingURI {
 		return
 	}
-	registry, client, err := meta.Open(uri, c.Env, log)
-	if s.registry = registry; err != nil {
+	var err error
+	if s.registry, _, err = s.openStore(uri, c, opt, log); err != nil {
 		err = fmt.Errorf("the registry: %w", err)
 		log.Warn("registered models are left out: the rest is shown", "err", err)
 		s.registry = meta.NoRegistry(err)
-	}
-	if client == nil {
-		return
-	}
-	s.clients = append(s.clients, client)
-	if opt.answers != nil {
-		s.registry = meta.WithLastAnswers(s.registry, opt.answers, uri)
 	}
 }

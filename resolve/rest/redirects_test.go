@@ -11,23 +11,30 @@ import (
 	"testing"
 )
 
+// redirectingTwice are a server that redirects to another one, which does so once more to
+// itself, and the headers that the other one gets.
+func redirectingTwice(t *testing.T, status int) (near, far *httptest.Server, seen chan http.Header) {
+	seen = make(chan http.Header, 10)
+	far = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		seen <- r.Header
+		if r.URL.Path != "/end" {
+			http.Redirect(w, r, "/end", status)
+		}
+	}))
+	t.Cleanup(far.Close)
+	near = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, far.URL+"/first", status)
+	}))
+	t.Cleanup(near.Close)
+	return near, far, seen
+}
+
 // TestNoHeaderGoesAlongWithARedirect fails when a host that a store redirects to, at
 // once or by one more redirect of its own, gets a header that was for the store: it
 // may hold a key.
 func TestNoHeaderGoesAlongWithARedirect(t *testing.T) {
 	t.Parallel()
-	seen := make(chan http.Header, 10)
-	far := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		seen <- r.Header
-		if r.URL.Path != "/end" {
-			http.Redirect(w, r, "/end", http.StatusFound)
-		}
-	}))
-	defer far.Close()
-	near := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		http.Redirect(w, r, far.URL+"/first", http.StatusFound)
-	}))
-	defer near.Close()
+	near, _, seen := redirectingTwice(t, http.StatusFound)
 	c := &http.Client{CheckRedirect: redirects(env(nil))}
 	req, err := http.NewRequest(http.MethodGet, near.URL, nil)
 	if err != nil {
@@ -53,18 +60,7 @@ func TestNoHeaderGoesAlongWithARedirect(t *testing.T) {
 // host that was not redirected to, gets the token or that header.
 func TestRedirectKeepsTheWorkspace(t *testing.T) {
 	t.Parallel()
-	seen := make(chan http.Header, 10)
-	far := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		seen <- r.Header
-		if r.URL.Path != "/end" {
-			http.Redirect(w, r, "/end", http.StatusPermanentRedirect)
-		}
-	}))
-	defer far.Close()
-	near := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		http.Redirect(w, r, far.URL+"/first", http.StatusPermanentRedirect)
-	}))
-	defer near.Close()
+	near, far, seen := redirectingTwice(t, http.StatusPermanentRedirect)
 	c, err := NewClient(near.URL, env(map[string]string{"MLFLOW_WORKSPACE": "team-a", "MLFLOW_TRACKING_TOKEN": "s3cret", AllowAddressVariable: "127.0.0.1"}), quiet)
 	if err != nil {
 		t.Fatal(err)

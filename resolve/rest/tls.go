@@ -87,15 +87,26 @@ var hashedName = regexp.MustCompile(`^[0-9a-f]{8}\.[0-9]+$`)
 // which those that can't be read are passed over. It gives them as PEM, of which there
 // is at least one.
 func ReadCAs(path string) ([]byte, error) {
+	pem, _, err := readCAs(path)
+	return pem, err
+}
+
+// poolOf trusts those of a file, or of a directory, and no others.
+func poolOf(path string) (*x509.CertPool, error) {
+	_, pool, err := readCAs(path)
+	return pool, err
+}
+
+func readCAs(path string) (all []byte, pool *x509.CertPool, err error) {
+	pool = x509.NewCertPool()
 	entries, err := os.ReadDir(path)
 	if err != nil { // no directory
 		pem, err := os.ReadFile(path)
-		if err == nil && !x509.NewCertPool().AppendCertsFromPEM(pem) {
+		if err == nil && !pool.AppendCertsFromPEM(pem) {
 			err = fmt.Errorf("%s holds no PEM certificate", path)
 		}
-		return pem, err
+		return pem, pool, err
 	}
-	var all []byte
 	for _, e := range entries {
 		if !hashedName.MatchString(e.Name()) {
 			continue
@@ -104,19 +115,8 @@ func ReadCAs(path string) ([]byte, error) {
 			all = append(append(all, pem...), '\n')
 		}
 	}
-	if !x509.NewCertPool().AppendCertsFromPEM(all) {
-		return nil, fmt.Errorf("%s holds no certificate named by its hash: run `openssl rehash %s`, or name one file", path, path)
+	if !pool.AppendCertsFromPEM(all) {
+		return nil, pool, fmt.Errorf("%s holds no certificate named by its hash: run `openssl rehash %s`, or name one file", path, path)
 	}
-	return all, nil
-}
-
-// poolOf trusts those of a file, or of a directory, and no others.
-func poolOf(path string) (*x509.CertPool, error) {
-	pem, err := ReadCAs(path)
-	if err != nil {
-		return nil, err
-	}
-	pool := x509.NewCertPool()
-	pool.AppendCertsFromPEM(pem)
-	return pool, nil
+	return all, pool, nil
 }
