@@ -201,9 +201,16 @@ func (i *inode) Getattr(ctx context.Context, _ gofs.FileHandle, out *fuse.AttrOu
 	return 0
 }
 
+// approximate is what a size is a multiple of that is not the right one, in bytes: the
+// largest page that Linux has.
+const approximate = 64 << 10
+
 // grown is the size of a file that grows. While a program has it open, whoever asks
 // waits until it is known: tail seeks by it, tar and rsync write it down. The kernel
-// does not say which handle an fstat is of, nor tells it from a stat.
+// does not say which handle an fstat is of, nor tells it from a stat, which it may send
+// before an open, too: where the file can't be made it is no error, since the next open
+// has it made anew. The size is too large then, and reads fail; and it is of whole
+// pages, since wc believes any other without a read.
 func (i *inode) grown(ctx context.Context, g Growing, out *fuse.Attr) syscall.Errno {
 	p := i.a.patient(ctx, sizing)
 	defer p.finish()
@@ -211,15 +218,18 @@ func (i *inode) grown(ctx context.Context, g Growing, out *fuse.Attr) syscall.Er
 	open := i.isOpen()
 	i.mu.Unlock()
 	size, known := g.Size()
-	for at := int64(0); open && !known; size = at {
+	for at, err := int64(0), error(nil); open && !known; {
 		i.a.dog.begins(p) // it waits for one page, and then for another
-		var err error
 		at, known, err = g.Grow(p, at)
 		if errors.Is(err, errOutdated) {
+			size = (max(size, at)/approximate + 1) * approximate
 			break
 		}
 		if err != nil {
 			return i.fail(sizing, "", err)
+		}
+		if known {
+			size = at
 		}
 	}
 	out.Size, out.Blocks = uint64(size), 0

@@ -69,7 +69,7 @@ type Growing interface {
 	// Size is the size, where it is known; else what is shown of it. It does not wait.
 	Size() (n int64, known bool)
 	// Grow has more than n bytes made, and waits for them. It gives how many are there
-	// then, and whether these are all.
+	// then, and whether these are all; errOutdated where an open has it made anew.
 	Grow(ctx context.Context, n int64) (size int64, whole bool, err error)
 }
 

@@ -47,7 +47,7 @@ func (f growingTable) Size() (int64, bool) { return f.t.Size() }
 
 func (f growingTable) Grow(ctx context.Context, n int64) (int64, bool, error) {
 	size, whole, err := f.t.Grow(ctx, n)
-	if errors.Is(err, cache.ErrSpoolClosed) { // by whoever had it open
+	if errors.Is(err, cache.ErrSpoolClosed) || f.t.Failed() { // closed by whoever had it open
 		err = errOutdated
 	}
 	return size, whole, err

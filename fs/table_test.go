@@ -1,13 +1,17 @@
 package fs
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"strconv"
 	"strings"
@@ -283,6 +287,37 @@ func TestTableThatBreaksOffIsAnError(t *testing.T) {
 				t.Errorf("after it: %s lines", got)
 			}
 		})
+	}
+}
+
+// TestTableThatBrokeOffIsMadeAnewBesideItsReader fails when a program can't read a table
+// that another, which still has it open, has seen break off.
+func TestTableThatBrokeOffIsMadeAnewBesideItsReader(t *testing.T) {
+	t.Parallel()
+	l := &ledger{n: 1_999}
+	l.fails.Store(1000)
+	dir, _ := l.shown(t)
+	table := filepath.Join(dir, "runs.csv")
+	c := exec.CommandContext(t.Context(), "sh", "-c", `exec 3<"$1"; cat <&3 2>&1 >/dev/null; echo; read wait; cat <&3 2>&1`, "sh", table)
+	in, ierr := c.StdinPipe()
+	out, oerr := c.StdoutPipe()
+	if err := errors.Join(ierr, oerr, c.Start()); err != nil {
+		t.Fatal(err)
+	}
+	said := bufio.NewReader(out)
+	if line, err := said.ReadString('\n'); err != nil || !strings.Contains(line, "Input/output error") {
+		t.Errorf("it reads %q, %v", line, err)
+	}
+	l.fails.Store(0)
+	for range 2 {
+		if got := run(t, "sh", "-c", `stat -c %s "$1"; cat <"$1" | wc -l; tail -n +1 "$1" | wc -l; stat -c %s "$1"; wc -c <"$1"`, "sh", table); !regexp.MustCompile(`^\d+\n2000\n2000\n(\d+)\n\d+\n$`).MatchString(got) {
+			t.Errorf("beside it: %s", got)
+		}
+	}
+	in.Close()
+	rest, err := io.ReadAll(said)
+	if err := errors.Join(err, c.Wait()); err == nil || !strings.Contains(string(rest), "Input/output error") {
+		t.Errorf("the reader goes on with %.200q, %v", rest, err)
 	}
 }
 

@@ -63,6 +63,10 @@ func (t *Table) Grow(ctx context.Context, n int64) (size int64, whole bool, err 
 	return t.spool.Grow(ctx, n)
 }
 
+// Failed tells whether the rest of the table will never be made: the next use is of
+// another.
+func (t *Table) Failed() bool { return t.spool.Err() != nil }
+
 // ReadAt is [cache.Spool.ReadAt].
 func (t *Table) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 	return t.spool.ReadAt(ctx, p, off)
@@ -82,7 +86,7 @@ func (t *Table) Close() error {
 func (t *Table) old() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.spool.Err() != nil || (!t.spool.Making() && time.Since(t.asked) > t.life)
+	return t.Failed() || (!t.spool.Making() && time.Since(t.asked) > t.life)
 }
 
 // page is the lines of a page of a table.
@@ -229,7 +233,7 @@ func (s *tableSet) release(t *Table) {
 	if t.users--; t.users > 0 || t.gone {
 		return
 	}
-	if s.newest[t.key] != t || t.spool.Err() != nil {
+	if s.newest[t.key] != t || t.Failed() {
 		s.drop(t)
 		return
 	}
