@@ -64,7 +64,10 @@ func (x *idleFiles) read(m *mount, name string, off, n int64) {
 			wrong = fmt.Sprintf("%d bytes of %d from %d, %v", got, len(buf), off, err)
 			break
 		}
-		version, _, wrong = oneVersion(buf, off, version)
+		v, _, m := oneVersion(buf, off, version)
+		if version = v; m != nil {
+			wrong = m.What
+		}
 		off += int64(got)
 	}
 	x.did["reads"]++

@@ -39,7 +39,7 @@ type found struct {
 	Errors map[string]int // by operation and errno
 	Worst  time.Duration  // the longest operation
 	Wrong  string
-	Mixed  []string // reads of replaced files that were not of one version
+	Mixed  []mixture // reads of replaced files that were not of one version
 }
 
 // add counts what another process has found, too.
