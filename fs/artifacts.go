@@ -129,7 +129,7 @@ func (d artifactsDir) node(it resolve.Item) *Node {
 	case it.Dir != nil:
 		n.Dir = artifactsDir{d.t, it.Dir, d.at + "/" + it.Name, d.inModel}
 	case it.Store == nil:
-		n.File, n.Size = text(it.Content), it.Size
+		n.File, n.Size, n.Stamp = text(it.Content), it.Size, text(it.Content).Identity()
 	default:
 		n.File, n.Size, n.Stamp = artifactFile{d, it}, it.Size, it.Version
 		if n.Stamp == "" && !it.Mtime.IsZero() {

@@ -41,6 +41,7 @@ type inode struct {
 	sized atomic.Bool // of a file that grows: the kernel was told its size
 
 	queued bool // in kernel.queue; guarded by its mutex
+	weight int  // in names; guarded by its mutex
 
 	pushing sync.Mutex // held while pages are pushed, or become another content's; before mu
 
@@ -57,7 +58,7 @@ type inode struct {
 }
 
 // ident is what an inode's number is made of: two hashes of its path in the mount
-// and of what tells its content from others by that path: its
+// and of what tells its content from others by that path: whether it is a file, its
 // size, the Node's Stamp, and how often it was found to have changed. So the
 // kernel never has pages of two contents for one inode, and who reads the old
 // one goes on with that. The number is the same in each mount of the tree, for a
@@ -75,8 +76,8 @@ func (i *inode) identify(name string, n *Node) ident {
 	var id ident
 	for k := range id {
 		h := xxhash.NewWithSeed(uint64(k))
-		var b [32]byte
-		for at, v := range []uint64{i.id[0], i.id[1], uint64(n.Size), uint64(turn)} {
+		var b [40]byte
+		for at, v := range []uint64{i.id[0], i.id[1], uint64(mode(n)), uint64(n.Size), uint64(turn)} {
 			binary.LittleEndian.PutUint64(b[8*at:], v)
 		}
 		h.Write(b[:])
@@ -162,18 +163,20 @@ func (i *inode) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*g
 	return i.entry(ctx, name, n, out), 0
 }
 
-// entry makes n the child of i by that name.
+// entry makes n the child of i by that name. What the kernel knows already, by this
+// name or by another that led to it, is told anew: go-fuse, left to itself, would give
+// it with the Node that it had.
 func (i *inode) entry(ctx context.Context, name string, n *Node, out *fuse.EntryOut) *gofs.Inode {
 	id := i.identify(name, n)
-	in := i.GetChild(name)
-	if in == nil || in.StableAttr() != id.stable(n) {
-		in = i.NewInode(ctx, &inode{a: i.a, id: id, node: n}, id.stable(n))
+	child := i.a.names.of(id)
+	if child == nil {
+		child = &inode{a: i.a, id: id}
+		i.NewInode(ctx, child, id.stable(n))
 	}
-	child := in.Operations().(*inode)
+	child = i.a.names.touch(child, n)
 	child.mu.Lock()
-	child.node = n // what the kernel knows already is told anew
+	child.node = n
 	child.mu.Unlock()
-	i.a.names.touch(child, n)
 	if n.Moves {
 		i.a.moves.touch(child, i, name, n.TTL)
 	}
@@ -182,7 +185,7 @@ func (i *inode) entry(ctx context.Context, name string, n *Node, out *fuse.Entry
 		out.SetAttrTimeout(n.TTL)
 	}
 	child.attr(n, &out.Attr)
-	return in
+	return &child.Inode
 }
 
 // OnForget is called when the kernel knows i no more.

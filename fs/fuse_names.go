@@ -12,7 +12,8 @@ import (
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 )
 
-// names bounds how many names the kernel knows: each costs the daemon about a
+// names is what the kernel knows: one inode for each ident, which every look-up that
+// finds it gives. And it bounds how many these are: each costs the daemon about a
 // kilobyte for as long as the kernel has not forgotten it, and the kernel
 // forgets when it is short of memory itself. Beyond max it is asked to, of those
 // that were looked up longest ago. What is in use it keeps. A name whose node holds
@@ -26,7 +27,7 @@ type names struct {
 	old atomic.Bool // the kernel can't be asked to forget an inode (before Linux 6.18)
 
 	mu     sync.Mutex // guards what follows; no other lock is taken under it
-	known  *simplelru.LRU[*inode, int]
+	known  *simplelru.LRU[ident, *inode]
 	weight int // of all known
 }
 
@@ -38,20 +39,32 @@ const (
 )
 
 func newNames(log *slog.Logger, max int) *names {
-	known, err := simplelru.NewLRU[*inode, int](math.MaxInt, nil)
+	known, err := simplelru.NewLRU[ident, *inode](math.MaxInt, nil)
 	if err != nil {
 		panic(err) // only for a size below 1
 	}
 	return &names{log: log, max: max, wakeup: make(chan struct{}, 1), stopped: make(chan struct{}), known: known}
 }
 
-// touch notes that the kernel is told of i, which is node now.
-func (n *names) touch(i *inode, node *Node) {
+// of gives the inode that the kernel knows by an ident; nil where it knows none.
+func (n *names) of(id ident) *inode {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	i, _ := n.known.Peek(id)
+	return i
+}
+
+// touch notes that the kernel is told of i, which is node now; unless it knows another
+// by the ident, which it gives.
+func (n *names) touch(i *inode, node *Node) *inode {
 	w := 1 + int(held(node)/nameBytes)
 	n.mu.Lock()
-	was, _ := n.known.Peek(i)
-	n.weight += w - was
-	n.known.Add(i, w)
+	if known, ok := n.known.Peek(i.id); ok {
+		i = known
+	}
+	n.weight += w - i.weight
+	i.weight = w
+	n.known.Add(i.id, i)
 	over := n.max > 0 && n.weight > n.max
 	n.mu.Unlock()
 	if over {
@@ -60,6 +73,7 @@ func (n *names) touch(i *inode, node *Node) {
 		default:
 		}
 	}
+	return i
 }
 
 // held is how many bytes of text a node keeps in memory.
@@ -79,9 +93,12 @@ func held(n *Node) int64 {
 func (n *names) forgotten(i *inode) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	was, _ := n.known.Peek(i)
-	n.weight -= was
-	n.known.Remove(i)
+	if known, _ := n.known.Peek(i.id); known != i {
+		return
+	}
+	n.weight -= i.weight
+	i.weight = 0
+	n.known.Remove(i.id)
 }
 
 func (n *names) len() int {
@@ -130,33 +147,29 @@ func (n *names) work(root *inode) {
 func (n *names) oldest() (batch []*inode, weight int) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	var weights []int
 	for n.weight-weight > n.max && len(batch) < namesAtOnce {
-		i, w, ok := n.known.RemoveOldest()
+		_, i, ok := n.known.RemoveOldest()
 		if !ok {
 			break
 		}
-		batch, weights, weight = append(batch, i), append(weights, w), weight+w
+		batch, weight = append(batch, i), weight+i.weight
 	}
-	for k, i := range batch {
-		n.known.Add(i, weights[k])
+	for _, i := range batch {
+		n.known.Add(i.id, i)
 	}
 	return batch, weight
 }
 
-// ask has the kernel forget inodes, if nobody uses them. One that stands nowhere
-// is none that it was told of: a look-up at the same time made another.
+// ask has the kernel forget inodes, if nobody uses them. One that stands nowhere is
+// forgotten with its last user.
 func (n *names) ask(root *inode, batch []*inode) {
 	inodes := make([]*gofs.Inode, 0, len(batch))
 	for _, i := range batch {
-		if _, parent := i.Parent(); parent == nil {
-			n.forgotten(i)
-			continue
-		}
+		_, parent := i.Parent()
 		i.mu.Lock()
 		used := i.isOpen()
 		i.mu.Unlock()
-		if !used {
+		if parent != nil && !used {
 			inodes = append(inodes, &i.Inode)
 		}
 	}
