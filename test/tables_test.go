@@ -1,14 +1,100 @@
 package test
 
 import (
+	"bytes"
+	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/mlflowfs/mlflowfs/test/count"
 )
+
+// rowsIn are the rows that tables.py printed.
+func rowsIn(t *testing.T, out string) (rows []map[string]string) {
+	t.Helper()
+	if err := json.Unmarshal([]byte(out[strings.LastIndex(strings.TrimSpace(out), "\n")+1:]), &rows); err != nil {
+		t.Fatal(err, tail(out))
+	}
+	return rows
+}
+
+// TestTableIsTheClients fails when the table of an experiment with more runs than its
+// first page is not what MLflow's own search_runs gives, whichever program reads it
+// first (cp, rsync, tar, wc, tail, pandas); or when its first lines, or a stat, cost
+// more than one search.
+func TestTableIsTheClients(t *testing.T) {
+	t.Parallel()
+	const n = 230
+	s := shared.get(t, "server 3.17")
+	name := "tables of " + t.Name()
+	experiment := newExperiment(t, s.uri, name, "")
+	want := rowsIn(t, s.release.python(t, []string{"MLFLOW_TRACKING_URI=" + s.uri}, "", "tables.py", "make", experiment, fmt.Sprint(n)))
+	p := proxyTo(t, s.uri)
+	read := func(m *mount) string { return m.path("experiments", name, "runs.csv") }
+	m := mountAt(t, p.URL, fast, "--metadata-ttl", "10m")
+	p.Reset()
+	head, err := output("sh", "-c", `stat "$1" >/dev/null && head -3 "$1"`, "sh", read(m))
+	if requests, _ := p.Reset(); err != nil || strings.Count(string(head), "\n") < 3 || count.Of(requests, "runs/search") != 1 {
+		t.Errorf("%s, %v, for\n%s", head, err, strings.Join(requests, "\n"))
+	}
+	whole, err := output("cat", read(m))
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "runs.csv")
+	if err := os.WriteFile(file, whole, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	sameRuns(t, rowsIn(t, s.release.python(t, nil, "", "tables.py", "read", file)), want)
+	for _, script := range []string{
+		`cp "$1" out`, `rsync "$1" out`, `tar -cf x.tar -C "$(dirname "$1")" runs.csv && tar -xOf x.tar runs.csv >out`,
+		`tail -c +1 "$1" >out`, `test "$(wc -c <"$1")" = ` + fmt.Sprint(len(whole)) + ` && cp "$1" out`, `tail -n 100000 "$1" >out`,
+	} {
+		m, at := mountAt(t, s.uri, fast), t.TempDir()
+		c := exec.CommandContext(t.Context(), "sh", "-c", script, "sh", read(m))
+		c.Dir = at
+		out, err := c.CombinedOutput()
+		got, rerr := os.ReadFile(filepath.Join(at, "out"))
+		if err != nil || rerr != nil || !bytes.Equal(got, whole) {
+			t.Errorf("%s: %d bytes of %d, %v, %v, %s", script, len(got), len(whole), err, rerr, out)
+		}
+		m.stop()
+	}
+	m = mountAt(t, s.uri, fast)
+	sameRuns(t, rowsIn(t, s.release.python(t, nil, "", "tables.py", "read", read(m))), want)
+}
+
+// sameRuns holds a table's rows against those of mlflow.search_runs.
+func sameRuns(t *testing.T, got, want []map[string]string) {
+	t.Helper()
+	if len(got) != len(want) {
+		t.Fatalf("%d rows, and not %d", len(got), len(want))
+	}
+	for i, w := range want {
+		g := got[i]
+		more := map[string]string{}
+		if g["more"] != "" {
+			if err := json.Unmarshal([]byte(g["more"]), &more); err != nil {
+				t.Fatal(err)
+			}
+			maps.Copy(g, more)
+		}
+		for k, v := range w {
+			known := k == "run_id" || k == "status" || strings.HasPrefix(k, "params.")
+			if (known && g[k] != v) || (strings.HasPrefix(k, "metrics.") && !sameNumber(g[k], v)) {
+				t.Fatalf("row %d: %s is %q, and not %q", i, k, g[k], v)
+			}
+		}
+	}
+}
 
 // babbler is a tracking server with one experiment, whose search for runs answers with
 // head, and then piece again and again until n bytes have come, and tail.
