@@ -81,26 +81,28 @@ func (i *inode) hasRead(s span) {
 	}
 }
 
-func (f *openFile) Release(context.Context) syscall.Errno {
-	f.i.mu.Lock()
-	if at := slices.Index(f.i.cached, f); at >= 0 {
-		f.i.cached = slices.Delete(f.i.cached, at, at+1)
-	}
-	f.i.mu.Unlock()
-	return errno(f.done())
+func (f *openFile) Release(ctx context.Context) syscall.Errno {
+	f.i.a.afterRelease(ctx, func() {
+		f.i.mu.Lock()
+		if at := slices.Index(f.i.cached, f); at >= 0 {
+			f.i.cached = slices.Delete(f.i.cached, at, at+1)
+		}
+		f.i.mu.Unlock()
+		f.done()
+	})
+	return 0
 }
 
 // done ends one use of the handle. The last one closes it: a push that meets the
 // RELEASE still reads from it.
-func (f *openFile) done() error {
+func (f *openFile) done() {
 	f.i.mu.Lock()
 	f.uses--
 	last := f.uses == 0
 	f.i.mu.Unlock()
-	if !last {
-		return nil
+	if last {
+		f.h.Close() // of what was read there is nothing to be told
 	}
-	return f.h.Close()
 }
 
 // passedFile is an openFile that the kernel reads without asking.
@@ -119,8 +121,11 @@ func (f passedFile) PassthroughFd() (int, bool) {
 }
 
 func (f passedFile) Release(ctx context.Context) syscall.Errno {
-	f.i.mu.Lock()
-	f.i.passed--
-	f.i.mu.Unlock()
-	return f.openFile.Release(ctx)
+	f.i.a.afterRelease(ctx, func() {
+		f.i.mu.Lock()
+		f.i.passed--
+		f.i.mu.Unlock()
+		f.done()
+	})
+	return 0
 }

@@ -29,6 +29,8 @@ type adapter struct {
 	names    *names
 	moves    *moves
 	dog      *watchdog
+
+	releasing sync.Map // from the channel of a RELEASE that go-fuse is at to what is done after it
 }
 
 // inode is a Node as the kernel knows it. It lives as long as the kernel

@@ -1,13 +1,17 @@
 package fs
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // turning is a directory whose one file is another at each look-up.
@@ -81,5 +85,83 @@ func TestNameLeadsToWhatWasFoundLast(t *testing.T) {
 				t.Errorf("the one who has it open reads %q, %v", said.String(), err)
 			}
 		})
+	}
+}
+
+// kept is a file whose first handle has no backing file yet, and is closed when let is.
+type kept struct {
+	data    []byte
+	backing *os.File
+	let     chan struct{}
+	opens   atomic.Int64
+	closing atomic.Bool // the first handle is
+}
+
+func (k *kept) Open(context.Context) (Handle, error) {
+	return &keptHandle{k, k.opens.Add(1) == 1}, nil
+}
+
+type keptHandle struct {
+	*kept
+	first bool
+}
+
+func (h *keptHandle) Identity() string { return "the same" }
+
+func (h *keptHandle) ReadAt(_ context.Context, p []byte, off int64) (int, error) {
+	return bytes.NewReader(h.data).ReadAt(p, off)
+}
+
+func (h *keptHandle) Backing() *os.File {
+	if h.first {
+		return nil
+	}
+	return h.backing
+}
+
+func (h *keptHandle) Close() error {
+	if h.first {
+		h.closing.Store(true)
+		<-h.let
+	}
+	return nil
+}
+
+// TestOpenBesideACloseKeepsItsBackingFile fails when a file can't be opened since one
+// who closed it took the backing file of another away: go-fuse gives it up with each
+// RELEASE, whether the handle had it or not.
+func TestOpenBesideACloseKeepsItsBackingFile(t *testing.T) {
+	t.Parallel()
+	backing, err := os.Create(filepath.Join(t.TempDir(), "f"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer backing.Close()
+	k := &kept{data: bytes.Repeat([]byte("x"), 4096), backing: backing, let: make(chan struct{})}
+	if _, err := backing.Write(k.data); err != nil {
+		t.Fatal(err)
+	}
+	point, _ := mounted(t, &Node{Dir: fixed{{"f", &Node{File: k, Size: int64(len(k.data)), TTL: time.Hour}}}}, MountOptions{})
+	file := filepath.Join(point, "f")
+	run(t, "cmp", file, backing.Name())
+	eventually(t, "the first handle is being closed", k.closing.Load)
+	holder := exec.CommandContext(t.Context(), "sh", "-c", `exec 3<"$1"; echo; read wait; cat <&3`, "sh", file)
+	in, err := holder.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var said locked
+	holder.Stdout = &said
+	if err := holder.Start(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the file is open", func() bool { return said.String() == "\n" })
+	close(k.let)
+	for range 20 {
+		run(t, "cmp", file, backing.Name())
+	}
+	in.Close()
+	if err := holder.Wait(); err != nil || said.String() != "\n"+string(k.data) {
+		t.Errorf("%v, %d bytes", err, len(said.String()))
 	}
 }
