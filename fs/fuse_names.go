@@ -28,6 +28,7 @@ type names struct {
 
 	mu     sync.Mutex // guards what follows; no other lock is taken under it
 	known  *simplelru.LRU[ident, *inode]
+	most   int // of these since known was made
 	weight int // of all known
 }
 
@@ -39,11 +40,15 @@ const (
 )
 
 func newNames(log *slog.Logger, max int) *names {
+	return &names{log: log, max: max, wakeup: make(chan struct{}, 1), stopped: make(chan struct{}), known: newKnown()}
+}
+
+func newKnown() *simplelru.LRU[ident, *inode] {
 	known, err := simplelru.NewLRU[ident, *inode](math.MaxInt, nil)
 	if err != nil {
 		panic(err) // only for a size below 1
 	}
-	return &names{log: log, max: max, wakeup: make(chan struct{}, 1), stopped: make(chan struct{}), known: known}
+	return known
 }
 
 // of gives the inode that the kernel knows by an ident; nil where it knows none.
@@ -65,6 +70,7 @@ func (n *names) touch(i *inode, node *Node) *inode {
 	n.weight += w - i.weight
 	i.weight = w
 	n.known.Add(i.id, i)
+	n.most = max(n.most, n.known.Len())
 	over := n.max > 0 && n.weight > n.max
 	n.mu.Unlock()
 	if over {
@@ -99,6 +105,13 @@ func (n *names) forgotten(i *inode) {
 	n.weight -= i.weight
 	i.weight = 0
 	n.known.Remove(i.id)
+	if few := n.known.Len(); n.most > namesAtOnce && few < n.most/4 { // a map keeps the room of the most that it held
+		old := n.known
+		n.known, n.most = newKnown(), few
+		for _, i := range old.Values() {
+			n.known.Add(i.id, i)
+		}
+	}
 }
 
 func (n *names) len() int {
