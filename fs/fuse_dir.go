@@ -36,16 +36,29 @@ func (i *inode) OpendirHandle(context.Context, uint32) (gofs.FileHandle, uint32,
 	}
 	var flags uint32
 	if s, ok := n.Dir.(Settled); ok && s.Settled() {
-		flags = fuse.FOPEN_CACHE_DIR
-		i.mu.Lock()
-		defer i.mu.Unlock()
-		if now := time.Now(); now.Sub(i.listed) < n.TTL {
-			flags |= fuse.FOPEN_KEEP_CACHE
-		} else {
-			i.listed = now
-		}
+		flags = fuse.FOPEN_CACHE_DIR | fuse.FOPEN_KEEP_CACHE
+		i.forgetEntries(n.TTL)
 	}
 	return &openDir{i: i}, flags, 0
+}
+
+// forgetEntries has the kernel list the directory anew where it has remembered its
+// entries for ttl. To leave out FOPEN_KEEP_CACHE would not do: go-fuse adds it to each
+// FOPEN_CACHE_DIR.
+func (i *inode) forgetEntries(ttl time.Duration) {
+	now := time.Now()
+	i.mu.Lock()
+	was := i.listed
+	i.mu.Unlock()
+	if now.Sub(was) < ttl {
+		return
+	}
+	if !was.IsZero() {
+		i.NotifyContent(0, 0)
+	}
+	i.mu.Lock()
+	i.listed = now
+	i.mu.Unlock()
 }
 
 // Readdirent gives the next entry, or nil at the end.
