@@ -3,13 +3,20 @@ package fs
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"fmt"
+	"log/slog"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/mlflowfs/mlflowfs/cache"
+	"github.com/mlflowfs/mlflowfs/resolve"
+	"github.com/mlflowfs/mlflowfs/resolve/meta"
 )
 
 // shell starts a process that runs commands in dir. The function returns what a command
@@ -95,5 +102,64 @@ func TestSettledDirectoryIsListedAnew(t *testing.T) {
 	time.Sleep(d.ttl + 100*time.Millisecond)
 	if got := run(t, "ls", dir); got != "a\nb\n" {
 		t.Errorf("after its time, it lists %q", got)
+	}
+}
+
+// diary is a tracking server with one run, which logs on.
+type diary struct {
+	meta.Store // nil: nothing else is asked for
+	step       atomic.Int64
+}
+
+func (d *diary) SearchExperiments(context.Context, string, string) (meta.Page[meta.Experiment], error) {
+	return meta.Page[meta.Experiment]{Items: []meta.Experiment{{ID: "1", Name: "e"}}}, nil
+}
+
+func (d *diary) run() *meta.Run {
+	n := d.step.Load()
+	data := map[string]any{
+		"params":  []meta.Pair{{Key: fmt.Sprint("p", n), Value: "x"}},
+		"tags":    []meta.Pair{{Key: "step", Value: fmt.Sprint(n)}},
+		"metrics": []map[string]any{{"key": fmt.Sprint("m", n), "value": 0.5, "timestamp": n, "step": 1}},
+	}
+	r := &meta.Run{ID: strings.Repeat("1", 32), Name: "r", ExperimentID: "1", Status: "RUNNING", Start: time.UnixMilli(2e12)}
+	r.JSON, _ = json.Marshal(map[string]any{"data": data})
+	return r
+}
+
+func (d *diary) Run(context.Context, string) (*meta.Run, error) { return d.run(), nil }
+
+func (d *diary) SearchRuns(context.Context, meta.RunQuery, string) (meta.Page[meta.Run], error) {
+	return meta.Page[meta.Run]{Items: []meta.Run{*d.run()}}, nil
+}
+
+// TestProgramInADirectorySeesWhatIsNew fails when a program that stands in a directory of
+// a run, whose name is never looked up again then, sees for ever what had been logged
+// when it went there.
+func TestProgramInADirectorySeesWhatIsNew(t *testing.T) {
+	t.Parallel()
+	d := &diary{}
+	logger := slog.New(slog.NewTextHandler(t.Output(), nil))
+	c := cache.New(cache.Options{TempDir: t.TempDir()})
+	const ttl = 100 * time.Millisecond
+	root, err := New(resolve.New(resolve.Options{Tracking: d, Cache: c, Log: logger, TTL: ttl}), c, logger)
+	if err != nil {
+		t.Fatal(err)
+	}
+	point, _ := mounted(t, root, MountOptions{})
+	for dir, ask := range map[string][2]string{ // a command, and what it says
+		"params":  {"ls", "p%d"},
+		"tags":    {"cat step", "%d"},
+		"metrics": {"ls", "m%d.csv"},
+		"":        {"cat tags/step", "%d"},
+	} {
+		say := shell(t, filepath.Join(point, "experiments/e/r", dir))
+		for range 2 {
+			if got, want := say(ask[0]), fmt.Sprintf(ask[1], d.step.Load()); got != want {
+				t.Errorf("%s in %q says %q, and not %q", ask[0], dir, got, want)
+			}
+			d.step.Add(1)
+			time.Sleep(5 * ttl)
+		}
 	}
 }
