@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"log/slog"
 	"os/exec"
 	"path/filepath"
@@ -161,5 +162,70 @@ func TestProgramInADirectorySeesWhatIsNew(t *testing.T) {
 			d.step.Add(1)
 			time.Sleep(5 * ttl)
 		}
+	}
+}
+
+// under is a directory with one other in it, d.
+type under struct{ dir Dir }
+
+func (u under) Lookup(context.Context, string) (*Node, error) {
+	return &Node{Dir: u.dir, TTL: time.Hour}, nil
+}
+
+func (u under) List(context.Context) (Listing, error) { return &entries{}, nil }
+
+// watching has a process watch a file by inotify until the test ends, and says when it
+// does.
+func watching(t *testing.T, name string) {
+	t.Helper()
+	c := exec.CommandContext(t.Context(), "python3", "-c", `
+import ctypes, os, sys, time
+libc = ctypes.CDLL(None)
+assert libc.inotify_add_watch(libc.inotify_init(), os.fsencode(sys.argv[1]), 0x400) > 0
+print("there", flush=True)
+time.sleep(600)`, name)
+	c.Stderr = t.Output()
+	out, err := c.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Wait() }) // the end of the test's context kills it
+	if _, err := io.ReadFull(out, make([]byte, len("there"))); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestNoLookUpGivesWhatIsOutdated fails when a name leads to an inode whose content is
+// known to have changed, and so can't be opened: the kernel keeps that, since a program
+// watches it, and has forgotten the directory.
+func TestNoLookUpGivesWhatIsOutdated(t *testing.T) {
+	t.Parallel()
+	p := &page{content: 'a'}
+	point, m := mounted(t, &Node{Dir: under{p}}, MountOptions{Log: slog.New(slog.DiscardHandler)})
+	file := filepath.Join(point, "d", "f")
+	count := func() string { return run(t, "sh", "-c", `tr -d '\n' <"$1" | head -c 1`, "sh", file) }
+	say := shell(t, t.TempDir())
+	say("exec 3<" + file)
+	watching(t, file)
+	p.become('b')
+	if got := count(); got != "b" {
+		t.Errorf("it reads %q beside an old one", got)
+	}
+	say("exec 3<&-")
+	eventually(t, "the kernel knows no more than the file that is watched", func() bool {
+		m.names.mu.Lock()
+		all := m.names.known.Values()
+		m.names.mu.Unlock()
+		if len(all) <= 1 {
+			return true
+		}
+		m.names.ask(all[0].Root().Operations().(*inode), all)
+		return false
+	})
+	if got := count(); got != "b" {
+		t.Errorf("it reads %q when its directory had been forgotten", got)
 	}
 }

@@ -169,6 +169,11 @@ func (i *inode) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*g
 func (i *inode) entry(ctx context.Context, name string, n *Node, out *fuse.EntryOut) *gofs.Inode {
 	id := i.identify(name, n)
 	child := i.a.names.of(id)
+	for child != nil && child.isStale() { // i had been forgotten, and its turns with it
+		i.turn(name)
+		id = i.identify(name, n)
+		child = i.a.names.of(id)
+	}
 	if child == nil {
 		child = &inode{a: i.a, id: id}
 		i.NewInode(ctx, child, id.stable(n))
@@ -302,13 +307,23 @@ func (i *inode) outdated() {
 	if known || parent == nil {
 		return
 	}
-	p := parent.Operations().(*inode)
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.turns == nil {
-		p.turns = map[string]int{}
+	parent.Operations().(*inode).turn(name)
+}
+
+// turn notes that a name of the directory was found to have changed.
+func (i *inode) turn(name string) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.turns == nil {
+		i.turns = map[string]int{}
 	}
-	p.turns[name]++
+	i.turns[name]++
+}
+
+func (i *inode) isStale() bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.stale
 }
 
 // noIdentity is what the kernel has pages of after an open of a handle without
