@@ -229,3 +229,80 @@ func TestNoLookUpGivesWhatIsOutdated(t *testing.T) {
 		t.Errorf("it reads %q when its directory had been forgotten", got)
 	}
 }
+
+// sign is a directory with a link, l, that moves.
+type sign struct {
+	mu    sync.Mutex // guards what follows
+	to    string
+	asked func() // once, by whoever is the first to see where it leads now
+}
+
+func (d *sign) Lookup(context.Context, string) (*Node, error) {
+	d.mu.Lock()
+	n, asked := &Node{Link: d.to, Moves: true, TTL: 50 * time.Millisecond}, d.asked
+	d.asked = nil
+	d.mu.Unlock()
+	if asked != nil {
+		asked()
+	}
+	return n, nil
+}
+
+func (d *sign) List(context.Context) (Listing, error) { return &entries{}, nil }
+
+func (d *sign) move(to string, asked func()) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.to, d.asked = to, asked
+}
+
+// follower starts a process that watches a link, and reads it as soon as it hears that it
+// has moved. The function waits for what it reads then.
+func follower(t *testing.T, link string) func() string {
+	t.Helper()
+	c := exec.CommandContext(t.Context(), "python3", "-c", `
+import ctypes, os, sys
+libc = ctypes.CDLL(None)
+fd = libc.inotify_init()
+assert libc.inotify_add_watch(fd, os.fsencode(sys.argv[1]), 0x02000400) > 0 # IN_DONT_FOLLOW|IN_DELETE_SELF
+print("there", flush=True)
+os.read(fd, 4096)
+print(os.readlink(sys.argv[1]), flush=True)`, link)
+	c.Stderr = t.Output()
+	out, err := c.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Wait() }) // the end of the test's context kills it
+	lines := bufio.NewReader(out)
+	next := func() string {
+		line, err := lines.ReadString('\n')
+		if err != nil {
+			t.Error(err)
+		}
+		return strings.TrimSpace(line)
+	}
+	if got := next(); got != "there" {
+		t.Fatal(got)
+	}
+	return next
+}
+
+// TestLinkThatHasMovedIsReadAnew fails when a program that hears of a link's move, and
+// reads it at once, is still given where it led before.
+func TestLinkThatHasMovedIsReadAnew(t *testing.T) {
+	t.Parallel()
+	d := &sign{to: "old"}
+	point, m := mounted(t, &Node{Dir: d}, MountOptions{})
+	reads := follower(t, filepath.Join(point, "l"))
+	d.move("new", func() { // the one who tells of it does not get done with that
+		m.moves.mu.Lock()
+		time.AfterFunc(time.Second, m.moves.mu.Unlock)
+	})
+	if got := reads(); got != "new" {
+		t.Errorf("it leads to %q", got)
+	}
+}

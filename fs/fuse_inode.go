@@ -153,7 +153,7 @@ func (i *inode) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*g
 	if d == nil {
 		return nil, syscall.ENOTDIR
 	}
-	if old := i.a.moves.left(i, name, out); old != nil {
+	if old := i.a.moves.left(ctx, i, name, out); old != nil {
 		return &old.Inode, 0
 	}
 	n, err := d.Lookup(p, name)
