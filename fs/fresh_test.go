@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -304,5 +305,42 @@ func TestLinkThatHasMovedIsReadAnew(t *testing.T) {
 	})
 	if got := reads(); got != "new" {
 		t.Errorf("it leads to %q", got)
+	}
+}
+
+// shaky is a directory with one other in it, which can't be had for a while.
+type shaky struct {
+	under
+	fails atomic.Bool
+}
+
+func (d *shaky) Lookup(ctx context.Context, name string) (*Node, error) {
+	if d.fails.Load() {
+		return nil, errors.New("the server has gone")
+	}
+	return &Node{Dir: d.dir, TTL: 10 * time.Millisecond}, nil
+}
+
+// TestMoveIsToldInTheEnd fails when a program never hears of a link's move, since the
+// server could not be asked for the link's directory when it was to be told.
+func TestMoveIsToldInTheEnd(t *testing.T) {
+	t.Parallel()
+	d := &sign{to: "old"}
+	above := &shaky{under: under{d}}
+	point, _ := mounted(t, &Node{Dir: above}, MountOptions{Log: slog.New(slog.DiscardHandler)})
+	reads := follower(t, filepath.Join(point, "d", "l"))
+	d.move("new", func() {
+		above.fails.Store(true)
+		time.AfterFunc(500*time.Millisecond, func() { above.fails.Store(false) })
+	})
+	heard := make(chan string, 1)
+	go func() { heard <- reads() }()
+	select {
+	case got := <-heard:
+		if got != "new" {
+			t.Errorf("it leads to %q", got)
+		}
+	case <-time.After(15 * time.Second):
+		t.Error("it is not told")
 	}
 }

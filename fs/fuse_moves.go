@@ -85,6 +85,15 @@ func (m *moves) forgotten(i *inode) {
 	delete(m.links, i.id)
 }
 
+// told notes that the kernel was told of l's end. By now l.i may be found again.
+func (m *moves) told(l *linkAt) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.links[l.i.id] == l {
+		delete(m.links, l.i.id)
+	}
+}
+
 // work looks after the links until stopped is closed. No request waits for it.
 func (m *moves) work(root *inode) {
 	ctx, cancel := context.WithCancel(context.Background())
@@ -157,13 +166,13 @@ func (l *linkAt) moved(ctx context.Context) bool {
 
 // tell has the kernel delete the link. It deletes only what it has by that name:
 // so it looks the name up once more, and is given the old link; where it has the
-// new one already, which another look-up found, it is to forget that first.
+// new one already, which another look-up found, it is to forget that first. What
+// can't be told now is told when the link is looked at next.
 func (m *moves) tell(root *inode, l *linkAt) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	m.leaving.Store(&leaving{l, thread()})
 	defer m.leaving.Store(nil)
-	defer m.forgotten(l.i)
 	name := path.Base(l.path)
 	for range 3 {
 		var st syscall.Stat_t
@@ -177,7 +186,8 @@ func (m *moves) tell(root *inode, l *linkAt) {
 				return
 			}
 		}
-		if found.StableAttr() == l.i.StableAttr() && dir.NotifyDelete(name, found) == 0 {
+		if found == &l.i.Inode && dir.NotifyDelete(name, found) == 0 {
+			m.told(l)
 			return
 		}
 		dir.NotifyEntry(name)
