@@ -79,7 +79,7 @@ func (d *openDir) Readdirent(ctx context.Context) (*fuse.DirEntry, syscall.Errno
 	out := &fuse.DirEntry{Name: e.Name, Off: d.pos, Mode: syscall.S_IFDIR}
 	if e.Node != nil {
 		out.Mode = mode(e.Node)
-		out.Ino = d.i.identify(e.Name, e.Node).stable(e.Node).Ino
+		out.Ino = d.i.identify(e.Name, e.Node).number()
 	}
 	return out, 0
 }

@@ -82,7 +82,9 @@ func (m *moves) touch(i, dir *inode, name string, ttl time.Duration) {
 func (m *moves) forgotten(i *inode) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	delete(m.links, i.id)
+	if l := m.links[i.id]; l != nil && l.i == i {
+		delete(m.links, i.id)
+	}
 }
 
 // told notes that the kernel was told of l's end. By now l.i may be found again.
