@@ -31,6 +31,7 @@ type ledger struct {
 	meta.Store // nil: nothing else is asked for
 	n          int
 	fails      atomic.Int64 // the first run of the page that can't be had; 0: none
+	more       atomic.Int64 // runs that have come to the n
 	asked      atomic.Int64 // searches for runs with their data
 	listed     atomic.Int64 // and without
 }
@@ -52,10 +53,11 @@ func (l *ledger) SearchRuns(_ context.Context, which meta.RunQuery, token string
 
 func (l *ledger) page(token string, data bool) (p meta.Page[meta.Run], err error) {
 	first, _ := strconv.Atoi(token)
+	n := l.n + int(l.more.Load())
 	if f := int(l.fails.Load()); f > 0 && first >= f {
 		return p, fmt.Errorf("the server has gone at run %d", first)
 	}
-	for i := first; i < min(first+ledgerPage, l.n); i++ {
+	for i := first; i < min(first+ledgerPage, n); i++ {
 		r := meta.Run{
 			ID: fmt.Sprintf("%032x", i), Name: fmt.Sprintf("run-%06d", i), ExperimentID: "1", Status: "FINISHED",
 			Start: time.UnixMilli(int64(2e12) - int64(i)*1000), ArtifactURI: fmt.Sprintf("mlflow-artifacts:/1/%032x/artifacts", i),
@@ -75,7 +77,7 @@ func (l *ledger) page(token string, data bool) (p meta.Page[meta.Run], err error
 		}
 		p.Items = append(p.Items, r)
 	}
-	if first+ledgerPage < l.n {
+	if first+ledgerPage < n {
 		p.Next = strconv.Itoa(first + ledgerPage)
 	}
 	return p, nil
