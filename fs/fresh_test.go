@@ -98,10 +98,27 @@ func TestSettledDirectoryIsListedAnew(t *testing.T) {
 		t.Errorf("it lists %q", got)
 	}
 	run(t, "ls", dir)
+	c := exec.CommandContext(t.Context(), "python3", "-c", `
+import os, sys
+fd = os.open(sys.argv[1], os.O_RDONLY)
+print(os.listdir(fd), flush=True)
+sys.stdin.readline()
+print(os.listdir(fd))`, dir)
+	in, ierr := c.StdinPipe()
+	var stays locked
+	c.Stdout, c.Stderr = &stays, t.Output()
+	if err := errors.Join(ierr, c.Start()); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it is open", func() bool { return stays.String() == "['a']\n" })
 	d.mu.Lock()
 	d.names = append(d.names, "b")
 	d.mu.Unlock()
-	time.Sleep(d.ttl + 100*time.Millisecond)
+	time.Sleep(2*d.ttl + 100*time.Millisecond)
+	in.Close()
+	if err := c.Wait(); err != nil || stays.String() != "['a']\n['a', 'b']\n" {
+		t.Errorf("one who has it open lists %q, %v", stays.String(), err)
+	}
 	if got := run(t, "ls", dir); got != "a\nb\n" {
 		t.Errorf("after its time, it lists %q", got)
 	}

@@ -35,7 +35,7 @@ func (i *inode) OpendirHandle(context.Context, uint32) (gofs.FileHandle, uint32,
 		return nil, 0, syscall.ENOTDIR
 	}
 	var flags uint32
-	if s, ok := n.Dir.(Settled); ok && s.Settled() {
+	if n.settled() {
 		flags = fuse.FOPEN_CACHE_DIR | fuse.FOPEN_KEEP_CACHE
 		i.forgetEntries(n.TTL)
 	}

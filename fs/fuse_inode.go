@@ -206,6 +206,9 @@ func (i *inode) Getattr(ctx context.Context, _ gofs.FileHandle, out *fuse.AttrOu
 	if g, ok := n.File.(Growing); ok {
 		return i.grown(ctx, g, &out.Attr)
 	}
+	if n.settled() { // whoever has it open may be about to list it again
+		i.forgetEntries(n.TTL)
+	}
 	out.SetTimeout(n.TTL)
 	return 0
 }
