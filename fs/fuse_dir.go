@@ -35,17 +35,30 @@ func (i *inode) OpendirHandle(context.Context, uint32) (gofs.FileHandle, uint32,
 		return nil, 0, syscall.ENOTDIR
 	}
 	var flags uint32
-	if s, ok := n.Dir.(Settled); ok && s.Settled() {
-		flags = fuse.FOPEN_CACHE_DIR
-		i.mu.Lock()
-		defer i.mu.Unlock()
-		if now := time.Now(); now.Sub(i.listed) < n.TTL {
-			flags |= fuse.FOPEN_KEEP_CACHE
-		} else {
-			i.listed = now
-		}
+	if n.settled() {
+		flags = fuse.FOPEN_CACHE_DIR | fuse.FOPEN_KEEP_CACHE
+		i.forgetEntries(n.TTL)
 	}
 	return &openDir{i: i}, flags, 0
+}
+
+// forgetEntries has the kernel list the directory anew where it has remembered its
+// entries for ttl. To leave out FOPEN_KEEP_CACHE would not do: go-fuse adds it to each
+// FOPEN_CACHE_DIR.
+func (i *inode) forgetEntries(ttl time.Duration) {
+	now := time.Now()
+	i.mu.Lock()
+	was := i.listed
+	i.mu.Unlock()
+	if now.Sub(was) < ttl {
+		return
+	}
+	if !was.IsZero() {
+		i.NotifyContent(0, 0)
+	}
+	i.mu.Lock()
+	i.listed = now
+	i.mu.Unlock()
 }
 
 // Readdirent gives the next entry, or nil at the end.
@@ -66,7 +79,7 @@ func (d *openDir) Readdirent(ctx context.Context) (*fuse.DirEntry, syscall.Errno
 	out := &fuse.DirEntry{Name: e.Name, Off: d.pos, Mode: syscall.S_IFDIR}
 	if e.Node != nil {
 		out.Mode = mode(e.Node)
-		out.Ino = d.i.identify(e.Name, e.Node).stable(e.Node).Ino
+		out.Ino = d.i.identify(e.Name, e.Node).number()
 	}
 	return out, 0
 }

@@ -25,6 +25,7 @@ type adapter struct {
 	failed   func(op, errno string)
 	opens    opens
 	numbers  atomic.Uint64 // of reads, in the log
+	made     atomic.Uint64 // inodes
 	kernel   *kernel
 	names    *names
 	moves    *moves
@@ -65,9 +66,8 @@ type inode struct {
 // kernel never has pages of two contents for one inode, and who reads the old
 // one goes on with that. The number is the same in each mount of the tree, for a
 // program such as a backup knows a file by it, without a table of all names ever
-// seen. The second hash is the generation, so that two are one inode only if 128
-// bits agree; among a million files, two have one number with a probability of
-// 3 in 100 million.
+// seen. Two are one inode only if 128 bits agree; among a million files, two have one
+// number, which is the first hash, with a probability of 3 in 100 million.
 type ident [2]uint64
 
 // identify gives the ident of n as i's child by that name.
@@ -89,12 +89,12 @@ func (i *inode) identify(name string, n *Node) ident {
 	return id
 }
 
-func (id ident) stable(n *Node) gofs.StableAttr {
+func (id ident) number() uint64 {
 	ino := id[0]
 	if ino < 2 || ino == ^uint64(0) { // 0 is automatic, 1 the root, all ones reserved
 		ino += 2
 	}
-	return gofs.StableAttr{Mode: mode(n) & syscall.S_IFMT, Ino: ino, Gen: id[1]}
+	return ino
 }
 
 // mode has the owner's write bit, though a mount is read-only and the kernel refuses
@@ -155,7 +155,7 @@ func (i *inode) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*g
 	if d == nil {
 		return nil, syscall.ENOTDIR
 	}
-	if old := i.a.moves.left(i, name, out); old != nil {
+	if old := i.a.moves.left(ctx, i, name, out); old != nil {
 		return &old.Inode, 0
 	}
 	n, err := d.Lookup(p, name)
@@ -166,14 +166,20 @@ func (i *inode) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*g
 }
 
 // entry makes n the child of i by that name. What the kernel knows already, by this
-// name or by another that led to it, is told anew: go-fuse, left to itself, would give
-// it with the Node that it had.
+// name or by another that led to it, is told anew. Each inode has a generation of its
+// own: of two that agree in that, go-fuse would give the older, with the Node that it
+// had, where names knows the newer, since the kernel forgot the older as it was found.
 func (i *inode) entry(ctx context.Context, name string, n *Node, out *fuse.EntryOut) *gofs.Inode {
 	id := i.identify(name, n)
 	child := i.a.names.of(id)
+	for child != nil && child.isStale() { // i had been forgotten, and its turns with it
+		i.turn(name)
+		id = i.identify(name, n)
+		child = i.a.names.of(id)
+	}
 	if child == nil {
 		child = &inode{a: i.a, id: id}
-		i.NewInode(ctx, child, id.stable(n))
+		i.NewInode(ctx, child, gofs.StableAttr{Mode: mode(n) & syscall.S_IFMT, Ino: id.number(), Gen: i.a.made.Add(1)})
 	}
 	child = i.a.names.touch(child, n)
 	child.mu.Lock()
@@ -201,6 +207,9 @@ func (i *inode) Getattr(ctx context.Context, _ gofs.FileHandle, out *fuse.AttrOu
 	i.attr(n, &out.Attr)
 	if g, ok := n.File.(Growing); ok {
 		return i.grown(ctx, g, &out.Attr)
+	}
+	if n.settled() { // whoever has it open may be about to list it again
+		i.forgetEntries(n.TTL)
 	}
 	out.SetTimeout(n.TTL)
 	return 0
@@ -304,13 +313,23 @@ func (i *inode) outdated() {
 	if known || parent == nil {
 		return
 	}
-	p := parent.Operations().(*inode)
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.turns == nil {
-		p.turns = map[string]int{}
+	parent.Operations().(*inode).turn(name)
+}
+
+// turn notes that a name of the directory was found to have changed.
+func (i *inode) turn(name string) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.turns == nil {
+		i.turns = map[string]int{}
 	}
-	p.turns[name]++
+	i.turns[name]++
+}
+
+func (i *inode) isStale() bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.stale
 }
 
 // noIdentity is what the kernel has pages of after an open of a handle without

@@ -6,6 +6,7 @@ import (
 	"syscall"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
 )
 
 // What Linux has for mount(2) and umount(2).
@@ -22,6 +23,9 @@ func unmountUnprivileged(point string, lazy bool) *exec.Cmd {
 	}
 	return exec.Command("fusermount3", append(args, "--", point)...)
 }
+
+// thread is the calling thread, as a request names who asks.
+func thread() uint32 { return uint32(unix.Gettid()) }
 
 // canPass tells whether the kernel takes a file to read in the place of one of
 // ours (FUSE_DEV_IOC_BACKING_OPEN), or why not.

@@ -6,6 +6,7 @@ import (
 	iofs "io/fs"
 	"path"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -33,7 +34,7 @@ type moves struct {
 	wakeup  chan struct{}
 	stopped chan struct{}
 
-	leaving atomic.Pointer[linkAt] // that look-ups still find, until the kernel has deleted it
+	leaving atomic.Pointer[leaving]
 
 	mu    sync.Mutex // guards links; no other lock is taken under it
 	links map[ident]*linkAt
@@ -49,6 +50,13 @@ type linkAt struct {
 
 	due  time.Time // when it is looked at next; guarded by moves.mu
 	kept bool      // the kernel was asked to forget it, and has not; guarded by moves.mu
+}
+
+// leaving is a link that the look-ups of one thread still find, until the kernel has
+// deleted it.
+type leaving struct {
+	*linkAt
+	thread uint32
 }
 
 // movesPause is how long it takes, at most, until a TTL is seen to be over.
@@ -74,7 +82,18 @@ func (m *moves) touch(i, dir *inode, name string, ttl time.Duration) {
 func (m *moves) forgotten(i *inode) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	delete(m.links, i.id)
+	if l := m.links[i.id]; l != nil && l.i == i {
+		delete(m.links, i.id)
+	}
+}
+
+// told notes that the kernel was told of l's end. By now l.i may be found again.
+func (m *moves) told(l *linkAt) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.links[l.i.id] == l {
+		delete(m.links, l.i.id)
+	}
 }
 
 // work looks after the links until stopped is closed. No request waits for it.
@@ -149,11 +168,13 @@ func (l *linkAt) moved(ctx context.Context) bool {
 
 // tell has the kernel delete the link. It deletes only what it has by that name:
 // so it looks the name up once more, and is given the old link; where it has the
-// new one already, which another look-up found, it is to forget that first.
+// new one already, which another look-up found, it is to forget that first. What
+// can't be told now is told when the link is looked at next.
 func (m *moves) tell(root *inode, l *linkAt) {
-	m.leaving.Store(l)
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	m.leaving.Store(&leaving{l, thread()})
 	defer m.leaving.Store(nil)
-	defer m.forgotten(l.i)
 	name := path.Base(l.path)
 	for range 3 {
 		var st syscall.Stat_t
@@ -167,18 +188,22 @@ func (m *moves) tell(root *inode, l *linkAt) {
 				return
 			}
 		}
-		if found.StableAttr() == l.i.StableAttr() && dir.NotifyDelete(name, found) == 0 {
+		if found == &l.i.Inode && dir.NotifyDelete(name, found) == 0 {
+			m.told(l)
 			return
 		}
 		dir.NotifyEntry(name)
 	}
 }
 
-// left gives the link that is to be found by that name until the kernel has
-// deleted it, or nil.
-func (m *moves) left(dir *inode, name string, out *fuse.EntryOut) *inode {
+// left gives the link that the thread which tells of its end is to find by that name
+// until the kernel has deleted it, or nil. Whoever hears of the end finds what is new.
+func (m *moves) left(ctx context.Context, dir *inode, name string, out *fuse.EntryOut) *inode {
 	l := m.leaving.Load()
 	if l == nil || l.in != dir.id || path.Base(l.path) != name {
+		return nil
+	}
+	if c, ok := fuse.FromContext(ctx); !ok || c.Pid != l.thread {
 		return nil
 	}
 	out.SetEntryTimeout(movesPause) // what is outdated at once the kernel does not keep until it can be deleted

@@ -34,21 +34,28 @@ func (t *tree) metadata(run *meta.Run) (fixed, error) {
 		return nil, err
 	}
 	doc.WriteByte('\n')
-	data, err := run.Data()
-	if err != nil {
-		return nil, err
-	}
-	dir := func(d Dir) *Node { return &Node{Dir: d, Mtime: run.Mtime(), TTL: t.r.TTL(run.Final())} }
-	metrics := metricsDir{t: t, run: run.WithoutJSON()}
-	for _, m := range data.Metrics {
-		metrics.keys = append(metrics.keys, m.Key)
+	dir := func(in func(*meta.Run, meta.Data) Dir) *Node {
+		return &Node{Dir: t.logged(run.ID, in), Mtime: run.Mtime(), TTL: t.r.TTL(run.Final())}
 	}
 	return fixed{
-		{"metrics", dir(metrics)},
-		{"params", dir(t.pairs("params", run, data.Params))},
+		{"metrics", dir(t.metrics)},
+		{"params", dir(func(run *meta.Run, data meta.Data) Dir { return t.pairs("params", run, data.Params) })},
 		{"run.json", t.report(doc.String(), run)},
-		{"tags", dir(t.pairs("tags", run, data.Tags))},
+		{"tags", dir(func(run *meta.Run, data meta.Data) Dir { return t.pairs("tags", run, data.Tags) })},
 	}, nil
+}
+
+// logged is a directory in a run's, made of what has been logged by the time that
+// somebody looks into it: for a program that stands in it, nobody looks up its name.
+func (t *tree) logged(id string, in func(*meta.Run, meta.Data) Dir) Dir {
+	return lazyDir(func(ctx context.Context) (Dir, error) {
+		run, err := t.r.Run(ctx, id)
+		if err != nil {
+			return nil, err
+		}
+		data, err := run.Data()
+		return in(run, data), err
+	})
 }
 
 // pairs is a directory with a file for each of a run's params or tags, which
@@ -74,6 +81,14 @@ type metricsDir struct {
 }
 
 var _ Dir = metricsDir{}
+
+func (t *tree) metrics(run *meta.Run, data meta.Data) Dir {
+	d := metricsDir{t: t, run: run.WithoutJSON()}
+	for _, m := range data.Metrics {
+		d.keys = append(d.keys, m.Key)
+	}
+	return d
+}
 
 func (d metricsDir) Lookup(ctx context.Context, name string) (*Node, error) {
 	file, ok := strings.CutSuffix(name, csvEnding)

@@ -43,6 +43,11 @@ type Settled interface {
 	Settled() bool
 }
 
+func (n *Node) settled() bool {
+	s, ok := n.Dir.(Settled)
+	return ok && s.Settled()
+}
+
 // Listing is a directory on its way to a reader, one entry at a time. It is
 // used by one goroutine at a time.
 type Listing interface {

@@ -30,7 +30,9 @@ import (
 type ledger struct {
 	meta.Store // nil: nothing else is asked for
 	n          int
+	bare       int          // how many runs, the newest, have no params yet
 	fails      atomic.Int64 // the first run of the page that can't be had; 0: none
+	more       atomic.Int64 // runs that have come to the n
 	asked      atomic.Int64 // searches for runs with their data
 	listed     atomic.Int64 // and without
 }
@@ -52,17 +54,18 @@ func (l *ledger) SearchRuns(_ context.Context, which meta.RunQuery, token string
 
 func (l *ledger) page(token string, data bool) (p meta.Page[meta.Run], err error) {
 	first, _ := strconv.Atoi(token)
+	n := l.n + int(l.more.Load())
 	if f := int(l.fails.Load()); f > 0 && first >= f {
 		return p, fmt.Errorf("the server has gone at run %d", first)
 	}
-	for i := first; i < min(first+ledgerPage, l.n); i++ {
+	for i := first; i < min(first+ledgerPage, n); i++ {
 		r := meta.Run{
 			ID: fmt.Sprintf("%032x", i), Name: fmt.Sprintf("run-%06d", i), ExperimentID: "1", Status: "FINISHED",
 			Start: time.UnixMilli(int64(2e12) - int64(i)*1000), ArtifactURI: fmt.Sprintf("mlflow-artifacts:/1/%032x/artifacts", i),
 		}
 		if data {
 			var d struct{ Data meta.Data }
-			for k := range 20 {
+			for k := 0; i >= l.bare && k < 20; k++ {
 				d.Data.Params = append(d.Data.Params, meta.Pair{Key: fmt.Sprintf("param_%02d", k), Value: fmt.Sprint(i * k)})
 			}
 			if i >= ledgerPage && i%1000 == 0 {
@@ -75,7 +78,7 @@ func (l *ledger) page(token string, data bool) (p meta.Page[meta.Run], err error
 		}
 		p.Items = append(p.Items, r)
 	}
-	if first+ledgerPage < l.n {
+	if first+ledgerPage < n {
 		p.Next = strconv.Itoa(first + ledgerPage)
 	}
 	return p, nil
@@ -242,10 +245,15 @@ func TestTableOfUnknownSizeIsShownTooLarge(t *testing.T) {
 	if st.Size() <= whole {
 		t.Errorf("it is shown with %d bytes, and has %d", st.Size(), whole)
 	}
-	other, _ := (&ledger{n: l.n}).shown(t)
-	out, err := exec.CommandContext(t.Context(), "python3", "-c", `import sys,tarfile; tarfile.open("/dev/null","w").add(sys.argv[1])`, filepath.Join(other, "runs.csv")).CombinedOutput()
-	if err == nil || !strings.Contains(string(out), "unexpected end of data") {
-		t.Errorf("%v: %s", err, out)
+	for _, other := range []*ledger{{n: l.n}, {n: l.n, bare: ledgerPage}} {
+		for _, first := range []string{"true", `ls "$1"`} { // which tells how many runs there are
+			dir, _ := other.shown(t)
+			run(t, "sh", "-c", first, "sh", dir)
+			out, err := exec.CommandContext(t.Context(), "python3", "-c", `import sys,tarfile; tarfile.open("/dev/null","w").add(sys.argv[1])`, filepath.Join(dir, "runs.csv")).CombinedOutput()
+			if err == nil || !strings.Contains(string(out), "unexpected end of data") {
+				t.Errorf("%d without params, after %s: %v: %s", other.bare, first, err, out)
+			}
+		}
 	}
 }
 

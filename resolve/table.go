@@ -47,9 +47,9 @@ func (t *Table) Sum() string {
 }
 
 // Size is how many bytes the table has, where known says that all of it has been
-// made. Else it is the size that the last one had which began with the same rows; or
-// one that is too large, so that a program which relies on it fails, and does not
-// take a part for the whole.
+// made. Else it is one that is too large, so that a program which relies on it fails,
+// and does not take a part for the whole; or, of what changes no more, the size that
+// the last one had which began with the same rows.
 func (t *Table) Size() (n int64, known bool) {
 	if n, known = t.spool.Len(); known {
 		return n, true
@@ -118,14 +118,17 @@ func (t *Table) piece(next func(context.Context) (page, error), large func(first
 		t.mu.Unlock()
 		if pages == 1 && !p.last {
 			t.began = sha256.Sum256(p.text)
-			t.guess = t.set.guess(t, large(len(p.text)))
+			t.guess = large(len(p.text))
+			if p.final {
+				t.guess = t.set.guess(t, t.guess)
+			}
 		}
 		total += len(p.text)
 		all.Write(p.text)
 		if p.last {
 			t.sum = hex.EncodeToString(all.Sum(nil))
 		}
-		if p.last && pages > 1 {
+		if p.last && pages > 1 && p.final {
 			t.set.remember(t, int64(total))
 		}
 		return p.text, p.last, nil
@@ -142,7 +145,7 @@ type tableSet struct {
 	serial int
 	newest map[string]*Table
 	idle   *lru.Costed[*Table, struct{}]
-	sizes  *lru.Costed[string, made] // of the tables that were made whole
+	sizes  *lru.Costed[string, made] // of the tables that were made whole, and change no more
 }
 
 // made is the size of a table of several pages, and what its first was.

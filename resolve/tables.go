@@ -39,7 +39,9 @@ func (r *Resolver) MetricHistory(ctx context.Context, run *meta.Run, key string)
 	return r.tables.get(ctx, "metric\x00"+run.ID+"\x00"+key, next, func(first int) int64 { return largeTable * int64(first) })
 }
 
-// largeTable is how many pages a table has at most that is not known to have more.
+// largeTable is how many pages a table has at most that is not known to have more, each
+// as long as the first; or fewer that are longer: a run that has just begun has logged
+// little.
 const largeTable = 1000
 
 // RunTable is the runs of an experiment as a table, newest first: one row for each,
@@ -54,7 +56,7 @@ func (r *Resolver) RunTable(ctx context.Context, experimentID string) (*Table, e
 	return r.tables.get(ctx, "runs\x00"+experimentID, rows.page, func(first int) int64 {
 		pages := largeTable
 		if known, ok := r.indexes.Peek(experimentID); ok {
-			pages = 2 * (1 + len(known.Items)/max(len(rows.given), 1))
+			pages = max(pages, 2*(1+len(known.Items)/max(len(rows.given), 1)))
 		}
 		return int64(pages) * int64(first)
 	})
