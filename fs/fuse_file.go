@@ -82,15 +82,17 @@ func (i *inode) hasRead(s span) {
 }
 
 func (f *openFile) Release(ctx context.Context) syscall.Errno {
-	f.i.a.afterRelease(ctx, func() {
-		f.i.mu.Lock()
-		if at := slices.Index(f.i.cached, f); at >= 0 {
-			f.i.cached = slices.Delete(f.i.cached, at, at+1)
-		}
-		f.i.mu.Unlock()
-		f.done()
-	})
+	f.i.a.afterRelease(ctx, f.released)
 	return 0
+}
+
+func (f *openFile) released() {
+	f.i.mu.Lock()
+	if at := slices.Index(f.i.cached, f); at >= 0 {
+		f.i.cached = slices.Delete(f.i.cached, at, at+1)
+	}
+	f.i.mu.Unlock()
+	f.done()
 }
 
 // done ends one use of the handle. The last one closes it: a push that meets the
@@ -121,11 +123,13 @@ func (f passedFile) PassthroughFd() (int, bool) {
 }
 
 func (f passedFile) Release(ctx context.Context) syscall.Errno {
-	f.i.a.afterRelease(ctx, func() {
-		f.i.mu.Lock()
-		f.i.passed--
-		f.i.mu.Unlock()
-		f.done()
-	})
+	f.i.a.afterRelease(ctx, f.released)
 	return 0
+}
+
+func (f passedFile) released() {
+	f.i.mu.Lock()
+	f.i.passed--
+	f.i.mu.Unlock()
+	f.done()
 }

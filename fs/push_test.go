@@ -184,9 +184,7 @@ func TestPushKeepsItsFileOpen(t *testing.T) {
 	go k.work()
 	k.push(i)
 	<-p.asked
-	if e := f.Release(context.Background()); e != 0 {
-		t.Error(e)
-	}
+	f.released()
 	if p.closed.Load() {
 		t.Error("it is closed while it is read from")
 	}
