@@ -21,6 +21,7 @@ type Config struct {
 	Owner      string // the account that must own a bucket; empty: any
 	Profile    string // AWS_DEFAULT_PROFILE, which the SDK reads behind AWS_PROFILE
 	CABundle   string // a file or directory (rest.ReadCAs) that is trusted in place of the system's; empty: the system's
+	NoBundle   bool   // none is looked at: the endpoint has no TLS, or any will do
 	AnyTLS     bool   // certificates are not looked at
 
 	files awsFiles
@@ -51,7 +52,7 @@ func FromEnv(env rest.Env, home string) (Config, error) {
 		return Config{}, err
 	}
 	if c.AnyTLS || strings.HasPrefix(strings.ToLower(c.Endpoint), "http://") {
-		c.CABundle = "" // botocore does not look at it, be it there or not
+		c.CABundle, c.NoBundle = "", true // botocore does not look at it, be it there or not
 	}
 	if err := c.sign(env("MLFLOW_EXPERIMENTAL_S3_SIGNATURE_VERSION")); err != nil {
 		return Config{}, err

@@ -98,6 +98,8 @@ func (d Driver) client(ctx context.Context, c Config) (*s3.Client, error) {
 			return nil, fmt.Errorf("the bundle of certificates (AWS_CA_BUNDLE, ca_bundle, REQUESTS_CA_BUNDLE): %w", err)
 		}
 		opts = append(opts, config.WithCustomCABundle(bytes.NewReader(trusted)))
+	} else if c.NoBundle && d.transport == nil { // else the SDK wants the one that AWS_CA_BUNDLE or the profile names
+		opts = append(opts, config.WithCustomCABundle(strings.NewReader(nobody)))
 	}
 	if c.Profile != "" {
 		opts = append(opts, config.WithSharedConfigProfile(c.Profile))
@@ -125,6 +127,16 @@ func (d Driver) client(ctx context.Context, c Config) (*s3.Client, error) {
 		})
 	}), nil
 }
+
+// nobody is a certificate of nobody's, which has ended.
+const nobody = `-----BEGIN CERTIFICATE-----
+MIHOMIGBoAMCAQICAQEwBQYDK2VwMBExDzANBgNVBAMTBm5vYm9keTAeFw03MDAx
+MDEwMDAwMDBaFw03MDAxMDEwMDAwMDFaMBExDzANBgNVBAMTBm5vYm9keTAqMAUG
+AytlcAMhAHrxhuSwslZ8s08Yc084dPujsZ81q+pnFlOz7JM+dws5MAUGAytlcANB
+AF5YhRuITRklUBfBYdMb3HEBvDPjEyvKnYZM9hepRNuTXTS4YWHcr28uLZpj8uAF
+zrihaiDTs8XR4hX91djMxwQ=
+-----END CERTIFICATE-----
+`
 
 // apply makes an SDK's client one of this configuration.
 func (c Config) apply(o *s3.Options) {

@@ -193,7 +193,7 @@ func TestBucketsAreAskedForAsBotocoreDoesAgainstBotocore(t *testing.T) {
 // being asked, as it does not keep botocore; or when it is passed over at https://. It
 // fails, too, when a session's token in its older variable is not sent.
 func TestCertificatesAreLookedAtForTLSAlone(t *testing.T) {
-	t.Parallel()
+	t.Setenv("AWS_CA_BUNDLE", "/nowhere") // which the SDK reads, too
 	var token atomic.Value
 	serve := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		token.Store(r.Header.Get("X-Amz-Security-Token"))
