@@ -12,7 +12,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -34,29 +33,33 @@ func TestMountMeansWhatTheClientMeans(t *testing.T) {
 	}
 	seed := uint64(seedOf(t))
 	w := newWorld(t, seed)
-	first, last := uint64(0), uint64(26)
-	if only, err := strconv.ParseUint(os.Getenv("MLFLOWFS_CASE"), 10, 64); err == nil {
-		first, last = only, only+1
-	}
+	const least = 26 // situations
+	only := os.Getenv("MLFLOWFS_CASE")
+	cases := make(chan uint64)
 	end := time.Now().Add(length(0, 0.1))
-	next := atomic.Uint64{}
-	next.Store(first)
+	go func() {
+		defer close(cases)
+		for _, n := range strings.FieldsFunc(only, func(r rune) bool { return r == ',' }) {
+			if n, err := strconv.ParseUint(n, 10, 64); err == nil {
+				cases <- n
+			}
+		}
+		for n := uint64(0); only == "" && (n < least || time.Now().Before(end)); n++ {
+			cases <- n
+		}
+	}()
 	h := &held{seen: map[string]int{}}
 	var wg sync.WaitGroup
 	for range 3 {
 		l := w.newLane(t)
 		wg.Go(func() {
-			for {
-				n := next.Add(1) - 1
-				if n >= last && (os.Getenv("MLFLOWFS_CASE") != "" || !time.Now().Before(end)) {
-					return
-				}
+			for n := range cases {
 				l.hold(h, l.draw(n))
 			}
 		})
 	}
 	wg.Wait()
-	if first == 0 {
+	if only == "" {
 		for _, d := range differences {
 			if d.always && h.seen[d.row] == 0 {
 				t.Errorf("docs/uris.md tells of a difference that is none: %s", d.row)
@@ -64,14 +67,14 @@ func TestMountMeansWhatTheClientMeans(t *testing.T) {
 		}
 	}
 	figure(t, "seed %d: %d environments, %d of them with a mount, and with their stores and URIs %d; %d answers of MLflow's client were compared, of which %d were errors; %d differ as docs/uris.md tells: %v",
-		seed, next.Load()-first, h.mounts, h.uris, h.compared, h.errors, h.told, h.seen)
+		seed, h.situations, h.mounts, h.uris, h.compared, h.errors, h.told, h.seen)
 }
 
 // held is what was held against the client's answers.
 type held struct {
-	mu                                   sync.Mutex // guards what follows
-	seen                                 map[string]int
-	mounts, uris, compared, errors, told int
+	mu                                               sync.Mutex // guards what follows
+	seen                                             map[string]int
+	situations, mounts, uris, compared, errors, told int
 }
 
 // question is one answer of a client's to be held against ours.
@@ -83,8 +86,11 @@ type question struct {
 	theirs, ours uriAnswer
 	other        *uriAnswer // of MLflow's other client; nil where it can't read the store
 	askedTheirs  []string
+	askedOther   []string // by MLflow's other client
 	askedOurs    []string
 }
+
+var otherRelease = map[release]release{"mlflow2": "mlflow3", "mlflow3": "mlflow2"}
 
 // answers are those of mlflowfs, whose release is "", and of MLflow's clients.
 type answers struct {
@@ -146,7 +152,7 @@ func (l *lane) hold(h *held, s *situation) {
 	for _, r := range s.clients {
 		for i, uri := range s.URIs {
 			q := question{s: s, uri: uri, client: r, theirs: a.of[r][i], ours: a.of[""][i]}
-			if other := a.of[map[release]release{"mlflow2": "mlflow3", "mlflow3": "mlflow2"}[r]]; other != nil {
+			if other := a.of[otherRelease[r]]; other != nil {
 				q.other = &other[i]
 			}
 			for _, what := range []string{"download", "ls", "mount"} {
@@ -155,10 +161,11 @@ func (l *lane) hold(h *held, s *situation) {
 				}
 			}
 		}
-		l.report(h, question{s: s, client: r, what: "asked", askedTheirs: a.asked[r], askedOurs: a.asked[""]}, nil)
+		l.report(h, question{s: s, client: r, what: "asked", askedTheirs: a.asked[r], askedOther: a.asked[otherRelease[r]], askedOurs: a.asked[""]}, nil)
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.situations++
 	h.uris += len(s.URIs)
 	if m != nil {
 		h.mounts++
@@ -169,9 +176,13 @@ func (l *lane) hold(h *held, s *situation) {
 func (s *situation) cwd() string { return filepath.Join(s.home, "cwd") }
 
 // mount mounts the situation's store, where it is one of those that are mounted, and one
-// of the commands had an answer.
+// of the commands had an answer of the server.
 func (l *lane) mount(s *situation, env []string, answers []uriAnswer) *mount {
-	if !s.Mount || !slices.ContainsFunc(answers, func(a uriAnswer) bool { return a.Download.Error == "" }) {
+	served := false
+	for i, a := range answers {
+		served = served || a.Download.Error == "" && !strings.Contains(s.URIs[i], "://")
+	}
+	if !s.Mount || !served {
 		return nil
 	}
 	point := filepath.Join(s.home, "mnt")

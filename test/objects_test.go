@@ -74,7 +74,7 @@ func (o *objectStores) start() (err error) {
 	if o.dir, err = os.MkdirTemp(work, "objects-"); err != nil {
 		return err
 	}
-	for _, d := range []string{"s3/" + bucket, "gcs", "azure", "ftp"} {
+	for _, d := range []string{"s3/" + bucket, "azure", "ftp"} {
 		if err := os.MkdirAll(filepath.Join(o.dir, d), 0o755); err != nil {
 			return err
 		}
@@ -99,8 +99,8 @@ func (o *objectStores) start() (err error) {
 	for _, c := range []*exec.Cmd{
 		exec.Command(bin("versitygw"), join(s3, []string{"-p", o.s3}, posix)...),
 		exec.Command(bin("versitygw"), join(s3, []string{"-p", o.s3tls, "--cert", o.ca, "--key", o.ca}, posix)...),
-		exec.Command(bin("fake-gcs-server"), "-scheme", "http", "-host", "127.0.0.1", "-port", gcsPort, "-backend", "filesystem",
-			"-filesystem-root", filepath.Join(o.dir, "gcs"), "-external-url", "http://"+o.gcs, "-public-host", o.gcs),
+		exec.Command(bin("fake-gcs-server"), "-scheme", "http", "-host", "127.0.0.1", "-port", gcsPort, "-backend", "memory", // on a disk "//" is "/"
+			"-external-url", "http://"+o.gcs, "-public-host", o.gcs),
 		exec.Command(filepath.Join(testenv(), "azurite", "node_modules", ".bin", "azurite-blob"), "--silent", "--disableTelemetry", "--skipApiVersionCheck",
 			"--blobHost", "127.0.0.1", "--blobPort", azPort, "--location", filepath.Join(o.dir, "azure")),
 		exec.Command(release("mlflow3").bin("python"), "-m", "pyftpdlib", "-w", "-i", "127.0.0.1", "-p", ftpPort, "-d", filepath.Join(o.dir, "ftp"), "-u", "user", "-P", ftpPassword),
