@@ -141,7 +141,7 @@ func TestOpenBesideACloseKeepsItsBackingFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer backing.Close()
+	t.Cleanup(func() { backing.Close() }) // after the mount's end
 	k := &kept{data: bytes.Repeat([]byte("x"), 4096), backing: backing, let: make(chan struct{})}
 	if _, err := backing.Write(k.data); err != nil {
 		t.Fatal(err)
