@@ -34,7 +34,7 @@ func TestTableIsTheClients(t *testing.T) {
 	t.Parallel()
 	const n = 230
 	s := shared.get(t, "server 3.17")
-	name := "tables of " + t.Name()
+	name := "other tables of " + t.Name() // "other": TestExperimentsShowEachRun expects it
 	experiment := newExperiment(t, s.uri, name, "")
 	want := rowsIn(t, s.release.python(t, []string{"MLFLOW_TRACKING_URI=" + s.uri}, "", "tables.py", "make", experiment, fmt.Sprint(n)))
 	p := proxyTo(t, s.uri)
