@@ -2,7 +2,6 @@ package fs
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"log/slog"
 	"sync"
@@ -10,7 +9,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/cespare/xxhash/v2"
 	gofs "github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -58,43 +56,6 @@ type inode struct {
 	passed  int            // open handles whose backing file it reads itself
 	backed  string         // identity of what was passed first
 	reading []span         // what the kernel waits for
-}
-
-// ident is what an inode's number is made of: two hashes of its path in the mount
-// and of what tells its content from others by that path: whether it is a file, its
-// size, the Node's Stamp, and how often it was found to have changed. So the
-// kernel never has pages of two contents for one inode, and who reads the old
-// one goes on with that. The number is the same in each mount of the tree, for a
-// program such as a backup knows a file by it, without a table of all names ever
-// seen. Two are one inode only if 128 bits agree; among a million files, two have one
-// number, which is the first hash, with a probability of 3 in 100 million.
-type ident [2]uint64
-
-// identify gives the ident of n as i's child by that name.
-func (i *inode) identify(name string, n *Node) ident {
-	i.mu.Lock()
-	turn := i.turns[name]
-	i.mu.Unlock()
-	var id ident
-	for k := range id {
-		h := xxhash.NewWithSeed(uint64(k))
-		var b [40]byte
-		for at, v := range []uint64{i.id[0], i.id[1], uint64(mode(n)), uint64(n.Size), uint64(turn)} {
-			binary.LittleEndian.PutUint64(b[8*at:], v)
-		}
-		h.Write(b[:])
-		h.WriteString(name + "\x00" + n.Stamp + "\x00" + n.Link) // a link that moves is another link
-		id[k] = h.Sum64()
-	}
-	return id
-}
-
-func (id ident) number() uint64 {
-	ino := id[0]
-	if ino < 2 || ino == ^uint64(0) { // 0 is automatic, 1 the root, all ones reserved
-		ino += 2
-	}
-	return ino
 }
 
 // mode has the owner's write bit, though a mount is read-only and the kernel refuses
@@ -163,37 +124,6 @@ func (i *inode) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*g
 		return nil, i.fail(lookUp, name, err)
 	}
 	return i.entry(ctx, name, n, out), 0
-}
-
-// entry makes n the child of i by that name. What the kernel knows already, by this
-// name or by another that led to it, is told anew. Each inode has a generation of its
-// own: of two that agree in that, go-fuse would give the older, with the Node that it
-// had, where names knows the newer, since the kernel forgot the older as it was found.
-func (i *inode) entry(ctx context.Context, name string, n *Node, out *fuse.EntryOut) *gofs.Inode {
-	id := i.identify(name, n)
-	child := i.a.names.of(id)
-	for child != nil && child.isStale() { // i had been forgotten, and its turns with it
-		i.turn(name)
-		id = i.identify(name, n)
-		child = i.a.names.of(id)
-	}
-	if child == nil {
-		child = &inode{a: i.a, id: id}
-		i.NewInode(ctx, child, gofs.StableAttr{Mode: mode(n) & syscall.S_IFMT, Ino: id.number(), Gen: i.a.made.Add(1)})
-	}
-	child = i.a.names.touch(child, n)
-	child.mu.Lock()
-	child.node = n
-	child.mu.Unlock()
-	if n.Moves {
-		i.a.moves.touch(child, i, name, n.TTL)
-	}
-	out.SetEntryTimeout(n.TTL)
-	if _, grows := n.File.(Growing); !grows {
-		out.SetAttrTimeout(n.TTL)
-	}
-	child.attr(n, &out.Attr)
-	return &child.Inode
 }
 
 // OnForget is called when the kernel knows i no more.
@@ -301,35 +231,6 @@ func (i *inode) Open(ctx context.Context, flags uint32) (gofs.FileHandle, uint32
 		return nil, 0, syscall.ESTALE
 	}
 	return file, flags, 0
-}
-
-// outdated has the next look-up of i's name give another inode.
-func (i *inode) outdated() {
-	i.mu.Lock()
-	known := i.stale
-	i.stale = true
-	i.mu.Unlock()
-	name, parent := i.Parent()
-	if known || parent == nil {
-		return
-	}
-	parent.Operations().(*inode).turn(name)
-}
-
-// turn notes that a name of the directory was found to have changed.
-func (i *inode) turn(name string) {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	if i.turns == nil {
-		i.turns = map[string]int{}
-	}
-	i.turns[name]++
-}
-
-func (i *inode) isStale() bool {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	return i.stale
 }
 
 // noIdentity is what the kernel has pages of after an open of a handle without
