@@ -129,7 +129,8 @@ func (d artifactsDir) node(it resolve.Item) *Node {
 	case it.Dir != nil:
 		n.Dir = artifactsDir{d.t, it.Dir, d.at + "/" + it.Name, d.inModel}
 	case it.Store == nil:
-		n.File, n.Size, n.Stamp = text(it.Content), it.Size, text(it.Content).Identity()
+		c := sized(it.Content)
+		n.File, n.Size, n.Stamp = c.File, c.Size, c.Stamp
 	default:
 		n.File, n.Size, n.Stamp = artifactFile{d, it}, it.Size, it.Version
 		if n.Stamp == "" && !it.Mtime.IsZero() {

@@ -90,6 +90,8 @@ func (f *openFile) released() {
 	f.i.mu.Lock()
 	if at := slices.Index(f.i.cached, f); at >= 0 {
 		f.i.cached = slices.Delete(f.i.cached, at, at+1)
+	} else {
+		f.i.passed--
 	}
 	f.i.mu.Unlock()
 	f.done()
@@ -103,7 +105,7 @@ func (f *openFile) done() {
 	last := f.uses == 0
 	f.i.mu.Unlock()
 	if last {
-		f.h.Close() // of what was read there is nothing to be told
+		f.h.Close() // a RELEASE has no answer to tell an error in
 	}
 }
 
@@ -120,16 +122,4 @@ func (f passedFile) PassthroughFd() (int, bool) {
 		return 0, false
 	}
 	return int(f.backing.Fd()), true
-}
-
-func (f passedFile) Release(ctx context.Context) syscall.Errno {
-	f.i.a.afterRelease(ctx, f.released)
-	return 0
-}
-
-func (f passedFile) released() {
-	f.i.mu.Lock()
-	f.i.passed--
-	f.i.mu.Unlock()
-	f.done()
 }
