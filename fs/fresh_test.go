@@ -21,25 +21,26 @@ import (
 	"github.com/mlflowfs/mlflowfs/resolve/meta"
 )
 
+// started starts a program, which ends with the test, and gives its standard input and
+// output.
+func started(t *testing.T, name string, args ...string) (in io.Writer, out *bufio.Reader) {
+	t.Helper()
+	c := exec.CommandContext(t.Context(), name, args...)
+	c.Stderr = t.Output()
+	in, ierr := c.StdinPipe()
+	said, oerr := c.StdoutPipe()
+	if err := errors.Join(ierr, oerr, c.Start()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Wait() }) // the end of the test's context kills it
+	return in, bufio.NewReader(said)
+}
+
 // shell starts a process that runs commands in dir. The function returns what a command
 // says.
 func shell(t *testing.T, dir string) func(command string) string {
 	t.Helper()
-	c := exec.CommandContext(t.Context(), "sh", "-c", `cd "$1" && while read -r line; do eval "$line" 2>&1; echo; echo over; done`, "sh", dir)
-	c.Stderr = t.Output()
-	in, err := c.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := c.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := c.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Wait() }) // the end of the test's context kills it
-	lines := bufio.NewReader(out)
+	in, lines := started(t, "sh", "-c", `cd "$1" && while read -r line; do eval "$line" 2>&1; echo; echo over; done`, "sh", dir)
 	return func(command string) string {
 		t.Helper()
 		if _, err := fmt.Fprintln(in, command); err != nil {
@@ -196,21 +197,12 @@ func (u under) List(context.Context) (Listing, error) { return &entries{}, nil }
 // does.
 func watching(t *testing.T, name string) {
 	t.Helper()
-	c := exec.CommandContext(t.Context(), "python3", "-c", `
+	_, out := started(t, "python3", "-c", `
 import ctypes, os, sys, time
 libc = ctypes.CDLL(None)
 assert libc.inotify_add_watch(libc.inotify_init(), os.fsencode(sys.argv[1]), 0x400) > 0
 print("there", flush=True)
 time.sleep(600)`, name)
-	c.Stderr = t.Output()
-	out, err := c.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := c.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Wait() }) // the end of the test's context kills it
 	if _, err := io.ReadFull(out, make([]byte, len("there"))); err != nil {
 		t.Fatal(err)
 	}
@@ -278,7 +270,7 @@ func (d *sign) move(to string, asked func()) {
 // has moved. The function waits for what it reads then.
 func follower(t *testing.T, link string) func() string {
 	t.Helper()
-	c := exec.CommandContext(t.Context(), "python3", "-c", `
+	_, lines := started(t, "python3", "-c", `
 import ctypes, os, sys
 libc = ctypes.CDLL(None)
 fd = libc.inotify_init()
@@ -286,16 +278,6 @@ assert libc.inotify_add_watch(fd, os.fsencode(sys.argv[1]), 0x02000400) > 0 # IN
 print("there", flush=True)
 os.read(fd, 4096)
 print(os.readlink(sys.argv[1]), flush=True)`, link)
-	c.Stderr = t.Output()
-	out, err := c.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := c.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Wait() }) // the end of the test's context kills it
-	lines := bufio.NewReader(out)
 	next := func() string {
 		line, err := lines.ReadString('\n')
 		if err != nil {
