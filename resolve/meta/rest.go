@@ -21,8 +21,6 @@ var _ Store = (*restStore)(nil)
 // NewREST makes a Store of the tracking server behind c.
 func NewREST(c *rest.Client) Store { return &restStore{c} }
 
-const api = "/api/2.0/mlflow/"
-
 type restLoggedModel struct {
 	Info struct {
 		ModelID      string   `json:"model_id"`
@@ -87,17 +85,17 @@ func (s *restStore) Ping(ctx context.Context) error {
 
 // searchExperiments asks a server before MLflow 1.28, which has no search, for a list.
 func (s *restStore) searchExperiments(ctx context.Context, max int, token string, out any) error {
-	err := s.c.JSON(ctx, api+"experiments/search", search(max, token, ""), nil, out)
+	err := s.c.API(ctx, "experiments/search", search(max, token, ""), nil, out)
 	var e *rest.Error
 	if errors.As(err, &e) && e.NoSuchEndpoint() {
-		err = s.c.JSON(ctx, api+"experiments/list", search(max, token, ""), nil, out)
+		err = s.c.API(ctx, "experiments/list", search(max, token, ""), nil, out)
 	}
 	return err
 }
 
 // lookUp asks for one thing by its name.
 func (s *restStore) lookUp(ctx context.Context, path string, query url.Values, out any) error {
-	err := s.c.JSON(ctx, api+path, query, nil, out)
+	err := s.c.API(ctx, path, query, nil, out)
 	var refusal *rest.Error
 	if errors.As(err, &refusal) {
 		refusal.Name = true
@@ -198,7 +196,7 @@ func (s *restStore) SearchLoggedModels(ctx context.Context, experimentIDs []stri
 	if runID != "" {
 		body["filter"] = "source_run_id = '" + runID + "'"
 	}
-	err := s.c.JSON(ctx, api+"logged-models/search", nil, body, &out)
+	err := s.c.API(ctx, "logged-models/search", nil, body, &out)
 	var e *rest.Error
 	if errors.As(err, &e) && e.NoSuchEndpoint() {
 		return Page[LoggedModel]{}, nil // MLflow 2
@@ -238,7 +236,7 @@ func (s *restStore) SearchRegisteredModels(ctx context.Context, token string) (P
 		Models []restModel `json:"registered_models"`
 		Next   string      `json:"next_page_token"`
 	}
-	err := s.c.JSON(ctx, api+"registered-models/search", search(modelsPage, token, ""), nil, &out)
+	err := s.c.API(ctx, "registered-models/search", search(modelsPage, token, ""), nil, &out)
 	return page(out.Models, out.Next, (*restModel).model), err
 }
 
@@ -273,7 +271,7 @@ func (s *restStore) SearchVersions(ctx context.Context, name, token string) (Pag
 	if q := quote(name); q != "" {
 		by = "name=" + q
 	}
-	err := s.c.JSON(ctx, api+"model-versions/search", search(versionsPage, token, by), nil, &out)
+	err := s.c.API(ctx, "model-versions/search", search(versionsPage, token, by), nil, &out)
 	p := page(out.Versions, out.Next, (*restVersion).version)
 	p.Items = filter(p.Items, func(v *Version) bool { return v.Name == name })
 	return p, err

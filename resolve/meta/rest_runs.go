@@ -89,7 +89,7 @@ func (s *restStore) searchRuns(ctx context.Context, experimentIDs []string, toke
 	if token != "" {
 		body["page_token"] = token
 	}
-	return s.c.JSON(ctx, api+"runs/search", nil, body, out)
+	return s.c.API(ctx, "runs/search", nil, body, out)
 }
 
 // searchRunsJSON is SearchRuns with the answer's JSON.
@@ -124,6 +124,6 @@ func (s *restStore) MetricHistory(ctx context.Context, runID, key, token string)
 	q := search(historyPage, token, "")
 	q.Set("run_id", runID)
 	q.Set("metric_key", key)
-	err := s.c.JSON(ctx, api+"metrics/get-history", url.Values(q), nil, &out)
+	err := s.c.API(ctx, "metrics/get-history", url.Values(q), nil, &out)
 	return Page[Point]{out.Metrics, out.Next}, err
 }

@@ -3,11 +3,13 @@ package meta
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"strings"
 	"testing"
 
 	"github.com/mlflowfs/mlflowfs/resolve/rest"
@@ -64,5 +66,45 @@ func TestServerBefore128IsRead(t *testing.T) {
 		if err != nil || len(p.Items) != 1 || p.Items[0].ID != "7" || p.Next != next {
 			t.Errorf("%+v %v", p, err)
 		}
+	}
+}
+
+// TestWorkspaceWantsAServerThatHasThem fails when a server that knows no workspaces, or
+// has them off, is asked for anything by somebody who asks for one: it would answer with
+// everybody's. Held against MLflow's client by TestMountMeansWhatTheClientMeans (test).
+func TestWorkspaceWantsAServerThatHasThem(t *testing.T) {
+	t.Parallel()
+	for info, wanted := range map[string]string{
+		"":                             "/api/3.0/mlflow/server-info /api/3.0/mlflow/server-features",
+		`{"workspaces_enabled":false}`: "/api/3.0/mlflow/server-info",
+		`{"workspaces_enabled":true}`:  "/api/3.0/mlflow/server-info /api/2.0/mlflow/experiments/search /api/2.0/mlflow/experiments/search",
+	} {
+		var asked []string
+		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			asked = append(asked, r.URL.Path)
+			switch isInfo := strings.HasPrefix(r.URL.Path, "/api/3.0/"); {
+			case isInfo && info == "":
+				http.NotFound(w, r)
+			case isInfo:
+				io.WriteString(w, info)
+			default:
+				io.WriteString(w, `{}`)
+			}
+		}))
+		c, err := rest.NewClient(srv.URL, env(map[string]string{"MLFLOW_WORKSPACE": "team-a"}), quiet)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			err := NewREST(c).Ping(t.Context())
+			var refusal *rest.Error
+			if isThere := strings.Contains(info, "true"); isThere != (err == nil) || err != nil && (!errors.As(err, &refusal) || !refusal.Final()) {
+				t.Errorf("%q: %v", info, err)
+			}
+		}
+		if got := strings.Join(asked, " "); got != wanted {
+			t.Errorf("%q: asked %s", info, got)
+		}
+		srv.Close()
 	}
 }

@@ -30,7 +30,7 @@ type Client struct {
 	sent  *counted
 	most  int64 // bytes of an Answer
 
-	presigned *cache.Memo[struct{}, bool] // see OffersPresigned
+	info *cache.Memo[struct{}, offers]
 }
 
 // NewClient makes a client for the tracking server at uri, http:// or
@@ -83,7 +83,7 @@ func newClient(base *url.URL, env Env, log *slog.Logger, tlsConf *tls.Config, wr
 	set.Reach.Name(base.String())
 	transport := set.Transport(env, tlsConf)
 	c := &Client{base: base, set: set, log: log, most: mostOf(maxAnswer, answerPart), sent: &counted{next: noting{wrap(netrcTransport{transport, env}), set.Clocks}, conns: transport}}
-	c.presigned = cache.NewMemo[struct{}](1, nil, func(bool) time.Duration { return 10 * time.Minute })
+	c.info = cache.NewMemo[struct{}](1, nil, func(offers) time.Duration { return 10 * time.Minute })
 	c.retry = &retryablehttp.Client{
 		HTTPClient:   &http.Client{Transport: c.sent, CheckRedirect: redirects(env)},
 		RetryMax:     set.Retries,
