@@ -36,21 +36,32 @@ func bentStores(t *testing.T, stores map[string]*seeded) map[string]*bent {
 	if err := move(moved, files.uri); err != nil {
 		t.Fatal(err)
 	}
-	old, upgraded := filepath.Join(dir, "old.db"), filepath.Join(dir, "upgraded.db")
-	b, err := os.ReadFile(strings.TrimPrefix(db.uri, "sqlite:///"))
-	if err := errors.Join(err, os.WriteFile(old, b, 0o600), os.WriteFile(upgraded, b, 0o600)); err != nil {
+	all := map[string]*bent{
+		"files linked":    {uri: linked, of: files},
+		"files moved":     {uri: moved, of: files, asIf: files.uri},
+		"sqlite upgraded": upgraded(t, dir, db),
+	}
+	if soak != 0 { // which has MLflow 1, too
+		all["sqlite 1.30 upgraded"] = upgraded(t, dir, shared.get(t, "sqlite 1.30"))
+	}
+	return all
+}
+
+// upgraded is a sqlite file that MLflow 3 has upgraded.
+func upgraded(t *testing.T, dir string, of *seeded) *bent {
+	t.Helper()
+	old := filepath.Join(dir, string(of.release)+".db")
+	now := old + ".upgraded"
+	b, err := os.ReadFile(strings.TrimPrefix(of.uri, "sqlite:///"))
+	if err := errors.Join(err, os.WriteFile(old, b, 0o600), os.WriteFile(now, b, 0o600)); err != nil {
 		t.Fatal(err)
 	}
-	c := exec.Command(release("mlflow3").bin("mlflow"), "db", "upgrade", "sqlite:///"+upgraded)
+	c := exec.Command(release("mlflow3").bin("mlflow"), "db", "upgrade", "sqlite:///"+now)
 	c.Dir, c.Env = dir, pythonEnv()
 	if out, err := c.CombinedOutput(); err != nil {
 		t.Fatal(string(out), err)
 	}
-	return map[string]*bent{
-		"files linked":    {uri: linked, of: files},
-		"files moved":     {uri: moved, of: files, asIf: files.uri},
-		"sqlite upgraded": {uri: "sqlite:///" + upgraded, of: db, old: old},
-	}
+	return &bent{uri: "sqlite:///" + now, of: of, old: old}
 }
 
 // link moves an experiment and a run of a FileStore to another disk and links them, and

@@ -40,7 +40,7 @@ func TestImportsRunOneWay(t *testing.T) {
 		"test/link":              {},
 		"test/cold":              {},
 		"test/count":             {},
-		"test/anykey":            {},
+		"test/anykey":            {"test/draw"},
 		"test/draw":              {},
 		"test/fault":             {"test/count"},
 		"test/run":               {},

@@ -180,7 +180,7 @@ func (s *situation) cwd() string { return filepath.Join(s.home, "cwd") }
 func (l *lane) mount(s *situation, env []string, answers []uriAnswer) *mount {
 	served := false
 	for i, a := range answers {
-		served = served || a.Download.Error == "" && !strings.Contains(s.URIs[i], "://")
+		served = served || a.Download.Error == "" && (strings.HasPrefix(s.URIs[i], "runs:") || strings.HasPrefix(s.URIs[i], "models:"))
 	}
 	if !s.Mount || !served {
 		return nil

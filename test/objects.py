@@ -1,12 +1,14 @@
 """Puts a file, or many objects, into an object store with the store's own client.
 
 usage: objects.py gs|wasbs BUCKET KEY FILE [CONTENT_ENCODING]
-       objects.py gs|wasbs BUCKET < {KEY: CONTENT, …}
+       objects.py gs|wasbs BUCKET < {KEY: CONTENT in base64, …}
 
-A content encoding is said of the file, which is not changed; GCS alone takes one. Of
-many, those that the store refuses are printed as a list.
+A content encoding is said of the file, which is not changed; GCS alone takes one;
+of many, it is gzip for those that are named packed.gz. Of many, those that the store
+refuses are printed as a list.
 """
 
+import base64
 import json
 import os
 import sys
@@ -20,16 +22,24 @@ def many(store, bucket, objects):
         from google.cloud import storage
 
         to = storage.Client(project="x", credentials=AnonymousCredentials(), client_options={"api_endpoint": os.environ["STORAGE_EMULATOR_HOST"]}).bucket(bucket)
-        put = lambda key, content: to.blob(key).upload_from_string(content, retry=None)
+
+        def put(key, content):
+            blob = to.blob(key)
+            blob.content_encoding = "gzip" if key.endswith("/packed.gz") else None
+            blob.upload_from_string(content, retry=None)
+
     else:
         from azure.storage.blob import BlobServiceClient
 
         to = BlobServiceClient.from_connection_string(os.environ["AZURE_STORAGE_CONNECTION_STRING"])
-        put = lambda key, content: to.get_blob_client(bucket, key).upload_blob(content, overwrite=True)
+
+        def put(key, content):
+            to.get_blob_client(bucket, key).upload_blob(content, overwrite=True)
+
     refused = []
     for key, content in sorted(objects.items(), key=lambda o: not o[1]):
         try:
-            put(key, content.encode())
+            put(key, base64.b64decode(content))
         except Exception:
             refused.append(key)
     return refused

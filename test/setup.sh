@@ -105,7 +105,7 @@ azurite() {
 	echo "$wanted" >"$env/azurite/.wanted"
 }
 
-stores='boto3 google-cloud-storage azure-storage-blob azure-identity pyftpdlib'
+stores='boto3 google-cloud-storage azure-storage-blob azure-identity pyftpdlib requests-auth-aws-sigv4'
 python() {
 	# shellcheck disable=SC2086
 	install mlflow3 $mlflow3 $stores kubernetes pillow onnx onnxruntime duckdb safetensors 'Flask-WTF<2'

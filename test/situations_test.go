@@ -49,6 +49,8 @@ type world struct {
 	runs    []bucketRun
 	keys    map[string]map[string]string // of the runs in GCS and Azure, by their roots
 	server  *server                      // of the bucketRuns
+	spaces  *server                      // with workspaces
+	spaceOf map[string]string            // the run of each workspace
 }
 
 var seededKinds = []string{"server 3.17", "server 2.22", "sqlite 3.17", "sqlite 2.22", "files 3.17", "files 2.22"}
@@ -64,6 +66,11 @@ func newWorld(t *testing.T, seed uint64) *world {
 	var err error
 	if w.server, err = onS3.ofRelease("mlflow3"); err != nil {
 		t.Fatal(err)
+	}
+	w.spaces = startServer(t, "mlflow3", nil, "--enable-workspaces")
+	out := release("mlflow3").python(t, []string{"MLFLOW_TRACKING_URI=" + w.spaces.url()}, "", "workspaces.py", "default", "team-a")
+	if err := json.Unmarshal([]byte(lastLine(out)), &w.spaceOf); err != nil {
+		t.Fatal(out, err)
 	}
 	d := draw.New(seed, 1<<40)
 	for i, scheme := range []string{"s3", "s3", "s3", "s3", "s3", "gs", "gs", "gs", "wasbs", "wasbs", "wasbs"} {
@@ -91,13 +98,15 @@ func (w *world) newRun(t *testing.T, scheme, location string, i int) bucketRun {
 // fill gives the runs in GCS and Azure their objects.
 func (w *world) fill(t *testing.T, d draw.Draw) {
 	t.Helper()
-	objects := map[string]map[string]string{"gs": {}, "wasbs": {}}
+	objects := map[string]map[string][]byte{"gs": {}, "wasbs": {}}
 	for _, r := range w.runs {
 		if r.scheme == "s3" {
 			continue
 		}
 		w.keys[r.root] = d.Keys(keyOf(r.root), 14, false)
-		maps.Copy(objects[r.scheme], w.keys[r.root])
+		for k, content := range w.keys[r.root] {
+			objects[r.scheme][k] = []byte(content)
+		}
 	}
 	for scheme, all := range objects {
 		in, err := json.Marshal(all)
@@ -151,7 +160,7 @@ func (w *world) newLane(t *testing.T) *lane {
 	tracking := func(s *server) http.Handler { return through(strings.TrimPrefix(s.url(), "http://")) }
 	var ca []byte
 	for name, next := range map[string]http.Handler{
-		"server 3.17": tracking(w.stores["server 3.17"].server), "server 2.22": tracking(w.stores["server 2.22"].server), "server of buckets": tracking(w.server),
+		"server 3.17": tracking(w.stores["server 3.17"].server), "server 2.22": tracking(w.stores["server 2.22"].server), "server of buckets": tracking(w.server), "server of workspaces": tracking(w.spaces),
 		"s3": s3, "gs": through(w.objects.gcs), "wasbs": through(w.objects.azure), "outside": outside,
 	} {
 		l.fronts[name], ca = newFront(t, l.recorder, name, next)
@@ -183,7 +192,7 @@ func (l *lane) draw(n uint64) *situation {
 		l.everyForm(s, seededKinds[n])
 		return s
 	}
-	switch d.IntN(8) {
+	switch d.IntN(9) {
 	case 0, 1:
 		l.served(s, d, "server 3.17")
 	case 2:
@@ -194,6 +203,8 @@ func (l *lane) draw(n uint64) *situation {
 		l.bucket(s, d, d.One("gs", "wasbs"))
 	case 7:
 		l.local(s, d)
+	case 8:
+		l.spaced(s, d)
 	}
 	s.Mount = d.Odds(6)
 	return s
@@ -218,7 +229,7 @@ func (l *lane) served(s *situation, d draw.Draw, kind string) {
 
 // local is a store on this machine.
 func (l *lane) local(s *situation, d draw.Draw) {
-	s.Store = d.One("sqlite 3.17", "sqlite 2.22", "files 3.17", "files 2.22", "files linked", "files moved", "sqlite upgraded")
+	s.Store = d.One(append([]string{"sqlite 3.17", "sqlite 2.22", "files 3.17", "files 2.22"}, slices.Sorted(maps.Keys(l.bent))...)...)
 	of, uri := l.stores[s.Store], ""
 	if b := l.bent[s.Store]; b != nil {
 		of, uri, s.asIf, s.old = b.of, b.uri, b.asIf, b.old
@@ -227,7 +238,7 @@ func (l *lane) local(s *situation, d draw.Draw) {
 	}
 	s.seed, s.v3 = of.seed, of.V3
 	switch s.Store {
-	case "sqlite 3.17", "sqlite upgraded":
+	case "sqlite 3.17", "sqlite upgraded", "sqlite 1.30 upgraded":
 		s.clients = []release{"mlflow3"} // 2 refuses a newer file, as 3 does an older one
 	case "sqlite 2.22":
 		s.clients = []release{"mlflow2"}
@@ -238,10 +249,27 @@ func (l *lane) local(s *situation, d draw.Draw) {
 	s.URIs = someURIs(d.Rand, of, 8)
 }
 
+// spaced is a server with workspaces, of which one is asked for, or none.
+func (l *lane) spaced(s *situation, d draw.Draw) {
+	s.Store, s.v3 = "server of workspaces", true
+	l.tracking(s, d, l.fronts[s.Store])
+	if d.IntN(4) > 0 {
+		s.Env["MLFLOW_WORKSPACE"] = d.One("team-a", "team-a", " team-a\t", "default", "none", "")
+		s.clients = []release{"mlflow3"}
+	}
+	for range 8 {
+		run := l.spaceOf[d.One("default", "team-a")]
+		s.URIs = append(s.URIs, d.One("runs:/"+run+"/", "models:/shared@champion/", "models:/shared/1/", "mlflow-artifacts:/")+d.One("", "doc", "doc/text.txt", "model/MLmodel", "MLmodel", "workspaces/team-a", "2/"+run+"/artifacts/doc", "workspaces/default/1", "none"))
+	}
+}
+
 // tracking has a server asked, in an environment that says as whom, and how.
 func (l *lane) tracking(s *situation, d draw.Draw, f front) {
 	if d.IntN(4) > 0 {
 		d.Tracking(&s.Environment)
+	}
+	if d.Odds(10) {
+		d.Signed(&s.Environment)
 	}
 	if s.Env["MLFLOW_TRACKING_AUTH"] != "" || s.Env["MLFLOW_WORKSPACE"] != "" {
 		s.clients = []release{"mlflow3"} // 2 knows neither

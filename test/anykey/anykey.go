@@ -14,6 +14,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/mlflowfs/mlflowfs/test/draw"
 )
 
 // Bucket is the one bucket, whatever its name: objects by their keys. It must not
@@ -64,6 +66,9 @@ func (b Bucket) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.Write([]byte("<Error><Code>NoSuchKey</Code></Error>"))
 	default:
 		w.Header().Set("ETag", etag(content))
+		if strings.HasSuffix(key, "/"+draw.Packed) {
+			w.Header().Set("Content-Encoding", "gzip")
+		}
 		http.ServeContent(w, r, "", modified, bytes.NewReader([]byte(content)))
 	}
 }

@@ -1,6 +1,7 @@
 package draw
 
 import (
+	"compress/gzip"
 	"fmt"
 	"strconv"
 	"strings"
@@ -54,12 +55,24 @@ func (d Draw) profile(name string, endpoints []string) string {
 	return b.String()
 }
 
+// Packed is the last name of the objects that are packed, and whose Content-Encoding is
+// gzip.
+const Packed = "packed.gz"
+
+func pack(content string) string {
+	var b strings.Builder
+	w := gzip.NewWriter(&b)
+	w.Write([]byte(content)) // into memory: can't fail
+	w.Close()
+	return b.String()
+}
+
 // Keys are n objects, some without content, below a directory root of a bucket, with
 // stubs of directories, and a file and a directory of one name. Wild ones have parts, too,
 // that no file can have for a name, and control characters. One more lies beside root.
 func (d Draw) Keys(root string, n int, wild bool) map[string]string {
 	keys := map[string]string{}
-	names := []string{"model", "model", "model-1", "a", "b c", "é", "%41", "a+b", "a#b?c", "a:b", "__0x2f__"}
+	names := []string{"model", "model", "model-1", "a", "b c", "é", "%41", "a+b", "a#b?c", "a:b", "__0x2f__", Packed}
 	if wild {
 		names = append(names, "x\by", "\x1f", ".", "..", "", strings.Repeat("n", 256))
 	}
@@ -72,6 +85,9 @@ func (d Draw) Keys(root string, n int, wild bool) map[string]string {
 		key := prefix + strings.Join(parts, "/") + d.One("", "", "", "/")
 		if keys[key] = ""; d.IntN(3) > 0 {
 			keys[key] = "content of " + key
+		}
+		if strings.HasSuffix(key, "/"+Packed) {
+			keys[key] = pack(keys[key])
 		}
 	}
 	delete(keys, "") // which no object has

@@ -37,6 +37,20 @@ func (d Draw) Tracking(e *Environment) {
 	e.User = d.One("", "", "", "", "", "x:y@", "x@", "x:@", ":y@", "a%20b:p%40%C3%A9@")
 }
 
+// Signed adds to e what has requests to a tracking server signed as AWS's.
+func (d Draw) Signed(e *Environment) {
+	e.Env["MLFLOW_TRACKING_AWS_SIGV4"] = d.One("true", "true", "1", "false")
+	d.Set(*e, 2, "AWS_DEFAULT_REGION", "eu-west-3")
+	d.Set(*e, 4, "AWS_REGION", "us-east-2")
+	if d.IntN(4) > 0 {
+		e.Env["AWS_ACCESS_KEY_ID"], e.Env["AWS_SECRET_ACCESS_KEY"] = "AKIDTRACKING", "s3cret"
+		d.Set(*e, 4, "AWS_SESSION_TOKEN", "session", "")
+	} else {
+		e.Files[".aws/credentials"] = "[default]\naws_access_key_id = AKIDFILE\naws_secret_access_key = other\n"
+		e.Files[".aws/config"] = d.One("", "[default]\nregion = eu-north-1\n")
+	}
+}
+
 // ini is a credentials file: mostly one that configparser reads.
 func (d Draw) ini() (text string) {
 	for range d.IntN(3) {
