@@ -25,7 +25,7 @@ const maxAnswer = 128 << 20
 // Of the memory that the process may take, if that is bounded (GOMEMLIMIT), an answer
 // may be one in answerPart bytes, and an item one in itemPart.
 const (
-	answerPart = 4
+	answerPart = 8
 	itemPart   = 32
 )
 
@@ -92,7 +92,9 @@ func fieldsOf(v reflect.Value) map[string]reflect.Value {
 	return out
 }
 
-// decodeList appends the items of a list to a slice; null has none.
+// decodeList appends the items of a list to a slice; null has none. They lie in parts
+// until the last has come, each as large as those before it: a list that grows leaves
+// copies of itself as garbage.
 func decodeList(dec *json.Decoder, in *itemReader, next func() (json.Token, error), list reflect.Value) error {
 	t, err := next()
 	switch {
@@ -104,20 +106,34 @@ func decodeList(dec *json.Decoder, in *itemReader, next func() (json.Token, erro
 		return fmt.Errorf("%v stands where a list should", t)
 	}
 	size := int64(list.Type().Elem().Size())
-	most := min(maxItems, mostOf(maxAnswer, answerPart)/max(size, 1))
-	for n := int64(0); dec.More(); n++ {
+	most := int(min(maxItems, mostOf(maxAnswer, answerPart)/max(size, 1)))
+	var parts []reflect.Value
+	n, at, room := 0, 0, 0 // items, and those of the last part, which has room for some
+	for ; dec.More(); n++ {
 		if n == most {
 			return fmt.Errorf("a list has more than %d items", most)
 		}
+		if at == room {
+			at, room = 0, min(max(n, 16), most-n)
+			parts = append(parts, reflect.MakeSlice(list.Type(), room, room))
+		}
 		in.left = in.most
-		item := reflect.New(list.Type().Elem())
-		if err := dec.Decode(item.Interface()); err != nil {
+		if err := dec.Decode(parts[len(parts)-1].Index(at).Addr().Interface()); err != nil {
 			return err
 		}
-		list.Set(reflect.Append(list, item.Elem()))
+		at++
 	}
-	_, err = next()
-	return err
+	if _, err = next(); err != nil || n == 0 {
+		return err
+	}
+	list.Grow(n)
+	for i, part := range parts {
+		if i == len(parts)-1 {
+			part = part.Slice(0, at)
+		}
+		list.Set(reflect.AppendSlice(list, part))
+	}
+	return nil
 }
 
 // pass reads over one value.
