@@ -108,12 +108,18 @@ func TestInodeNumbersOutlastARemount(t *testing.T) {
 func TestFollowerSeesWhatANewOpenSees(t *testing.T) {
 	t.Parallel()
 	s := shared.get(t, "server 3.17")
-	run := newRun(t, s.uri, newExperiment(t, s.uri, fmt.Sprint("other followed ", time.Now().UnixNano()), ""))
+	experiment := fmt.Sprint("other followed ", time.Now().UnixNano())
+	run := newRun(t, s.uri, newExperiment(t, s.uri, experiment, ""))
 	log := func(text string) {
 		t.Helper()
 		s.release.python(t, []string{"MLFLOW_TRACKING_URI=" + s.uri}, "", "log_text.py", run, "grow.log", text)
 	}
+	point := func(step int) {
+		t.Helper()
+		api(t, s.uri, "/api/2.0/mlflow/runs/log-metric", map[string]any{"run_id": run, "key": "loss", "value": step, "timestamp": step, "step": step})
+	}
 	log("one\n")
+	point(1)
 	m := mountAt(t, s.uri, nil, "--metadata-ttl", "1s")
 	path := m.path("runs", run, "grow.log")
 	open, err := os.Open(path)
@@ -132,7 +138,16 @@ func TestFollowerSeesWhatANewOpenSees(t *testing.T) {
 		follower.Wait()
 	}()
 	waitFor(t, "tail -F shows nothing", time.Minute, func() bool { return followed.String() == "one\n" })
+	history := m.path("experiments", experiment, run, "metrics", "loss.csv")
+	if b, err := os.ReadFile(history); strings.Count(string(b), "\n") != 2 {
+		t.Errorf("the metric's history: %q, %v", b, err)
+	}
 	log("one\ntwo\n")
+	point(2)
+	waitFor(t, "a new open does not see the metric's new point", time.Minute, func() bool {
+		b, _ := os.ReadFile(history)
+		return strings.Count(string(b), "\n") == 3
+	})
 	waitFor(t, "a new open does not see the new line", time.Minute, func() bool {
 		b, _ := os.ReadFile(path)
 		return string(b) == "one\ntwo\n"

@@ -34,9 +34,10 @@ class Echo(mlflow.pyfunc.PythonModel):
         return model_input
 
 
-def log_model(name, registered=None):
+def log_model(name, registered=None, artifacts=None):
+    """The artifacts lie in directories of the model's."""
     kw = {"name": name} if V3 else {"artifact_path": name}
-    return mlflow.pyfunc.log_model(python_model=Echo(), pip_requirements=[], registered_model_name=registered, **kw)
+    return mlflow.pyfunc.log_model(python_model=Echo(), artifacts=artifacts, pip_requirements=[], registered_model_name=registered, **kw)
 
 
 def files(root):
@@ -77,11 +78,15 @@ def main():
             with open(os.path.join(d, n), "w") as f:
                 f.write("this is " + n)
             mlflow.log_artifact(os.path.join(d, n), "names")
-    with mlflow.start_run(run_name="second") as run:
+    with tempfile.TemporaryDirectory() as d, mlflow.start_run(run_name="second") as run:
         out["second"] = run.info.run_id
         log_model("model", "echo")
-        log_model("model2", "with@sign and space")
-        log_model("model2", " sp ace.d'or")
+        os.makedirs(os.path.join(d, "data", "deeper"))
+        for name in "data/a.txt", "data/deeper/b.txt":
+            with open(os.path.join(d, name), "w") as f:
+                f.write(name)
+        log_model("model2", "with@sign and space", {"data": os.path.join(d, "data")})
+        log_model("model2", " sp ace.d'or", {"data": os.path.join(d, "data")})
         # A directory of the run beside the logged model of the same name.
         mlflow.log_text("the run's", "model/extra/from-the-run.txt")
     if not V1:

@@ -151,6 +151,7 @@ type seed struct {
 	Runs                                           [][2]string
 	Models                                         []string
 	Logged                                         map[string][]byte
+	Spaces                                         map[string]string // the run of each workspace: see workspaces.py
 }
 
 func readSeed(out string) (*seed, error) {
@@ -234,9 +235,13 @@ func makeSeeded(kind string) (*seeded, error) {
 	if err != nil {
 		return nil, err
 	}
+	words, flags := []string{"seed.py"}, []string(nil)
+	if kind == "server 3.17 with workspaces" {
+		words, flags = []string{"workspaces.py", "default", "team-a"}, []string{"--enable-workspaces"}
+	}
 	switch k, _, _ := strings.Cut(kind, " "); k {
 	case "server":
-		if s.server, err = newServer(s.release, nil); err != nil {
+		if s.server, err = newServer(s.release, nil, flags...); err != nil {
 			return nil, err
 		}
 		s.uri = s.server.url()
@@ -248,12 +253,11 @@ func makeSeeded(kind string) (*seeded, error) {
 			return nil, err
 		}
 	}
-	script, err := filepath.Abs("seed.py")
-	if err != nil {
+	if words[0], err = filepath.Abs(words[0]); err != nil {
 		return nil, err
 	}
 	// A local store's artifacts go to ./mlruns.
-	out, err := s.release.run(dir, append(pythonEnv(), "MLFLOW_TRACKING_URI="+s.uri), "", script)
+	out, err := s.release.run(dir, append(pythonEnv(), "MLFLOW_TRACKING_URI="+s.uri), "", words...)
 	if err != nil {
 		return nil, fmt.Errorf("seeding %s: %w", kind, err)
 	}

@@ -49,8 +49,7 @@ type world struct {
 	runs    []bucketRun
 	keys    map[string]map[string]string // of the runs in GCS and Azure, by their roots
 	server  *server                      // of the bucketRuns
-	spaces  *server                      // with workspaces
-	spaceOf map[string]string            // the run of each workspace
+	spaces  *seeded                      // with workspaces
 }
 
 var seededKinds = []string{"server 3.17", "server 2.22", "sqlite 3.17", "sqlite 2.22", "files 3.17", "files 2.22"}
@@ -67,11 +66,7 @@ func newWorld(t *testing.T, seed uint64) *world {
 	if w.server, err = onS3.ofRelease("mlflow3"); err != nil {
 		t.Fatal(err)
 	}
-	w.spaces = startServer(t, "mlflow3", nil, "--enable-workspaces")
-	out := release("mlflow3").python(t, []string{"MLFLOW_TRACKING_URI=" + w.spaces.url()}, "", "workspaces.py", "default", "team-a")
-	if err := json.Unmarshal([]byte(lastLine(out)), &w.spaceOf); err != nil {
-		t.Fatal(out, err)
-	}
+	w.spaces = shared.get(t, "server 3.17 with workspaces")
 	d := draw.New(seed, 1<<40)
 	for i, scheme := range []string{"s3", "s3", "s3", "s3", "s3", "gs", "gs", "gs", "wasbs", "wasbs", "wasbs"} {
 		location := fmt.Sprintf("%s://%s%s/means-%d/", scheme, bucket, map[string]string{"wasbs": azureHost}[scheme], d.Uint32())
@@ -160,7 +155,7 @@ func (w *world) newLane(t *testing.T) *lane {
 	tracking := func(s *server) http.Handler { return through(strings.TrimPrefix(s.url(), "http://")) }
 	var ca []byte
 	for name, next := range map[string]http.Handler{
-		"server 3.17": tracking(w.stores["server 3.17"].server), "server 2.22": tracking(w.stores["server 2.22"].server), "server of buckets": tracking(w.server), "server of workspaces": tracking(w.spaces),
+		"server 3.17": tracking(w.stores["server 3.17"].server), "server 2.22": tracking(w.stores["server 2.22"].server), "server of buckets": tracking(w.server), "server of workspaces": tracking(w.spaces.server),
 		"s3": s3, "gs": through(w.objects.gcs), "wasbs": through(w.objects.azure), "outside": outside,
 	} {
 		l.fronts[name], ca = newFront(t, l.recorder, name, next)
@@ -258,7 +253,7 @@ func (l *lane) spaced(s *situation, d draw.Draw) {
 		s.clients = []release{"mlflow3"}
 	}
 	for range 8 {
-		run := l.spaceOf[d.One("default", "team-a")]
+		run := l.spaces.Spaces[d.One("default", "team-a")]
 		s.URIs = append(s.URIs, d.One("runs:/"+run+"/", "models:/shared@champion/", "models:/shared/1/", "mlflow-artifacts:/")+d.One("", "doc", "doc/text.txt", "model/MLmodel", "MLmodel", "workspaces/team-a", "2/"+run+"/artifacts/doc", "workspaces/default/1", "none"))
 	}
 }

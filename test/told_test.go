@@ -38,7 +38,7 @@ var differences = []difference{
 		return strings.HasPrefix(q.uri, "models:/with@sign and space/") && q.theirs.fails(q.what)
 	}, true},
 	{"what a run and its logged model of one name have both", func(q *question) bool {
-		return q.s.seed != nil && strings.HasPrefix(q.uri, "runs:/"+q.s.seed.Second+"/model")
+		return q.s.seed != nil && hasBoth.MatchString(strings.Replace(q.uri, q.s.seed.Second, "second", 1))
 	}, false},
 	{"`models:/<name>@latest`, with MLflow 2", func(q *question) bool {
 		return (!q.s.v3 || q.client == "mlflow2") && strings.Contains(strings.ToLower(q.uri), "@latest") && q.theirs.fails(q.what)
@@ -136,6 +136,8 @@ func notIn(some, all []string) (rest []string) {
 func onlyServers(some, all []string) bool {
 	return !slices.ContainsFunc(notIn(some, all), func(asked string) bool { return !strings.HasPrefix(asked, "server") })
 }
+
+var hasBoth = regexp.MustCompile(`^(?i:runs):/+second/+model([^2]|$)`)
 
 var encoded = regexp.MustCompile(`%[0-9A-Fa-f]{2}`)
 

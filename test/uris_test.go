@@ -15,7 +15,7 @@ import (
 
 // everyForm is a URI of each form.
 func everyForm(s *seeded) (uris []string) {
-	for _, u := range []string{"echo/latest", "echo/LaTeSt", "echo@latest", "echo@LATEST", "echo@champion/1", "echo@3/MLmodel", "echo/production/MLmodel", "echo/1/", "echo/none", "echo@none", "none/1", "a:b/1", "echo", "echo@", "@champion", "/echo//1", "echo/1//MLmodel", "echo/1/MLmodel/", " sp ace.d'or/1", "with@sign and space@best/MLmodel", "with@sign and space/1/MLmodel", ""} {
+	for _, u := range []string{"echo/latest", "echo/LaTeSt", "echo@latest", "echo@LATEST", "echo@champion/1", "echo@3/MLmodel", "echo/production/MLmodel", "echo/1/", "echo/none", "echo@none", "none/1", "a:b/1", "echo", "echo@", "@champion", "/echo//1", "echo/1//MLmodel", "echo/1/MLmodel/", " sp ace.d'or/1", " sp ace.d'or/1/artifacts/data", " sp ace.d'or@best/artifacts/data/", "with@sign and space@best/MLmodel", "with@sign and space/1/MLmodel", ""} {
 		uris = append(uris, "models:/"+u)
 	}
 	second, wide := "runs:/"+s.Second+"/", "runs:/"+s.Wide+"/"
@@ -25,7 +25,7 @@ func everyForm(s *seeded) (uris []string) {
 		"mlflow-artifacts:"+text, "mlflow-artifacts://"+text, "mlflow-artifacts:/"+text, "MLFLOW-ARTIFACTS:"+text, "mlflow-artifacts:"+text[1:],
 		"RUNS:/"+s.Wide+"/doc", "Models:/echo/1", "Models:/echo/1/MLmodel", "unknown://host/x", "unknown:/x", "no-such-file", "./no-such-file", "s3://", "s3:/x", "gs:", "runs:"+s.Wide+"/doc", "models:echo/1", "models:///echo/1", "runs:/"+strings.ToUpper(s.Wide)+"/doc", "runs:/"+s.Wide[:31]+"/doc",
 		"runs:/"+s.Deleted+"/gone.txt", "runs:/"+s.Running+"/log.txt")
-	return append(uris, second+"model2", second+"model2/", second+"model2/MLmodel", second+"model", wide+"model/MLmodel", wide+"model", wide+"model/",
+	return append(uris, second+"model2", second+"model2/", second+"model2/MLmodel", second+"model2/artifacts", second+"model2/artifacts/data/", second+"model2/artifacts/data/deeper/b.txt", second+"model", wide+"model/MLmodel", wide+"model", wide+"model/",
 		wide+"doc/", wide+"doc", wide+"doc//text.txt", "runs:/"+s.Wide+"//doc/text.txt", wide+"deep/0/1/2", "runs:///"+s.Wide+"/doc", "runs:/", "runs:/../x/y",
 		wide+"doc/text.txt#x", wide+"doc%2Ftext.txt", "runs:/"+s.Empty, wide+"none/", wide+"doc/none", "runs://host/"+s.Wide+"/doc", wide+"doc/../doc")
 }
@@ -35,11 +35,11 @@ func someURIs(rng *rand.Rand, s *seeded, n int) (uris []string) {
 	one := func(of ...string) string { return of[rng.IntN(len(of))] }
 	model := func() string {
 		bases := []string{"echo/1", "echo/2", "echo/77", "echo/LATEST", "echo/Staging", "echo/none", "echo@champion", "echo@Latest", "echo@none", "none/1", " sp ace.d'or@best", "with@sign and space@best"}
-		return "models:/" + one(append(bases, s.Models...)...) + one("", "", "/MLmodel", "/none", "/python_model.pkl")
+		return "models:/" + one(append(bases, s.Models...)...) + one("", "", "/MLmodel", "/none", "/python_model.pkl", "/artifacts", "/artifacts/data/deeper")
 	}
 	run := func() string {
 		if rng.IntN(2) == 0 {
-			return "runs:/" + s.Second + "/" + one("model2", "model2/MLmodel", "model/MLmodel", "model", "none", "model/extra")
+			return "runs:/" + s.Second + "/" + one("model2", "model2/MLmodel", "model2/artifacts", "model2/artifacts/data", "model2/artifacts/data/a.txt", "model/MLmodel", "model", "none", "model/extra")
 		}
 		return "runs:/" + s.Wide + "/" + one("doc", "doc/text.txt", "doc/dict.json", "deep", "deep/0/1", "model", "model/MLmodel", "names/sp ace.txt", "names/é.txt", "names/plus+.txt", "names/.dot", "empty", "none", "doc/text.txt/x")
 	}

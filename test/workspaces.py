@@ -2,7 +2,7 @@
 the server MLFLOW_TRACKING_URI; all but `default` are made.
 
 usage: workspaces.py NAME...
-Prints the ids of the runs, by their workspaces.
+Prints {"spaces": the ids of the runs, by their workspaces}.
 """
 
 import json
@@ -30,7 +30,7 @@ def main():
         client.create_model_version("shared", f"runs:/{run.info.run_id}/model", run.info.run_id)
         client.set_registered_model_alias("shared", "champion", "1")
         runs[name] = run.info.run_id
-    print(json.dumps(runs))
+    print(json.dumps({"spaces": runs}))
 
 
 if __name__ == "__main__":

@@ -13,9 +13,10 @@
 package fault
 
 import (
+	"cmp"
+	"fmt"
 	"os/exec"
 	"slices"
-	"strconv"
 )
 
 // Limit is a resource limit of a process (getrlimit(2)), by the name that
@@ -24,6 +25,7 @@ import (
 type Limit struct {
 	Resource string
 	Most     uint64
+	Soft     uint64 // what it may have until it raises that; 0: Most
 }
 
 // Limited has a command run with limits, soft and hard: Go's runtime raises a
@@ -31,8 +33,7 @@ type Limit struct {
 func Limited(c *exec.Cmd, limits ...Limit) *exec.Cmd {
 	args := []string{"prlimit"}
 	for _, l := range limits {
-		n := strconv.FormatUint(l.Most, 10)
-		args = append(args, "--"+l.Resource+"="+n+":"+n)
+		args = append(args, fmt.Sprintf("--%s=%d:%d", l.Resource, cmp.Or(l.Soft, l.Most), l.Most))
 	}
 	limited := exec.Command(args[0], slices.Concat(args[1:], []string{c.Path}, c.Args[1:])...)
 	limited.Env, limited.Dir, limited.Stdin, limited.Stdout, limited.Stderr, limited.SysProcAttr = c.Env, c.Dir, c.Stdin, c.Stdout, c.Stderr, c.SysProcAttr

@@ -197,8 +197,8 @@ func TestDiskHangsUntilItIsLetGo(t *testing.T) {
 func TestLimitedProcessMeetsItsLimits(t *testing.T) {
 	t.Parallel()
 	for script, limit := range map[string]Limit{
-		"for i in $(seq 3 60); do eval \"exec $i</dev/null\" || exit 1; done": {"nofile", 32},
-		"head -c 100000 /dev/zero >big":                                       {"fsize", 4096},
+		"for i in $(seq 3 60); do eval \"exec $i</dev/null\" || exit 1; done": {Resource: "nofile", Most: 32},
+		"head -c 100000 /dev/zero >big":                                       {Resource: "fsize", Most: 4096},
 	} {
 		c := Limited(exec.Command("bash", "-c", script), limit)
 		c.Dir = t.TempDir()
