@@ -113,4 +113,5 @@ def main():
         print("null" if late or not said else said.decode(), flush=True)
 
 
-main()
+if __name__ == "__main__":
+    main()
