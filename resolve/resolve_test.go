@@ -9,63 +9,11 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
-	"github.com/google/go-cmp/cmp"
-
-	"github.com/mlflowfs/mlflowfs/cache"
 	"github.com/mlflowfs/mlflowfs/resolve/artifact"
 	"github.com/mlflowfs/mlflowfs/resolve/meta"
 	"github.com/mlflowfs/mlflowfs/resolve/rest"
 )
-
-// TestURIMeansWhatMLflowMeans fails when a runs:/ or models:/ URI leads to another run,
-// version or path than in MLflow, when one that MLflow refuses is taken, or when the
-// address of a place is taken for such a URI.
-func TestURIMeansWhatMLflowMeans(t *testing.T) {
-	t.Parallel()
-	id := "m-" + strings.Repeat("0a", 16)
-	for s, want := range map[string]URI{
-		"runs:/abc":                {RunID: "abc"},
-		"runs:/abc/":               {RunID: "abc"},
-		"runs:/abc/a b/c#d":        {RunID: "abc", Path: "a b/c#d"},
-		"models:/echo/3":           {Name: "echo", Version: "3"},
-		"models:/echo/3/x/y":       {Name: "echo", Version: "3", Path: "x/y"},
-		"models:/echo/Latest":      {Name: "echo"},
-		"models:/echo/production":  {Name: "echo", Stage: "production"},
-		"models:/echo@champ":       {Name: "echo", Alias: "champ"},
-		"models:/echo@3/MLmodel":   {Name: "echo", Alias: "3", Path: "MLmodel"},
-		"models:/a@b@c":            {Name: "a@b", Alias: "c"},
-		"models:/a@b/1":            {Name: "a", Alias: "b", Path: "1"},
-		"models:/a@b/x//y/":        {Name: "a", Alias: "b", Path: "x/y"},
-		"models:/echo@LATEST":      {Name: "echo", Alias: "LATEST"},
-		"models:///echo/3":         {Name: "echo", Version: "3"},
-		"RUNS:/abc/X":              {RunID: "abc", Path: "X"},
-		"Models:/Echo/1":           {Name: "Echo", Version: "1"},
-		"runs:///abc/x":            {RunID: "abc", Path: "x"},
-		"runs:/abc/x//y":           {RunID: "abc", Path: "x/y"},
-		"runs:/abc/sub/":           {RunID: "abc", Path: "sub", Inside: true},
-		"models:/" + id:            {ModelID: id},
-		"models:/" + id + "/x":     {ModelID: id, Path: "x"},
-		"models:/m-notanid/1":      {Name: "m-notanid", Version: "1"},
-		"models:/ .dotted name /2": {Name: " .dotted name ", Version: "2"},
-	} {
-		got, found, err := ParseURI(s)
-		if d := cmp.Diff(want, got); d != "" || !found || err != nil {
-			t.Errorf("%s: %v %v %s", s, found, err, d)
-		}
-	}
-	for _, s := range []string{"runs:", "runs:/", "runs:/../x", "runs://host/abc", "models:/", "models:/echo", "models:/echo@", "models:/@a", "models:/a@/1", "models:/a@ /1", "models:/echo/3//x", "models:////echo/3", "models:/ /1", "models:/a@b//1"} {
-		if u, found, err := ParseURI(s); err == nil || !found {
-			t.Errorf("%s was taken as %+v", s, u)
-		}
-	}
-	for _, s := range []string{"s3://b/k", "mlflow-artifacts:/1", "/tmp/x", "", "file:///x"} {
-		if _, found, err := ParseURI(s); found || err != nil {
-			t.Errorf("%s is a place: %v", s, err)
-		}
-	}
-}
 
 // TestFileWithALastSlashIsNotFound fails when a file of this machine, or what is below
 // one, is found by a path that ends in a slash or goes on, or fails in another way than
@@ -81,23 +29,6 @@ func TestFileWithALastSlashIsNotFound(t *testing.T) {
 			t.Errorf("%s: %v", uri, err)
 		}
 	}
-}
-
-// FuzzURIRoundTrips fails when some URI is printed as one that means something else.
-func FuzzURIRoundTrips(f *testing.F) {
-	for _, s := range []string{"runs:/a/b", "models:/a@b/c", "models:/a/1/x", "models:/a/latest", "models:/m-00000000000000000000000000000000/x", "models:/0@0//0"} {
-		f.Add(s)
-	}
-	f.Fuzz(func(t *testing.T, s string) {
-		u, found, err := ParseURI(s)
-		if !found || err != nil {
-			return
-		}
-		again, found, err := ParseURI(u.String())
-		if again != u || !found || err != nil {
-			t.Errorf("%q is %+v, printed as %q, read as %+v, %v", s, u, u, again, err)
-		}
-	})
 }
 
 // resolver has no server: it resolves places alone.
@@ -286,100 +217,6 @@ func TestShownURIHasNoCredentials(t *testing.T) {
 	} {
 		if got := Shown(uri); got != want {
 			t.Errorf("%s is shown as %s", uri, got)
-		}
-	}
-}
-
-// files is a store of names with sizes; a name that ends in / is a directory.
-type files map[string][]string
-
-func (f files) ID() string { return "files" }
-func (f files) List(_ context.Context, dir string) (artifact.Tree, error) {
-	names, ok := f[dir]
-	if !ok {
-		return nil, fs.ErrNotExist
-	}
-	var out []artifact.Entry
-	for _, n := range names {
-		name, isDir := strings.CutSuffix(n, "/")
-		out = append(out, artifact.Entry{Name: name, IsDir: isDir, Size: int64(len(dir))})
-	}
-	return artifact.Tree{dir: out}, nil
-}
-
-func (f files) ReadRange(context.Context, string, int64, int64, string) (*cache.Body, error) {
-	return nil, errors.ErrUnsupported
-}
-
-// TestModelIsShownInItsRun fails when the directory of a run does not show the files of
-// a model that was logged in it, over the run's own, or when a listing and a look-up
-// of the same name differ.
-func TestModelIsShownInItsRun(t *testing.T) {
-	t.Parallel()
-	r := resolver(t, "")
-	st := artifact.NewRouter("files", "", []artifact.Route{{Store: files{
-		"run":         {"model/", "a", "other/", "plain"},
-		"run/model":   {"MLmodel", "extra", "sub/"},
-		"m":           {"MLmodel", "data", "sub/"},
-		"m/sub":       {"x"},
-		"run/other":   {},
-		"run/nothing": nil,
-	}}}, 0)
-	o := Dir{
-		Parts: []Part{{st, "run"}}, Mtime: time.Unix(5, 0), Final: true,
-		Mounts: []Mount{
-			{"model", Dir{Parts: []Part{{st, "m"}}, Meta: metaOf("", ""), Final: true}},
-			{"plain", Dir{Parts: []Part{{st, "m"}}, Final: false}},
-		},
-	}
-	show := func(o *Dir) (out []string) {
-		t.Helper()
-		items, err := r.List(context.Background(), o)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for it := range items.All() {
-			s := it.Name
-			if it.Dir != nil {
-				s += "/"
-			}
-			if it.Path != "" {
-				s += " " + it.Path
-			}
-			out = append(out, s)
-			one, err := r.Lookup(context.Background(), o, it.Name)
-			if err != nil || one.Path != it.Path || (one.Dir == nil) != (it.Dir == nil) || one.Size != it.Size {
-				t.Errorf("look-up of %s gives %+v, %v", it.Name, one, err)
-			}
-		}
-		return out
-	}
-	if d := cmp.Diff([]string{"a run/a", "model/", "other/", "plain/"}, show(&o)); d != "" {
-		t.Error(d)
-	}
-	model, err := r.descend(context.Background(), o, "model")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if d := cmp.Diff([]string{"MLmodel m/MLmodel", "data m/data", "extra run/model/extra", "registered_model_meta", "sub/"}, show(&model)); d != "" {
-		t.Error(d)
-	}
-	if !model.Mtime.Equal(o.Mtime) || !model.Final {
-		t.Error("the model in a run has not the run's time")
-	}
-	sub, err := r.descend(context.Background(), o, "model/sub")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if d := cmp.Diff([]string{"x m/sub/x"}, show(&sub)); d != "" {
-		t.Error(d) // no registered_model_meta below the root
-	}
-	if _, err := r.Lookup(context.Background(), &o, MetaName); !errors.Is(err, fs.ErrNotExist) {
-		t.Error("a directory without an MLmodel has registered_model_meta:", err)
-	}
-	for _, p := range []string{"a", "none", "model/none"} {
-		if _, err := r.descend(context.Background(), o, p); !errors.Is(err, fs.ErrNotExist) {
-			t.Error(p, err)
 		}
 	}
 }

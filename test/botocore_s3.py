@@ -50,8 +50,9 @@ def main():
     for case in json.load(sys.stdin):
         os.environ.clear()
         os.environ.update(base | case["env"])
-        for name in ("config", "credentials"):
-            (home / ".aws" / name).write_text(case["files"].get(".aws/" + name, ""))
+        for name, text in {".aws/config": "", ".aws/credentials": "", **case["files"]}.items():
+            (home / name).parent.mkdir(parents=True, exist_ok=True)
+            (home / name).write_text(text)
         s3_artifact_repo._cached_get_s3_client.cache_clear()
         boto3.DEFAULT_SESSION = None
         requests.clear()

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -183,13 +184,19 @@ func (c kubeContext) token() (string, error) {
 	return "", nil
 }
 
-// execPatience is how long the program that prints a token may take.
-const execPatience = 15 * time.Second
+// execPatience is how long the program that prints a token may take, and execMost how
+// many bytes it may print.
+const (
+	execPatience = 15 * time.Second
+	execMost     = 1 << 20
+)
 
 // run asks the program, as kubectl does; it is never asked to ask the user.
 func (e *kubeExec) run(dir string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), execPatience)
+	ctx, cancel := context.WithTimeoutCause(context.Background(), execPatience, fmt.Errorf("it takes longer than %v", execPatience))
 	defer cancel()
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
 	c := exec.CommandContext(ctx, e.Command, e.Args...)
 	c.Dir, c.WaitDelay = dir, time.Second
 	info, err := json.Marshal(map[string]any{"apiVersion": e.APIVersion, "kind": "ExecCredential", "spec": map[string]any{"interactive": false}})
@@ -201,10 +208,10 @@ func (e *kubeExec) run(dir string) (string, error) {
 		c.Env = append(c.Env, v.Name+"="+v.Value)
 	}
 	c.Env = append(c.Env, "KUBERNETES_EXEC_INFO="+string(info))
-	var out bytes.Buffer
+	out := bounded{most: execMost, tooMuch: end}
 	c.Stdout = &out // what it says beside that may be secret, and is not shown
-	if err := c.Run(); err != nil {
-		return "", fmt.Errorf("%s: %w", e.Command, err)
+	if err := cmp.Or(c.Run(), context.Cause(ctx)); err != nil {
+		return "", fmt.Errorf("%s: %w", e.Command, cmp.Or(context.Cause(ctx), err))
 	}
 	var answer struct {
 		APIVersion string `json:"apiVersion"`
@@ -212,8 +219,27 @@ func (e *kubeExec) run(dir string) (string, error) {
 			Token string `json:"token"`
 		} `json:"status"`
 	}
-	if json.Unmarshal(out.Bytes(), &answer) != nil || answer.APIVersion != e.APIVersion || answer.Status.Token == "" {
+	if json.Unmarshal(out.held.Bytes(), &answer) != nil || answer.APIVersion != e.APIVersion || answer.Status.Token == "" {
 		return "", fmt.Errorf("%s prints no ExecCredential of %s with a token", e.Command, e.APIVersion)
 	}
 	return answer.Status.Token, nil
 }
+
+// bounded holds what is written to it, up to most bytes. What would be more is an error,
+// which tooMuch is told.
+type bounded struct {
+	held    bytes.Buffer // in a field, for its ReadFrom knows no bound
+	most    int
+	tooMuch func(error)
+}
+
+func (b *bounded) Write(p []byte) (int, error) {
+	if b.held.Len()+len(p) > b.most {
+		err := fmt.Errorf("it prints more than %d bytes", b.most)
+		b.tooMuch(err)
+		return 0, err
+	}
+	return b.held.Write(p)
+}
+
+var _ io.Writer = (*bounded)(nil)

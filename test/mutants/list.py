@@ -151,6 +151,14 @@ MUTANTS = [
         tests="./resolve/rest:TestNoHeaderGoesAlongWithARedirect",
     ),
     dict(
+        name="name-leads-inward",
+        file="resolve/rest/reach.go",
+        old="return g.check(addr, ap.Addr(), port)",
+        new="_, _ = ap, port; return nil",
+        breaks="a signed URL whose host's name resolves to an inner address, such as a cloud's metadata service, is followed",
+        tests="./resolve/rest:TestNameOfAnInnerAddressIsRefusedAtTheConnection",
+    ),
+    dict(
         name="another-range-accepted",
         file="resolve/artifact/http.go",
         old="if err == nil && (first != off || last != off+n-1) {",

@@ -20,6 +20,7 @@ type Config struct {
 	Unsigned   bool   // no signature, and so no credentials
 	Owner      string // the account that must own a bucket; empty: any
 	Profile    string // AWS_DEFAULT_PROFILE, which the SDK reads behind AWS_PROFILE
+	Login      string // the profile that `aws sso login` logs in to; empty: none does
 	CABundle   string // a file or directory (rest.ReadCAs) that is trusted in place of the system's; empty: the system's
 	NoBundle   bool   // none is looked at: the endpoint has no TLS, or any will do
 	AnyTLS     bool   // certificates are not looked at
@@ -44,6 +45,7 @@ func FromEnv(env rest.Env, home string) (Config, error) {
 		Region:   cmp.Or(env("AWS_DEFAULT_REGION"), profile["region"], env("AWS_REGION"), "us-east-1"),
 		Owner:    env("MLFLOW_S3_EXPECTED_BUCKET_OWNER"),
 		Profile:  env("AWS_DEFAULT_PROFILE"),
+		Login:    files.login(cmp.Or(name, "default")),
 		CABundle: cmp.Or(env("AWS_CA_BUNDLE"), profile["ca_bundle"], env("REQUESTS_CA_BUNDLE")),
 		AnyTLS:   rest.Truthy(env("MLFLOW_S3_IGNORE_TLS")),
 		files:    files,

@@ -62,6 +62,19 @@ func readFiles(env rest.Env, home string) (awsFiles, error) {
 	return out, err
 }
 
+// login is the profile of an SSO session that the credentials of a profile begin with:
+// itself, or the source of its role. It is empty where they don't.
+func (f awsFiles) login(name string) string {
+	for range f.profiles { // which may lead to each other without end
+		p := f.profiles[name]
+		if p["sso_session"] != "" || p["sso_start_url"] != "" {
+			return name
+		}
+		name = p["source_profile"]
+	}
+	return ""
+}
+
 func readFile(name string) (map[string]section, error) {
 	b, err := os.ReadFile(name)
 	if errors.Is(err, fs.ErrNotExist) {

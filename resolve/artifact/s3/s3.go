@@ -115,7 +115,7 @@ func (d Driver) client(ctx context.Context, c Config) (*s3.Client, error) {
 	if err == nil && !c.Unsigned && conf.Credentials != nil {
 		_, err = conf.Credentials.Retrieve(w.Context())
 		if err != nil {
-			err = artifact.NoCredentials(fmt.Sprintf("no AWS credentials were found (%v): set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; a public bucket needs none with MLFLOW_EXPERIMENTAL_S3_SIGNATURE_VERSION=unsigned", err))
+			err = c.noCredentials(err)
 		}
 	}
 	if w.End(err) != nil {
@@ -126,6 +126,14 @@ func (d Driver) client(ctx context.Context, c Config) (*s3.Client, error) {
 			return s.Deserialize.Add(noteClock(d.Settings.Clocks), middleware.After)
 		})
 	}), nil
+}
+
+// noCredentials says what to do where the SDK finds none.
+func (c Config) noCredentials(err error) error {
+	if c.Login != "" && strings.Contains(err.Error(), "SSO") { // the SDK has no type for most of these errors
+		return artifact.NoCredentials(fmt.Sprintf("the SSO session of the AWS profile %q gives no credentials (%v): run `aws sso login --profile %s`", c.Login, err, c.Login))
+	}
+	return artifact.NoCredentials(fmt.Sprintf("no AWS credentials were found (%v): set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; a public bucket needs none with MLFLOW_EXPERIMENTAL_S3_SIGNATURE_VERSION=unsigned", err))
 }
 
 // nobody is a certificate of nobody's, which has ended.

@@ -110,8 +110,17 @@ func ours(t *testing.T, home string, e environment) (asked, error) {
 	return r.asked, nil
 }
 
-// theirs is what MLflow's client asks for in each of the environments.
-func theirs(t *testing.T, home string, all []environment) (out []asked, words []string) {
+// answered is what test/botocore_s3.py tells of an environment.
+type answered struct {
+	Error    string
+	Requests []struct {
+		URL     string
+		Headers map[string]string
+	}
+}
+
+// askBotocore has MLflow's client ask for a bucket in each of the environments.
+func askBotocore(t *testing.T, all []environment) (answers []answered) {
 	t.Helper()
 	dir := cmp.Or(os.Getenv("MLFLOWFS_TESTENV"), "../../../.testenv")
 	in, err := json.Marshal(all)
@@ -124,17 +133,16 @@ func theirs(t *testing.T, home string, all []environment) (out []asked, words []
 	if err != nil {
 		t.Fatal(err)
 	}
-	var answers []struct {
-		Error    string
-		Requests []struct {
-			URL     string
-			Headers map[string]string
-		}
-	}
 	if err := json.Unmarshal(said[bytes.LastIndexByte(bytes.TrimSpace(said), '\n')+1:], &answers); err != nil || len(answers) != len(all) {
 		t.Fatal(len(answers), err)
 	}
-	for _, answer := range answers {
+	return answers
+}
+
+// theirs is what MLflow's client asks for in each of the environments.
+func theirs(t *testing.T, all []environment) (out []asked, words []string) {
+	t.Helper()
+	for _, answer := range askBotocore(t, all) {
 		a := asked{Error: answer.Error != ""}
 		for _, r := range answer.Requests {
 			u, err := url.Parse(r.URL)
@@ -148,30 +156,37 @@ func theirs(t *testing.T, home string, all []environment) (out []asked, words []
 	return out, words
 }
 
-// TestBucketsAreAskedForAsBotocoreDoesAgainstBotocore fails when some environment, or
-// files in ~/.aws, make us ask another host than MLflow's own client asks, by path or
-// by host where it does not, with a signature or an expected owner or without where it
-// does not, or for another key.
-func TestBucketsAreAskedForAsBotocoreDoesAgainstBotocore(t *testing.T) {
-	home := t.TempDir()
-	if err := os.Mkdir(filepath.Join(home, ".aws"), 0o700); err != nil {
-		t.Fatal(err)
-	}
+// bare has the process be that of a user who has set nothing of AWS's or MLflow's.
+func bare(t *testing.T, home string) {
+	t.Helper()
 	for _, v := range os.Environ() {
 		if name, _, _ := strings.Cut(v, "="); strings.HasPrefix(name, "AWS_") || strings.HasPrefix(name, "MLFLOW_") || name == "REQUESTS_CA_BUNDLE" {
 			t.Setenv(name, "") // put back at the end
 			os.Unsetenv(name)
 		}
 	}
-	for name, value := range map[string]string{"HOME": home, "AWS_ACCESS_KEY_ID": "AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY": "s3cret", "AWS_EC2_METADATA_DISABLED": "true"} {
-		t.Setenv(name, value)
+	t.Setenv("HOME", home)
+	t.Setenv("AWS_EC2_METADATA_DISABLED", "true")
+	if err := os.Mkdir(filepath.Join(home, ".aws"), 0o700); err != nil {
+		t.Fatal(err)
 	}
+}
+
+// TestBucketsAreAskedForAsBotocoreDoesAgainstBotocore fails when some environment, or
+// files in ~/.aws, make us ask another host than MLflow's own client asks, by path or
+// by host where it does not, with a signature or an expected owner or without where it
+// does not, or for another key.
+func TestBucketsAreAskedForAsBotocoreDoesAgainstBotocore(t *testing.T) {
+	home := t.TempDir()
+	bare(t, home)
+	t.Setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
+	t.Setenv("AWS_SECRET_ACCESS_KEY", "s3cret")
 	d := draw.New(17, 1)
 	all := make([]environment, 150)
 	for i := range all {
 		all[i] = some(d, home)
 	}
-	want, words := theirs(t, home, all)
+	want, words := theirs(t, all)
 	errs := 0
 	for i, e := range all {
 		t.Run(fmt.Sprint(i), func(t *testing.T) {
