@@ -194,6 +194,9 @@ func (r *Resolver) findKey(ctx context.Context, uri string) (Found, error) {
 		return Found{}, err
 	}
 	e, err := s.Stat(ctx, name)
+	if err != nil && rest.IsAnswer(err) && !errors.Is(err, fs.ErrNotExist) && r.hasEntries(ctx, uri) {
+		return root(uri) // what lies beside it is not for this user
+	}
 	if err != nil {
 		return Found{}, err
 	}
@@ -205,6 +208,21 @@ func (r *Resolver) findKey(ctx context.Context, uri string) (Found, error) {
 	}
 	o := Dir{Final: true}
 	return Found{Item: *o.overlay(nil, Part{Store: s}, e, s.Route().Access), Path: name, Prefix: name, Returned: name}, nil
+}
+
+// hasEntries tells whether a storage URI is known to name a directory.
+func (r *Resolver) hasEntries(ctx context.Context, uri string) bool {
+	o, err := r.At(ctx, uri)
+	if err != nil {
+		return false
+	}
+	o.Final = true
+	l, err := r.List(ctx, &o)
+	if err != nil {
+		return false
+	}
+	_, ok := l.Next()
+	return ok
 }
 
 // findLocal follows symbolic links in the path that the user gave; below it,

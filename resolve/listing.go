@@ -64,8 +64,9 @@ func (l *listings) list(ctx context.Context, p Part, final bool) (listing, error
 		shown, left := artifact.Clean(l.log, p.Path, answer.Tree[p.Path])
 		return listing{shown, left, answer.Via, final}, err
 	})
-	if errors.Is(err, fs.ErrNotExist) && !errors.Is(err, artifact.ErrNoBucket) {
-		return listing{}, nil // a place that nothing was written to
+	var refusal *rest.Error
+	if errors.Is(err, fs.ErrNotExist) && !errors.Is(err, artifact.ErrNoBucket) && !(errors.As(err, &refusal) && refusal.Code != "") {
+		return listing{}, nil // a place that nothing was written to; MLflow says so with an empty list
 	}
 	return out, err
 }

@@ -263,7 +263,8 @@ func (l *lane) tracking(s *situation, d draw.Draw, f front) {
 	if d.IntN(4) > 0 {
 		d.Tracking(&s.Environment)
 	}
-	if d.Odds(10) {
+	isSigned := d.Odds(10)
+	if isSigned {
 		d.Signed(&s.Environment)
 	}
 	if s.Env["MLFLOW_TRACKING_AUTH"] != "" || s.Env["MLFLOW_WORKSPACE"] != "" {
@@ -272,6 +273,9 @@ func (l *lane) tracking(s *situation, d draw.Draw, f front) {
 	host := d.One("127.0.0.1", "127.0.0.1", "localhost")
 	_, port, _ := strings.Cut(f.http, ":")
 	scheme, rest := "http", d.One("", "", "", "/", "/moved", "/moved/")
+	if isSigned { // the signer says the first host to the second one, too
+		rest = ""
+	}
 	missing, wrong := filepath.Join(l.dir, "none.pem"), l.objects.ca
 	trust := func(odds int, of ...string) {
 		for _, name := range []string{"MLFLOW_TRACKING_SERVER_CERT_PATH", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"} {

@@ -46,6 +46,9 @@ var differences = []difference{
 	{"objects that can't all be files", func(q *question) bool { return q.s.Keys != nil && q.onlyOddKeysDiffer() }, false},
 	// MLflow's client is asked about the store as it was.
 	{"a FileStore that was moved to another directory", func(*question) bool { return false }, false},
+	{"`MLFLOW_TRACKING_AUTH=kubernetes-namespaced`, with a server without workspaces", func(q *question) bool {
+		return q.s.Env["MLFLOW_TRACKING_AUTH"] == "kubernetes-namespaced" && (q.what == "asked" || strings.Contains(q.ours.Download.Error+q.ours.List.Error, "FEATURE_DISABLED"))
+	}, false},
 	{"a damaged `~/.mlflow/credentials`", func(q *question) bool {
 		if q.s.Files[".mlflow/credentials"] == "" {
 			return false
@@ -55,7 +58,7 @@ var differences = []difference{
 			said = q.theirs.List.Error
 		}
 		// MLflow 2 passes over it as it looks for its registries, and has none then.
-		return q.what == "asked" && onlyServers(q.askedTheirs, q.askedOurs) && notIn(q.askedOurs, q.askedTheirs) == nil || said != "" && !strings.HasPrefix(said, "MlflowException") || strings.HasSuffix(said, "schemes are supported: [].")
+		return q.what == "asked" && (q.askedTheirs == nil || onlyServers(q.askedTheirs, q.askedOurs)) && notIn(q.askedOurs, q.askedTheirs) == nil || said != "" && !strings.HasPrefix(said, "MlflowException") || strings.HasSuffix(said, "schemes are supported: [].")
 	}, false},
 	{"`mlflow-artifacts:/`, or a name right below it, of a server below a path", func(q *question) bool {
 		isRoot := func(uri string) bool {
@@ -63,6 +66,12 @@ var differences = []difference{
 		}
 		return q.what == "asked" && strings.Contains(q.s.Env["MLFLOW_TRACKING_URI"], "/moved") && slices.ContainsFunc(q.s.URIs, isRoot) &&
 			onlyServers(q.askedOurs, q.askedTheirs) && notIn(q.askedTheirs, q.askedOurs) == nil
+	}, false},
+	{"`MLFLOW_TRACKING_AWS_SIGV4` with no region but `AWS_REGION`", func(q *question) bool {
+		return q.s.Env["MLFLOW_TRACKING_AWS_SIGV4"] != "" && q.s.Env["AWS_REGION"] != "" && q.s.Env["AWS_DEFAULT_REGION"] == "" && (q.theirs.fails(q.what) || q.what == "asked")
+	}, false},
+	{"a directory that is no more than an object of its name", func(q *question) bool {
+		return q.s.Keys != nil && q.what == "download" && q.theirs.fails(q.what) && len(q.ours.Download.Tree) == 1 && q.ours.Download.Tree[q.ours.Download.Returned] == ""
 	}, false},
 	{"a redirect to another host that the netrc file names", func(q *question) bool {
 		return q.what == "asked" && strings.Contains(q.s.Env["MLFLOW_TRACKING_URI"], "/moved") && (q.s.Files[".netrc"]+q.s.Files["_netrc"]+q.s.Files["named"] != "")
@@ -73,8 +82,8 @@ var differences = []difference{
 		return q.what == "asked" && slices.ContainsFunc(slices.Collect(maps.Values(q.s.Env)), isMissing) &&
 			!slices.ContainsFunc(slices.Concat(notIn(q.askedOurs, q.askedTheirs), notIn(q.askedTheirs, q.askedOurs)), isNoConnect)
 	}, false},
-	{"a netrc file that names the host of a GCS emulator", func(q *question) bool {
-		return q.s.Store == "gs" && q.s.Files[".netrc"]+q.s.Files["_netrc"]+q.s.Files["named"] != "" && (q.what == "asked" || q.theirs.fails(q.what))
+	{"a netrc file that names the host of an emulator of GCS or Azure", func(q *question) bool {
+		return (q.s.Store == "gs" || q.s.Store == "wasbs") && q.s.Files[".netrc"]+q.s.Files["_netrc"]+q.s.Files["named"] != "" && (q.what == "asked" || q.theirs.fails(q.what))
 	}, false},
 	{"an object of GCS with `Content-Encoding: gzip`", func(q *question) bool {
 		if q.s.Store != "gs" || q.what == "asked" || q.what == "ls" {
@@ -106,6 +115,9 @@ var differences = []difference{
 		return maps.Equal(a, b)
 	}, false},
 	{"where MLflow 2's client and MLflow 3's differ", func(q *question) bool {
+		if q.client == "mlflow3" && !q.s.v3 && strings.Contains(q.theirs.List.Error, "logged-models/search failed with error code 404") && !q.ours.fails("ls") {
+			return true
+		}
 		if q.what == "asked" && q.client == "mlflow2" && slices.Equal(q.askedOurs, q.askedOther) {
 			return true
 		}

@@ -68,3 +68,33 @@ func TestAskersShareACacheAndNoAnswer(t *testing.T) {
 		})
 	}
 }
+
+// TestArtifactsOfAWorkspaceAreListed fails when a directory of the artifact API is not
+// shown where what lies beside it may not be listed; or when a workspace that is not
+// there, or a server that has none, is shown as an empty one.
+func TestArtifactsOfAWorkspaceAreListed(t *testing.T) {
+	t.Parallel()
+	with, without := shared.get(t, "server 3.17 with workspaces"), shared.get(t, "server 2.22")
+	for _, c := range []struct {
+		server, workspace, uri string
+		want                   string // what is printed, of the output or the error
+		code                   int
+	}{
+		{with.uri, "team-a", "mlflow-artifacts:/workspaces/team-a", "2", 0},
+		{with.uri, "team-a", "mlflow-artifacts:/2/" + with.Spaces["team-a"] + "/artifacts/doc", "text.txt", 0},
+		{with.uri, "none", "mlflow-artifacts:/", "Workspace 'none' not found", 3},
+		{with.uri, "none", "runs:/" + with.Spaces["team-a"], "Workspace 'none' not found", 3},
+		{without.uri, "team-a", "runs:/" + without.Wide, "the server has no workspaces", 1},
+	} {
+		cmd := mlflowfs(t, []string{"MLFLOWFS_CACHE_DIR=none", "MLFLOW_TRACKING_URI=" + c.server, "MLFLOW_WORKSPACE=" + c.workspace}, "ls", c.uri)
+		out, err := cmd.CombinedOutput()
+		if code := cmd.ProcessState.ExitCode(); code != c.code || !strings.Contains(string(out), c.want) {
+			t.Errorf("%s in %s: %v\n%s", c.uri, c.workspace, err, out)
+		}
+	}
+	dir := t.TempDir()
+	cmd := mlflowfs(t, []string{"MLFLOWFS_CACHE_DIR=none", "MLFLOW_WORKSPACE=team-a"}, "mount", "--tracking-uri", without.uri, dir)
+	if out, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(out), "the server has no workspaces") {
+		t.Errorf("a mount: %v\n%s", err, out)
+	}
+}

@@ -57,7 +57,7 @@ func newTrackingClient(u *url.URL, env Env, kube kubernetes, log *slog.Logger) (
 	c, err := newClient(base, env, log, tlsConf, func(t http.RoundTripper) http.RoundTripper {
 		auth := &authTransport{next: t, base: base, creds: creds}
 		if Truthy(env("MLFLOW_TRACKING_AWS_SIGV4")) {
-			auth.sigV4 = &sigV4{signer: v4.NewSigner()}
+			auth.sigV4 = &sigV4{signer: v4.NewSigner(), env: env}
 		}
 		return auth
 	})

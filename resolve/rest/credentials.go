@@ -58,7 +58,14 @@ func (s source) read() (c credentials, err error) {
 		defer func() { c.who += " headers of " + s.env(HeaderFileVariable) }()
 	}
 	c.workspace = strings.TrimSpace(s.env("MLFLOW_WORKSPACE"))
-	token, namespace := kubernetesAuth(s.env("MLFLOW_TRACKING_AUTH"))
+	auth := s.env("MLFLOW_TRACKING_AUTH")
+	if Truthy(s.env("MLFLOW_TRACKING_AWS_SIGV4")) { // which takes the place of any other
+		auth = ""
+		if user, err := ReadAWSUser(s.env, s.env("HOME")); err == nil {
+			defer func() { c.who += user.who() }()
+		}
+	}
+	token, namespace := kubernetesAuth(auth)
 	if namespace && c.workspace == "" {
 		if c.workspace, err = s.kube.namespace(); err != nil {
 			return c, err

@@ -45,21 +45,18 @@ func netrcFor(host string, env Env) (user, password string, ok bool) {
 	if user, password, ok = netrcNaming(host, env); !ok {
 		user, password, ok = netrcNaming("default", env)
 	}
-	return user, password, ok
+	return user, password, ok && user+password != ""
 }
 
-// netrcNaming is netrcFor the entry of that name alone.
+// netrcNaming is the entry of that name alone, which may be empty.
 func netrcNaming(name string, env Env) (user, password string, ok bool) {
 	b, err := os.ReadFile(netrcFile(env))
 	if err != nil {
 		return "", "", false
 	}
 	entries, err := parseNetrc(string(b))
-	e := entries[name]
-	if err != nil || e == (login{}) {
-		return "", "", false
-	}
-	return cmp.Or(e.user, e.account), e.password, true
+	e, ok := entries[name]
+	return cmp.Or(e.user, e.account), e.password, ok && err == nil
 }
 
 // AllowOtherVariable is true where other users see what is read.
@@ -78,7 +75,7 @@ type netrcTransport struct {
 
 func (t netrcTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if req.Header.Get("Authorization") == "" && req.Context().Value(signedKey{}) == nil && !Truthy(t.env(AllowOtherVariable)) {
-		if user, password, ok := netrcNaming(req.URL.Hostname(), t.env); ok {
+		if user, password, ok := netrcNaming(req.URL.Hostname(), t.env); ok && user+password != "" {
 			req = req.Clone(req.Context())
 			req.SetBasicAuth(latin1(user), latin1(password))
 		}

@@ -20,6 +20,7 @@ import (
 // (mlflow.utils.rest_utils).
 type sigV4 struct {
 	signer *v4.Signer
+	env    Env
 
 	mu     sync.Mutex // guards what follows
 	loaded bool
@@ -33,12 +34,16 @@ func (s *sigV4) load(ctx context.Context) (aws.Config, error) {
 	if s.loaded {
 		return s.conf, nil
 	}
-	conf, err := config.LoadDefaultConfig(ctx)
+	user, err := ReadAWSUser(s.env, s.env("HOME"))
+	if err == nil && user.Region() == "" {
+		err = errors.New("there is no region: set AWS_DEFAULT_REGION, or write it in the AWS profile")
+	}
+	if err != nil {
+		return aws.Config{}, err
+	}
+	conf, err := config.LoadDefaultConfig(ctx, user.Options()...)
 	if err != nil {
 		return conf, err
-	}
-	if conf.Region == "" {
-		return conf, errors.New("there is no region: set AWS_REGION, or write it in the AWS profile")
 	}
 	s.conf, s.loaded = conf, true
 	return conf, nil

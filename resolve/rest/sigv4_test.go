@@ -2,6 +2,7 @@ package rest
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"io/fs"
@@ -36,15 +37,16 @@ func TestSigV4AgainstBotocore(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, value := range map[string]string{
-		"AWS_ACCESS_KEY_ID": "AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY": "s3cret/key", "AWS_SESSION_TOKEN": "session+token", "AWS_REGION": "eu-west-3",
-		"AWS_EC2_METADATA_DISABLED": "true", "AWS_CONFIG_FILE": "/nowhere", "AWS_SHARED_CREDENTIALS_FILE": "/nowhere",
-	} {
-		t.Setenv(name, value)
+	aws := map[string]string{
+		"AWS_ACCESS_KEY_ID": "AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY": "s3cret/key", "AWS_SESSION_TOKEN": "session+token", "AWS_DEFAULT_REGION": "eu-west-3",
+		"AWS_REGION": "not-this-1", "AWS_CA_BUNDLE": "/nowhere", // botocore looks at neither
+		"AWS_CONFIG_FILE": "/nowhere", "AWS_SHARED_CREDENTIALS_FILE": "/nowhere",
 	}
+	t.Setenv("AWS_CA_BUNDLE", "/nowhere") // the SDK looks at the process's
+	t.Setenv("AWS_EC2_METADATA_DISABLED", "true")
 	ask := func(vars map[string]string) error {
 		t.Helper()
-		client, err := NewClient("http://127.0.0.1:"+strings.TrimSpace(port)+"/pre fix", env(vars), quiet)
+		client, err := NewClient("http://127.0.0.1:"+strings.TrimSpace(port)+"/pre fix", func(name string) string { return cmp.Or(vars[name], aws[name]) }, quiet)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -56,19 +58,19 @@ func TestSigV4AgainstBotocore(t *testing.T) {
 			client.JSON(ctx, "/api/2.0/mlflow-artifacts/artifacts/1/é ü%/x", nil, nil, &v),
 		)
 	}
-	signed := map[string]string{"MLFLOW_TRACKING_AWS_SIGV4": "true", "MLFLOW_TRACKING_TOKEN": "not this", "MLFLOW_WORKSPACE": "ws"}
+	signed := map[string]string{"MLFLOW_TRACKING_AWS_SIGV4": "true", "MLFLOW_TRACKING_TOKEN": "not this", "MLFLOW_TRACKING_AUTH": "kubernetes"}
 	if err := ask(signed); err != nil {
 		t.Error(err)
 	}
-	t.Setenv("AWS_SECRET_ACCESS_KEY", "another")
+	aws["AWS_SECRET_ACCESS_KEY"] = "another"
 	if err := ask(signed); !errors.Is(err, fs.ErrPermission) {
 		t.Error("a wrong key:", err)
 	}
 	if err := ask(nil); !errors.Is(err, fs.ErrPermission) {
 		t.Error("no signature:", err)
 	}
-	t.Setenv("AWS_REGION", "")
-	if err := ask(signed); err == nil || !strings.Contains(err.Error(), "AWS_REGION") {
+	aws["AWS_DEFAULT_REGION"], aws["AWS_REGION"] = "", ""
+	if err := ask(signed); err == nil || !strings.Contains(err.Error(), "AWS_DEFAULT_REGION") {
 		t.Error("no region:", err)
 	}
 }

@@ -67,10 +67,19 @@ func (b Bucket) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	default:
 		w.Header().Set("ETag", etag(content))
 		if strings.HasSuffix(key, "/"+draw.Packed) {
-			w.Header().Set("Content-Encoding", "gzip")
+			w = packed{w}
 		}
 		http.ServeContent(w, r, "", modified, bytes.NewReader([]byte(content)))
 	}
+}
+
+// packed says of an answer that it is, with its length, which http.ServeContent would
+// leave out.
+type packed struct{ http.ResponseWriter }
+
+func (p packed) WriteHeader(code int) {
+	p.Header().Set("Content-Encoding", "gzip")
+	p.ResponseWriter.WriteHeader(code)
 }
 
 // list answers with the names in order, those of one directory where a delimiter is

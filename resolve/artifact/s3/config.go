@@ -19,38 +19,31 @@ type Config struct {
 	Region     string
 	Unsigned   bool   // no signature, and so no credentials
 	Owner      string // the account that must own a bucket; empty: any
-	Profile    string // AWS_DEFAULT_PROFILE, which the SDK reads behind AWS_PROFILE
 	Login      string // the profile that `aws sso login` logs in to; empty: none does
 	CABundle   string // a file or directory (rest.ReadCAs) that is trusted in place of the system's; empty: the system's
 	NoBundle   bool   // none is looked at: the endpoint has no TLS, or any will do
 	AnyTLS     bool   // certificates are not looked at
 
-	files awsFiles
+	user rest.AWSUser
 }
 
 // FromEnv reads the configuration from the environment, and from the files
 // below home that it names.
 func FromEnv(env rest.Env, home string) (Config, error) {
-	files, err := readFiles(env, home)
+	user, err := rest.ReadAWSUser(env, home)
 	if err != nil {
 		return Config{}, err
 	}
-	name := cmp.Or(env("AWS_DEFAULT_PROFILE"), env("AWS_PROFILE"))
-	profile, ok := files.profiles[cmp.Or(name, "default")]
-	if !ok && name != "" {
-		return Config{}, fmt.Errorf("the AWS profile %q is not in the files of ~/.aws", name)
-	}
+	profile := user.Profile
 	c := Config{
-		// botocore reads AWS_REGION nowhere: it comes last.
-		Region:   cmp.Or(env("AWS_DEFAULT_REGION"), profile["region"], env("AWS_REGION"), "us-east-1"),
+		Region:   cmp.Or(user.Region(), "us-east-1"),
 		Owner:    env("MLFLOW_S3_EXPECTED_BUCKET_OWNER"),
-		Profile:  env("AWS_DEFAULT_PROFILE"),
-		Login:    files.login(cmp.Or(name, "default")),
+		Login:    user.Login(),
 		CABundle: cmp.Or(env("AWS_CA_BUNDLE"), profile["ca_bundle"], env("REQUESTS_CA_BUNDLE")),
 		AnyTLS:   rest.Truthy(env("MLFLOW_S3_IGNORE_TLS")),
-		files:    files,
+		user:     user,
 	}
-	if c.Endpoint, err = endpoint(env, files, profile); err != nil {
+	if c.Endpoint, err = endpoint(env, user); err != nil {
 		return Config{}, err
 	}
 	if c.AnyTLS || strings.HasPrefix(strings.ToLower(c.Endpoint), "http://") {
@@ -66,12 +59,13 @@ func FromEnv(env rest.Env, home string) (Config, error) {
 
 // endpoint finds the URL that is configured (botocore.configprovider,
 // ConfiguredEndpointProvider).
-func endpoint(env rest.Env, files awsFiles, profile section) (string, error) {
+func endpoint(env rest.Env, user rest.AWSUser) (string, error) {
+	profile := user.Profile
 	own := env("MLFLOW_S3_ENDPOINT_URL")
 	if own == "" && !isTrue(cmp.Or(env("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS"), profile["ignore_configured_endpoint_urls"])) {
 		own = cmp.Or(env("AWS_ENDPOINT_URL_S3"), env("AWS_ENDPOINT_URL"))
 		if of := profile["services"]; own == "" && of != "" {
-			services, ok := files.services[of]
+			services, ok := user.Services(of)
 			if !ok {
 				return "", fmt.Errorf("the AWS profile names the services section %q, which is not in the configuration file", of)
 			}

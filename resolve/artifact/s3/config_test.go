@@ -41,7 +41,7 @@ func TestConfigIsReadFromTheEnvironment(t *testing.T) {
 		"virtual":                {map[string]string{"AWS_ENDPOINT_URL": "https://a", "MLFLOW_BOTO_CLIENT_ADDRESSING_STYLE": "virtual"}, Config{Region: "eu-west-3", Endpoint: "https://a"}, ""},
 		"path":                   {map[string]string{"MLFLOW_BOTO_CLIENT_ADDRESSING_STYLE": "path"}, Config{Region: "eu-west-3", PathStyle: true}, ""},
 		"plain HTTP":             {map[string]string{"AWS_ENDPOINT_URL": "http://a", "AWS_CA_BUNDLE": "/ca"}, Config{Region: "eu-west-3", Endpoint: "http://a", PathStyle: true, NoBundle: true}, ""},
-		"a role after a log-in":  {map[string]string{"AWS_DEFAULT_PROFILE": "dev"}, Config{Region: "us-east-1", Endpoint: "https://dev.example", PathStyle: true, Profile: "dev", Login: "login", CABundle: "/ca.pem"}, ""},
+		"a role after a log-in":  {map[string]string{"AWS_DEFAULT_PROFILE": "dev"}, Config{Region: "us-east-1", Endpoint: "https://dev.example", PathStyle: true, Login: "login", CABundle: "/ca.pem"}, ""},
 		"a role of itself":       {map[string]string{"AWS_PROFILE": "loop"}, Config{Region: "us-east-1"}, ""},
 		"accelerated, with IPv6": {map[string]string{"AWS_PROFILE": "fast"}, Config{Region: "us-east-1", Accelerate: true, DualStack: true}, ""},
 		"public": {map[string]string{"MLFLOW_EXPERIMENTAL_S3_SIGNATURE_VERSION": "unsigned", "MLFLOW_S3_EXPECTED_BUCKET_OWNER": "1", "MLFLOW_S3_IGNORE_TLS": "true"},

@@ -4,7 +4,6 @@ package s3
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,7 +13,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/config"
-	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/aws/smithy-go"
@@ -88,10 +86,10 @@ func (d Driver) client(ctx context.Context, c Config) (*s3.Client, error) {
 		sender = &http.Client{Transport: d.transport}
 	}
 	opts := []func(*config.LoadOptions) error{
-		config.WithHTTPClient(sender), config.WithRetryMaxAttempts(1 + d.Settings.Retries), config.WithRegion(c.Region),
-		config.WithSharedConfigFiles([]string{c.files.config}), config.WithSharedCredentialsFiles([]string{c.files.credentials}),
+		config.WithHTTPClient(sender), config.WithRetryMaxAttempts(1 + d.Settings.Retries),
 		config.WithLogger(logging.Nop{}), // what matters of it is in the errors
 	}
+	opts = append(append(opts, c.user.Options()...), config.WithRegion(c.Region))
 	if c.CABundle != "" {
 		trusted, err := rest.ReadCAs(c.CABundle)
 		if err != nil {
@@ -99,16 +97,10 @@ func (d Driver) client(ctx context.Context, c Config) (*s3.Client, error) {
 		}
 		opts = append(opts, config.WithCustomCABundle(bytes.NewReader(trusted)))
 	} else if c.NoBundle && d.transport == nil { // else the SDK wants the one that AWS_CA_BUNDLE or the profile names
-		opts = append(opts, config.WithCustomCABundle(strings.NewReader(nobody)))
+		opts = append(opts, rest.TrustNobody())
 	}
-	if c.Profile != "" {
-		opts = append(opts, config.WithSharedConfigProfile(c.Profile))
-	}
-	if key, secret := d.Env("AWS_ACCESS_KEY_ID"), d.Env("AWS_SECRET_ACCESS_KEY"); c.Unsigned {
+	if c.Unsigned {
 		opts = append(opts, config.WithCredentialsProvider(aws.AnonymousCredentials{}))
-	} else if key != "" && secret != "" { // which are taken before any profile's
-		token := cmp.Or(d.Env("AWS_SECURITY_TOKEN"), d.Env("AWS_SESSION_TOKEN")) // botocore's order
-		opts = append(opts, config.WithCredentialsProvider(credentials.NewStaticCredentialsProvider(key, secret, token)))
 	}
 	w := artifact.WatchCredentials(ctx, d.Settings, "AWS credentials")
 	conf, err := config.LoadDefaultConfig(w.Context(), opts...)
@@ -135,16 +127,6 @@ func (c Config) noCredentials(err error) error {
 	}
 	return artifact.NoCredentials(fmt.Sprintf("no AWS credentials were found (%v): set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; a public bucket needs none with MLFLOW_EXPERIMENTAL_S3_SIGNATURE_VERSION=unsigned", err))
 }
-
-// nobody is a certificate of nobody's, which has ended.
-const nobody = `-----BEGIN CERTIFICATE-----
-MIHOMIGBoAMCAQICAQEwBQYDK2VwMBExDzANBgNVBAMTBm5vYm9keTAeFw03MDAx
-MDEwMDAwMDBaFw03MDAxMDEwMDAwMDFaMBExDzANBgNVBAMTBm5vYm9keTAqMAUG
-AytlcAMhAHrxhuSwslZ8s08Yc084dPujsZ81q+pnFlOz7JM+dws5MAUGAytlcANB
-AF5YhRuITRklUBfBYdMb3HEBvDPjEyvKnYZM9hepRNuTXTS4YWHcr28uLZpj8uAF
-zrihaiDTs8XR4hX91djMxwQ=
------END CERTIFICATE-----
-`
 
 // apply makes an SDK's client one of this configuration.
 func (c Config) apply(o *s3.Options) {

@@ -1,4 +1,4 @@
-package s3
+package rest
 
 import (
 	"cmp"
@@ -9,31 +9,30 @@ import (
 	"strings"
 
 	"github.com/mlflowfs/mlflowfs/resolve/ini"
-	"github.com/mlflowfs/mlflowfs/resolve/rest"
 )
 
-// section is a section of a file of ~/.aws. A key of an indented block below
+// AWSSection is a section of a file of ~/.aws. A key of an indented block below
 // another key is both, with a dot between.
-type section map[string]string
+type AWSSection map[string]string
 
 // awsFiles are ~/.aws/config with ~/.aws/credentials over it.
 type awsFiles struct {
 	config, credentials string // where they are
 
-	profiles, services map[string]section
+	profiles, services map[string]AWSSection
 }
 
-// readFiles reads both files as botocore does (botocore.session.full_config). A
+// readAWSFiles reads both files as botocore does (botocore.session.full_config). A
 // file that is not there is empty.
-func readFiles(env rest.Env, home string) (awsFiles, error) {
+func readAWSFiles(env Env, home string) (awsFiles, error) {
 	place := func(variable, usual string) string {
-		return rest.InHome(os.Expand(cmp.Or(env(variable), usual), env), home)
+		return InHome(os.Expand(cmp.Or(env(variable), usual), env), home)
 	}
 	out := awsFiles{
 		config: place("AWS_CONFIG_FILE", "~/.aws/config"), credentials: place("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials"),
-		profiles: map[string]section{}, services: map[string]section{},
+		profiles: map[string]AWSSection{}, services: map[string]AWSSection{},
 	}
-	config, err := readFile(out.config)
+	config, err := readAWSFile(out.config)
 	if err != nil {
 		return out, err
 	}
@@ -50,10 +49,10 @@ func readFiles(env rest.Env, home string) (awsFiles, error) {
 			out.services[of] = s
 		}
 	}
-	credentials, err := readFile(out.credentials)
+	credentials, err := readAWSFile(out.credentials)
 	for name, s := range credentials {
 		if out.profiles[name] == nil {
-			out.profiles[name] = section{}
+			out.profiles[name] = AWSSection{}
 		}
 		for k, v := range s {
 			out.profiles[name][k] = v
@@ -62,27 +61,14 @@ func readFiles(env rest.Env, home string) (awsFiles, error) {
 	return out, err
 }
 
-// login is the profile of an SSO session that the credentials of a profile begin with:
-// itself, or the source of its role. It is empty where they don't.
-func (f awsFiles) login(name string) string {
-	for range f.profiles { // which may lead to each other without end
-		p := f.profiles[name]
-		if p["sso_session"] != "" || p["sso_start_url"] != "" {
-			return name
-		}
-		name = p["source_profile"]
-	}
-	return ""
-}
-
-func readFile(name string) (map[string]section, error) {
+func readAWSFile(name string) (map[string]AWSSection, error) {
 	b, err := os.ReadFile(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
-	var sections map[string]section
+	var sections map[string]AWSSection
 	if err == nil {
-		sections, err = parse(string(b))
+		sections, err = parseAWS(string(b))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("the AWS configuration in %s: %w", name, err)
@@ -90,16 +76,16 @@ func readFile(name string) (map[string]section, error) {
 	return sections, nil
 }
 
-// parse reads a file as botocore does, with the blocks in it
+// parseAWS reads a file as botocore does, with the blocks in it
 // (botocore.configloader.raw_config_parse).
-func parse(file string) (map[string]section, error) {
+func parseAWS(file string) (map[string]AWSSection, error) {
 	f, err := ini.Parse(file)
 	if err != nil {
 		return nil, err
 	}
-	out := map[string]section{}
+	out := map[string]AWSSection{}
 	for name, values := range f.Sections() {
-		out[name] = section{}
+		out[name] = AWSSection{}
 		for key, value := range values {
 			if !strings.HasPrefix(value, "\n") {
 				out[name][key] = value
