@@ -25,7 +25,10 @@ const (
 // a store to which it applies.
 func checkArtifacts(ctx context.Context, s *stores) []finding {
 	experiments, err := s.Experiments(ctx)
-	if err != nil {
+	switch {
+	case resolve.IsRefusal(err):
+		return nil // checkLeftOut says it
+	case err != nil:
 		return []finding{{"experiments", broken, err.Error(), ""}}
 	}
 	var found []placeOf
@@ -35,7 +38,7 @@ func checkArtifacts(ctx context.Context, s *stores) []finding {
 			break
 		}
 		reasons, err := newestRun(ctx, s, e)
-		if err != nil {
+		if err != nil && !resolve.IsRefusal(err) {
 			found = append(found, placeOf{experiment: e.Name, state: broken, words: err.Error()})
 		}
 		for _, why := range reasons {
@@ -45,10 +48,27 @@ func checkArtifacts(ctx context.Context, s *stores) []finding {
 	return byStore(found)
 }
 
+// checkLeftOut says which parts a mount would not show. It asks for those that nothing
+// else asks for: a page of all runs, logged and registered models.
+func checkLeftOut(ctx context.Context, s *stores) (out []finding) {
+	_, runs := s.AllRuns()(ctx, "")
+	_, logged := s.AllLoggedModels()(ctx, "")
+	_, registered := s.SearchRegisteredModels(ctx, "")
+	for i, err := range []error{runs, logged, registered} {
+		if err != nil && !resolve.IsRefusal(err) {
+			out = append(out, finding{[]string{"runs", "models", "registry"}[i], lesser, "can't be listed: " + err.Error(), ""})
+		}
+	}
+	for _, l := range s.LeftOut() {
+		out = append(out, finding{"left out", lesser, l.What() + ": " + l.Why, ""})
+	}
+	return out
+}
+
 // newestRun says how the artifacts of an experiment's newest run that has some are
 // reached; nothing where there is no run.
 func newestRun(ctx context.Context, s *stores, e meta.Experiment) ([]resolve.Reason, error) {
-	page, err := s.Tracking().SearchRuns(ctx, meta.RunQuery{Experiments: []string{e.ID}}, "")
+	page, err := s.SearchRuns(ctx, e.ID, false, "")
 	if err != nil {
 		return nil, err
 	}
