@@ -91,6 +91,7 @@ func (d Driver) client(ctx context.Context, c Config) (*s3.Client, error) {
 		config.WithHTTPClient(sender), config.WithRetryMaxAttempts(1 + d.Settings.Retries), config.WithRegion(c.Region),
 		config.WithSharedConfigFiles([]string{c.files.config}), config.WithSharedCredentialsFiles([]string{c.files.credentials}),
 		config.WithLogger(logging.Nop{}), // what matters of it is in the errors
+		config.WithAPIOptions([]func(*middleware.Stack) error{shortAnswers}),
 	}
 	if c.CABundle != "" {
 		trusted, err := rest.ReadCAs(c.CABundle)
@@ -122,9 +123,7 @@ func (d Driver) client(ctx context.Context, c Config) (*s3.Client, error) {
 		return nil, err
 	}
 	return s3.NewFromConfig(conf, c.apply, func(o *s3.Options) {
-		o.APIOptions = append(o.APIOptions, func(s *middleware.Stack) error {
-			return s.Deserialize.Add(noteClock(d.Settings.Clocks), middleware.After)
-		})
+		o.APIOptions = append(o.APIOptions, noteClock(d.Settings.Clocks))
 	}), nil
 }
 
