@@ -55,7 +55,9 @@ var unhonoured = []struct {
 	{"MLFLOW_HTTP_TCP_KEEPALIVE_INTERVAL", "a connection that is silent is probed each 5 s", nil},
 	{"MLFLOW_KERBEROS_TICKET_CACHE", "hdfs:// is not read", nil},
 	{"MLFLOW_KERBEROS_USER", "hdfs:// is not read", nil},
+	{"MLFLOW_MYSQL_SSL_CA", "databases are read through a tracking server", nil},
 	{"MLFLOW_MYSQL_SSL_CERT", "databases are read through a tracking server", nil},
+	{"MLFLOW_MYSQL_SSL_KEY", "databases are read through a tracking server", nil},
 }
 
 // checkVariables names the variables that are set and not honoured.
