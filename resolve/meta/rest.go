@@ -134,10 +134,11 @@ type restExperiment struct {
 	Name    string   `json:"name"`
 	Created rest.Int `json:"creation_time"`
 	Stage   string   `json:"lifecycle_stage"`
+	Where   string   `json:"artifact_location"`
 }
 
 func (e *restExperiment) experiment() Experiment {
-	return Experiment{ID: e.ID, Name: e.Name, Created: millis(int64(e.Created))}
+	return Experiment{ID: e.ID, Name: e.Name, Created: millis(int64(e.Created)), Location: e.Where}
 }
 
 func (s *restStore) SearchExperiments(ctx context.Context, name, token string) (Page[Experiment], error) {
