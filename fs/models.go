@@ -98,14 +98,8 @@ func (l *modelsListing) Next(ctx context.Context) (Entry, error) {
 		if err != io.EOF {
 			return e, err
 		}
-		ids, err := l.d.t.r.ExperimentIDs(ctx)
-		if err != nil {
-			return Entry{}, err
-		}
 		l.logged = &pages[meta.LoggedModel]{
-			search: func(ctx context.Context, token string) (meta.Page[meta.LoggedModel], error) {
-				return l.d.t.r.SearchLoggedModels(ctx, ids, "", token)
-			},
+			search: l.d.t.r.AllLoggedModels(),
 			entry: func(m *meta.LoggedModel) (Entry, bool) {
 				if !meta.ValidLoggedModelID(m.ID) {
 					return l.d.t.leaveOut("models", m.ID)

@@ -32,17 +32,8 @@ func (t *tree) runNode(run *meta.Run) *Node {
 }
 
 // List pages through the search, newest first.
-func (d runsDir) List(ctx context.Context) (Listing, error) {
-	ids, err := d.t.r.ExperimentIDs(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return &pages[meta.Run]{
-		search: func(ctx context.Context, token string) (meta.Page[meta.Run], error) {
-			return d.t.r.Tracking().SearchRuns(ctx, meta.RunQuery{Experiments: ids}, token)
-		},
-		entry: (&runOrder{t: d.t}).entry,
-	}, nil
+func (d runsDir) List(context.Context) (Listing, error) {
+	return &pages[meta.Run]{search: d.t.r.AllRuns(), entry: (&runOrder{t: d.t}).entry}, nil
 }
 
 // runOrder makes an entry of each run, once: a run that begins while the

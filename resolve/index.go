@@ -32,12 +32,16 @@ func (r *Resolver) Experiments(ctx context.Context) (*Index[meta.Experiment], er
 		experiments, err := all(ctx, func(ctx context.Context, token string) (meta.Page[meta.Experiment], error) {
 			return r.tracking.SearchExperiments(ctx, "", token)
 		})
+		if err == nil {
+			r.listed(experiments)
+		}
+		r.LeavesOut(Experiments, "", err)
 		return &Index[meta.Experiment]{Items: experiments}, err
 	})
 }
 
-// ExperimentIDs gives the ids of all experiments that are not deleted.
-func (r *Resolver) ExperimentIDs(ctx context.Context) ([]string, error) {
+// experimentIDs gives the ids of all experiments that are not deleted.
+func (r *Resolver) experimentIDs(ctx context.Context) ([]string, error) {
 	experiments, err := r.Experiments(ctx)
 	if err != nil {
 		return nil, err
@@ -78,7 +82,7 @@ func all[T any](ctx context.Context, search func(context.Context, string) (meta.
 func (r *Resolver) ExperimentRuns(ctx context.Context, experimentID string) (*Index[meta.Run], error) {
 	return r.indexes.Get(ctx, experimentID, func(ctx context.Context) (*Index[meta.Run], error) {
 		runs, err := all(ctx, func(ctx context.Context, token string) (meta.Page[meta.Run], error) {
-			return r.tracking.SearchRuns(ctx, meta.RunQuery{Experiments: []string{experimentID}}, token)
+			return r.SearchRuns(ctx, experimentID, false, token)
 		})
 		// A run that began between two pages pushes the rest on by one.
 		seen, unique := map[string]bool{}, runs[:0]

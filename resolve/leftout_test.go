@@ -41,7 +41,8 @@ func TestOnePartCostsThatPart(t *testing.T) {
 	var log strings.Builder
 	refused := &rest.Error{Status: 403}
 	tracking := &oneRun{dir: dir, fail: refused}
-	r := New(Options{Tracking: tracking, Registry: meta.NoRegistry(errors.New("uc is Databricks")), Log: slog.New(slog.NewTextHandler(&log, nil))})
+	none, _ := meta.NoRegistry(errors.New("uc is Databricks"))
+	r := New(Options{Tracking: tracking, Registry: none, Log: slog.New(slog.NewTextHandler(&log, nil))})
 	for range 3 {
 		if f, err := r.Resolve(t.Context(), "runs:/r/f"); err != nil || f.Size != 1 {
 			t.Errorf("%+v, %v", f.Item, err)
@@ -57,7 +58,7 @@ func TestOnePartCostsThatPart(t *testing.T) {
 	if n := strings.Count(log.String(), "left out"); n != 2 {
 		t.Errorf("%d lines in the log for two parts:\n%s", n, &log)
 	}
-	if l := r.LeftOut(); len(l) != 2 || l[0].Kind != LoggedModels || l[1].Kind != RegisteredModels || l[0].Why == "" {
+	if l := r.LeftOut(); len(l) != 2 || l[0].Kind != LoggedModels || l[1].Kind != RegisteredModels || l[0].Experiment != "1" || l[0].Why == "" {
 		t.Errorf("%+v", l)
 	}
 	tracking.fail = nil

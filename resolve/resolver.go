@@ -65,7 +65,7 @@ type Resolver struct {
 	tracking meta.Tracking
 	registry meta.Registry
 
-	lost lostKinds
+	lost lostParts
 
 	stores      *cache.Memo[place, *artifact.Router]
 	buckets     *cache.Memo[string, opened]
@@ -105,7 +105,7 @@ func New(opt Options) *Resolver {
 		log:      opt.Log,
 		tracking: meta.CachedTracking(opt.Tracking, final),
 		registry: meta.CachedRegistry(opt.Registry, final),
-		lost:     lostKinds{why: map[Kind]string{}},
+		lost:     lostParts{why: map[lostPart]string{}, skipped: map[Kind]skipped{}},
 		stores:   cache.NewMemo[place](10_000, nil, func(*artifact.Router) time.Duration { return lasting }),
 		buckets: cache.NewMemo[string](1_000, nil, func(o opened) time.Duration {
 			if o.err != nil {
@@ -150,7 +150,7 @@ func (r *Resolver) Run(ctx context.Context, id string) (*meta.Run, error) {
 func (r *Resolver) modelsOf(ctx context.Context, run *meta.Run) ([]meta.LoggedModel, error) {
 	return r.runModels.Get(ctx, run.ID, func(ctx context.Context) ([]meta.LoggedModel, error) {
 		models, err := all(ctx, func(ctx context.Context, token string) (meta.Page[meta.LoggedModel], error) {
-			return r.SearchLoggedModels(ctx, []string{run.ExperimentID}, run.ID, token)
+			return r.searchModels(ctx, run, token)
 		})
 		seen, unique := map[string]bool{}, models[:0]
 		for _, m := range models {

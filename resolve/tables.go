@@ -76,7 +76,7 @@ type runRows struct {
 }
 
 func (rows *runRows) page(ctx context.Context) (page, error) {
-	p, err := rows.r.tracking.SearchRuns(ctx, meta.RunQuery{Experiments: []string{rows.experiment}, JSON: true}, rows.token)
+	p, err := rows.r.SearchRuns(ctx, rows.experiment, true, rows.token)
 	if err != nil {
 		return page{}, err
 	}

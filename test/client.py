@@ -42,7 +42,7 @@ try:
 except ImportError:  # MLflow 2
     kube = None
 
-PATIENCE = 100  # seconds for one line
+PATIENCE = 300  # seconds for one line
 
 
 def tree(root):

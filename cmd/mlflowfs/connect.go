@@ -82,7 +82,7 @@ func (c *ClientConfig) open(opt openOptions, log *slog.Logger) (*stores, error) 
 		log.Warn("the tracking store is left out: what is asked for needs none", "err", err)
 		s.tracking, s.client = nil, nil
 	}
-	s.openRegistry(c, opt, log)
+	unusable := s.openRegistry(c, opt, log)
 	s.clocks = []*rest.Clocks{set.Clocks}
 	for _, c := range s.clients {
 		s.clocks = append(s.clocks, c.Clocks())
@@ -95,6 +95,7 @@ func (c *ClientConfig) open(opt openOptions, log *slog.Logger) (*stores, error) 
 		Buckets: c.buckets(set, log), Access: c.Artifacts.Access,
 		TTL: opt.ttl, Allowed: opt.allowed, Silence: c.Server.Timeout, Answers: opt.answers, Cache: opt.cache, Log: log,
 	})
+	s.LeavesOut(resolve.RegisteredModels, "", unusable)
 	return s, nil
 }
 
@@ -121,16 +122,16 @@ func (s *stores) openStore(uri string, c *ClientConfig, opt openOptions, log *sl
 }
 
 // openRegistry opens the registry, if it is a store of its own. Where it can't be opened,
-// the rest is shown.
-func (s *stores) openRegistry(c *ClientConfig, opt openOptions, log *slog.Logger) {
+// the rest is shown; the error, an errors.ErrUnsupported, says why.
+func (s *stores) openRegistry(c *ClientConfig, opt openOptions, log *slog.Logger) (unusable error) {
 	uri := c.Server.RegistryURI
 	if uri == "" || uri == c.Server.TrackingURI {
-		return
+		return nil
 	}
 	var err error
-	if s.registry, _, err = s.openStore(uri, c, opt, log); err != nil {
-		err = fmt.Errorf("the registry: %w", err)
-		log.Warn("registered models are left out: the rest is shown", "err", err)
-		s.registry = meta.NoRegistry(err)
+	if s.registry, _, err = s.openStore(uri, c, opt, log); err == nil {
+		return nil
 	}
+	s.registry, unusable = meta.NoRegistry(fmt.Errorf("the registry: %w", err))
+	return unusable
 }

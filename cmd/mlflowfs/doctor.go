@@ -200,7 +200,7 @@ func (o *options) checkServer(ctx context.Context) []finding {
 		out = append(out, finding{"credentials", well, "are taken, or none are asked for", ""})
 		out = append(out, checkVersion(actx, s.client)...)
 	}
-	out = append(out, checkArtifacts(ctx, s)...)
+	out = append(append(out, checkArtifacts(ctx, s)...), checkLeftOut(ctx, s)...)
 	return append(append(out, checkClocks(s.clocks)...), checkStore(s)...)
 }
 

@@ -22,10 +22,14 @@ const (
 
 // checkArtifacts says by which route the artifacts of each experiment's newest run
 // that has some are reached, and what that costs: one finding for all experiments of
-// a store to which it applies.
+// a store to which it applies. Of an experiment without a run it says how the place is
+// reached where artifacts would lie.
 func checkArtifacts(ctx context.Context, s *stores) []finding {
 	experiments, err := s.Experiments(ctx)
-	if err != nil {
+	switch {
+	case resolve.IsRefusal(err):
+		return nil // checkLeftOut says it
+	case err != nil:
 		return []finding{{"experiments", broken, err.Error(), ""}}
 	}
 	var found []placeOf
@@ -34,36 +38,66 @@ func checkArtifacts(ctx context.Context, s *stores) []finding {
 			found = append(found, placeOf{words: fmt.Sprintf("%d more experiments were not looked at", len(experiments.Items)-i)})
 			break
 		}
-		reasons, err := newestRun(ctx, s, e)
-		if err != nil {
+		reasons, runs, err := newestRun(ctx, s, e)
+		if err != nil && !resolve.IsRefusal(err) {
 			found = append(found, placeOf{experiment: e.Name, state: broken, words: err.Error()})
 		}
 		for _, why := range reasons {
-			found = append(found, placeFor(e, why))
+			found = append(found, placeFor(e, why, runs))
 		}
 	}
 	return byStore(found)
 }
 
-// newestRun says how the artifacts of an experiment's newest run that has some are
-// reached; nothing where there is no run.
-func newestRun(ctx context.Context, s *stores, e meta.Experiment) ([]resolve.Reason, error) {
-	page, err := s.Tracking().SearchRuns(ctx, meta.RunQuery{Experiments: []string{e.ID}}, "")
-	if err != nil {
-		return nil, err
+// checkLeftOut says which parts a mount would not show. It asks for those that nothing
+// else asks for: a page of all runs, logged and registered models.
+func checkLeftOut(ctx context.Context, s *stores) (out []finding) {
+	_, runs := s.AllRuns()(ctx, "")
+	_, logged := s.AllLoggedModels()(ctx, "")
+	_, registered := s.SearchRegisteredModels(ctx, "")
+	for i, err := range []error{runs, logged, registered} {
+		if err != nil && !resolve.IsRefusal(err) {
+			out = append(out, finding{[]string{"runs", "models", "registry"}[i], lesser, "can't be listed: " + err.Error(), ""})
+		}
 	}
-	var reasons []resolve.Reason
+	for _, l := range s.LeftOut() {
+		out = append(out, finding{"left out", lesser, l.What() + ": " + l.Why, ""})
+	}
+	return out
+}
+
+// noRun is the id of no run.
+const noRun = "00000000000000000000000000000000"
+
+// newestRun says how the artifacts of an experiment's newest run that has some are
+// reached, or the experiment's own place where there is no run.
+func newestRun(ctx context.Context, s *stores, e meta.Experiment) (reasons []resolve.Reason, runs bool, err error) {
+	page, err := s.SearchRuns(ctx, e.ID, false, "")
+	if err != nil {
+		return nil, false, err
+	}
+	if len(page.Items) == 0 && e.Location != "" {
+		root, query := e.Location, ""
+		if i := strings.IndexAny(root, "?#"); i >= 0 {
+			root, query = root[:i], root[i:]
+		}
+		dir, err := s.At(ctx, strings.TrimSuffix(root, "/")+"/"+noRun+"/artifacts"+query) // as MLflow makes a run's
+		if err != nil {
+			return []resolve.Reason{{Where: e.Location, Err: err}}, false, nil
+		}
+		return s.Explain(ctx, resolve.Found{Item: resolve.Item{Dir: &dir}}), false, nil
+	}
 	for _, run := range page.Items[:min(len(page.Items), doctorRuns)] {
 		found, err := s.ResolveRun(ctx, run.ID, "")
 		if err != nil {
-			return nil, err
+			return nil, true, err
 		}
 		reasons = s.Explain(ctx, found)
 		if slices.ContainsFunc(reasons, tells) {
 			break
 		}
 	}
-	return reasons, nil
+	return reasons, true, nil
 }
 
 // tells tells whether a place has said all that it can: a file was read there, or is
@@ -104,8 +138,9 @@ func byStore(found []placeOf) (out []finding) {
 }
 
 // placeFor says which route to a place was taken, what it costs, and why the ones
-// before it were left.
-func placeFor(e meta.Experiment, why resolve.Reason) placeOf {
+// before it were left. Where there are no runs, nothing is broken by it yet, and the
+// tracking server's route, which is of a run, is not known.
+func placeFor(e meta.Experiment, why resolve.Reason, runs bool) placeOf {
 	p := placeOf{experiment: e.Name, words: storeOf(e, why.Where)}
 	var left []string
 	better := false // a route that was left would do better
@@ -128,6 +163,10 @@ func placeFor(e meta.Experiment, why resolve.Reason) placeOf {
 	}
 	if why.Err != nil {
 		p.state, p.mend = broken, why.Err.Error()
+	}
+	if !runs {
+		p.state = min(p.state, lesser)
+		p.words += "; no run yet"
 	}
 	return p
 }
@@ -161,7 +200,7 @@ func storeOf(e meta.Experiment, where string) string {
 	case u.Host != "":
 		return u.Scheme + "://" + u.Host
 	}
-	if at, _, ok := strings.Cut(where, "/"+e.ID+"/"); ok {
+	if at, _, ok := strings.Cut(where+"/", "/"+e.ID+"/"); ok {
 		return at + "/"
 	}
 	return path.Dir(where)

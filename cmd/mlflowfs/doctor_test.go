@@ -1,10 +1,14 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/url"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -63,8 +67,11 @@ func TestDoctorSaysWhatEachRouteCosts(t *testing.T) {
 		at("s3://b/7/r/artifacts", unread),
 		{Where: "s3://b/8/r/artifacts", Routes: []artifact.RouteStatus{status(artifact.Direct, denied)}, Err: denied},
 		{Where: "/nowhere/9/r/artifacts", Routes: []artifact.RouteStatus{local}, Elsewhere: "/nowhere is not on this machine"},
+		at("s3://b/10", unread),
+		at("mlflow-artifacts:/11", status(artifact.Presigned, none), status(artifact.Server, nil)),
+		{Where: "s3://b/12", Routes: []artifact.RouteStatus{status(artifact.Direct, denied)}, Err: denied},
 	} {
-		found = append(found, placeFor(meta.Experiment{ID: fmt.Sprint(i), Name: fmt.Sprint("e", i)}, why))
+		found = append(found, placeFor(meta.Experiment{ID: fmt.Sprint(i), Name: fmt.Sprint("e", i)}, why, i < 10))
 	}
 	want := []finding{
 		{"artifacts", well, "e0, e1: s3://b, direct: each read is one GET of the store", ""},
@@ -76,6 +83,9 @@ func TestDoctorSaysWhatEachRouteCosts(t *testing.T) {
 		{"artifacts", well, "e7: s3://b, direct: how files come is not known before one is read", ""},
 		{"artifacts", broken, "e8: s3://b", "no AWS credentials were found\nand more"},
 		{"artifacts", lesser, "e9: /nowhere/, direct: each file is opened where it lies", "/nowhere is not on this machine"},
+		{"artifacts", well, "e10: s3://b, direct: how files come is not known before one is read; no run yet", ""},
+		{"artifacts", well, "e11: mlflow-artifacts:/, server: each read is one GET of the tracking server; no run yet", "presigned is left: unsupported operation"},
+		{"artifacts", lesser, "e12: s3://b; no run yet", "no AWS credentials were found\nand more"},
 	}
 	if got := byStore(found); !slices.Equal(got, want) {
 		for i := range max(len(got), len(want)) {
@@ -83,6 +93,45 @@ func TestDoctorSaysWhatEachRouteCosts(t *testing.T) {
 				t.Errorf("%d: %+v", i, got[i:min(i+1, len(got))])
 			}
 		}
+	}
+}
+
+// idle is a tracking server with experiments without runs, whose artifacts would lie in a
+// directory; those of the first would lie where nothing is.
+type idle struct {
+	meta.Store
+	n   int
+	dir string
+}
+
+func (s idle) SearchExperiments(context.Context, string, string) (p meta.Page[meta.Experiment], _ error) {
+	for i := range s.n {
+		p.Items = append(p.Items, meta.Experiment{ID: fmt.Sprint(i), Name: fmt.Sprint("e", i), Location: fmt.Sprint("file://", s.dir, "/", i)})
+	}
+	p.Items[0].Location = "/nowhere/ann/mlruns/0"
+	return p, nil
+}
+
+func (idle) SearchRuns(context.Context, meta.RunQuery, string) (p meta.Page[meta.Run], _ error) {
+	return p, nil
+}
+
+// TestDoctorLooksAtExperimentsWithoutRuns fails when doctor does not say where the
+// artifacts of an experiment without runs would lie, or how many experiments it did not
+// look at.
+func TestDoctorLooksAtExperimentsWithoutRuns(t *testing.T) {
+	t.Parallel()
+	s := idle{n: doctorExperiments + 3, dir: t.TempDir()}
+	for i := range s.n {
+		if err := os.Mkdir(filepath.Join(s.dir, fmt.Sprint(i)), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got := checkArtifacts(t.Context(), &stores{Resolver: resolve.New(resolve.Options{Tracking: s, Log: slog.New(slog.DiscardHandler)})})
+	if len(got) != 3 || got[0].state != lesser || !strings.HasPrefix(got[0].words, "e0: /nowhere/ann/mlruns/") || !strings.HasSuffix(got[0].words, "; no run yet") || !strings.Contains(got[0].mend, "is not on this machine") ||
+		got[1].state != well || !strings.HasPrefix(got[1].words, "e1, e2, e3") || !strings.Contains(got[1].words, "e19: file://"+s.dir+"/, direct: each file is opened where it lies; no run yet") ||
+		got[2] != (finding{"artifacts", well, "3 more experiments were not looked at", ""}) {
+		t.Errorf("%+v", got)
 	}
 }
 

@@ -119,7 +119,7 @@ func (s *status) show(w io.Writer) {
 	line("files", "%d opened, %d of them read by the kernel itself; %d open now; %d names known", s.FUSE.Opens, s.FUSE.PassedOpens, s.Cache.Open, s.FUSE.Names)
 	line("errors given", "%s", by(slices.Sorted(maps.Keys(s.Errors)), s.Errors))
 	for _, x := range s.LeftOut {
-		line("left out", "%s: %s", x.Kind, x.Why)
+		line("left out", "%s: %s", x.What(), x.Why)
 	}
 	if s.FUSE.Waiting > 0 {
 		line("waiting", "%d requests, the longest for %.1f s", s.FUSE.Waiting, s.FUSE.LongestWait)

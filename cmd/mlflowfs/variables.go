@@ -74,7 +74,9 @@ var unhonoured = []struct {
 	{"SSLKEYLOGFILE", "keys are written to no file", nil},
 	{"MLFLOW_KERBEROS_TICKET_CACHE", "hdfs:// is not read", nil},
 	{"MLFLOW_KERBEROS_USER", "hdfs:// is not read", nil},
+	{"MLFLOW_MYSQL_SSL_CA", "databases are read through a tracking server", nil},
 	{"MLFLOW_MYSQL_SSL_CERT", "databases are read through a tracking server", nil},
+	{"MLFLOW_MYSQL_SSL_KEY", "databases are read through a tracking server", nil},
 }
 
 // checkVariables names the variables that are set and not honoured.

@@ -91,6 +91,7 @@ type metaExperiment struct {
 	Name    string `yaml:"name"`
 	Stage   string `yaml:"lifecycle_stage"`
 	Created int64  `yaml:"creation_time"`
+	Where   string `yaml:"artifact_location"`
 }
 
 // errOther is why a part that names another id than its directory's is passed
@@ -143,7 +144,7 @@ func (v fileView) experiments() ([]Experiment, error) {
 			err = errOther
 		}
 		if !v.passed.unless(meta, err, !isDigits(d) && errors.Is(err, fs.ErrNotExist)) && m.Stage != "deleted" {
-			out = append(out, Experiment{ID: d, Name: m.Name, Created: millis(m.Created)})
+			out = append(out, Experiment{ID: d, Name: m.Name, Created: millis(m.Created), Location: v.movedExperiment(d, m.Where)})
 		}
 	}
 	return out, err

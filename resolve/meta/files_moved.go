@@ -30,6 +30,18 @@ func (v fileView) moved(uri string) (now string, found bool) {
 	return uri, false
 }
 
+// movedExperiment is moved for the directory of an experiment, dir.
+func (v fileView) movedExperiment(dir, uri string) string {
+	p, ok := pathOf(uri)
+	if !ok || path.Base(p) != dir {
+		return uri
+	}
+	if _, err := os.Stat(p); err == nil {
+		return uri
+	}
+	return path.Join(v.dir, dir)
+}
+
 // pathOf is the path that a local URI names, with slashes, be it one of
 // Windows's. It is a path of this machine only if something is there.
 func pathOf(uri string) (string, bool) {

@@ -220,6 +220,9 @@ func TestMovedFileStoreFindsItsArtifacts(t *testing.T) {
 		if ver, err := s.Version(ctx, "m", "1"); err != nil || ver.URI != filepath.Join(dir, "1/r1/artifacts/model") {
 			t.Errorf("a version: %+v, %v", ver, err)
 		}
+		if p, err := s.SearchExperiments(ctx, "", ""); err != nil || len(p.Items) != 2 || p.Items[0].Location != filepath.Join(dir, p.Items[0].ID) {
+			t.Errorf("experiments: %+v, %v", p, err)
+		}
 		if told := s.Tell(); len(told) != 1 || !strings.HasPrefix(told[0].Words, "1 (artifacts)") {
 			t.Errorf("%v", told)
 		}

@@ -12,16 +12,20 @@ type none struct {
 	why   error
 }
 
-// NoRegistry makes a registry of the reason why there is none.
-func NoRegistry(why error) Store {
-	return none{why: &unusable{why}}
+// NoRegistry makes a registry of the reason why there is none, and gives the error that
+// each question is answered with.
+func NoRegistry(why error) (Store, error) {
+	n := none{why: &unusable{why}}
+	return n, n.why
 }
 
 var _ Store = none{}
 
+// unusable is why, in words alone: a file of the registry's that is not there does not
+// mean that what was asked for is not.
 type unusable struct{ error }
 
-func (u *unusable) Unwrap() []error { return []error{u.error, errors.ErrUnsupported} }
+func (u *unusable) Is(target error) bool { return target == errors.ErrUnsupported }
 
 func (n none) RegisteredModel(context.Context, string) (*RegisteredModel, error) { return nil, n.why }
 func (n none) SearchRegisteredModels(context.Context, string) (Page[RegisteredModel], error) {

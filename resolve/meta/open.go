@@ -40,6 +40,9 @@ func Open(uri string, env rest.Env, log *slog.Logger) (Store, *rest.Client, erro
 	if !ok || strings.ContainsAny(scheme, "/.") {
 		scheme, behind = "", uri
 	}
+	if uri == "databricks" || uri == "databricks-uc" { // MLflow takes neither for a directory
+		scheme = uri
+	}
 	// SQLAlchemy allows a driver: sqlite+pysqlite.
 	dialect, _, _ := strings.Cut(strings.ToLower(scheme), "+")
 	switch dialect {

@@ -30,6 +30,8 @@ func TestBadTrackingURIIsRefused(t *testing.T) {
 		"postgresql://u:s3cret@h/db":            "mlflow server",
 		"mysql+pymysql://u:s3cret@h/db":         "mlflow server",
 		"databricks://u:s3cret@profile":         "Databricks",
+		"databricks":                            "Databricks",
+		"databricks-uc":                         "Databricks",
 		"file://elsewhere/x":                    "file:///",
 		"strange://u:s3cret@h?password=s3cret#": "can't be understood",
 	} {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
@@ -78,9 +79,16 @@ func (m *restModel) model() RegisteredModel {
 	return out
 }
 
+// Ping asks for an experiment. A server that forbids that, and answers another question,
+// has taken the credentials.
 func (s *restStore) Ping(ctx context.Context) error {
 	var out struct{}
-	return s.searchExperiments(ctx, 1, "", &out)
+	err := s.searchExperiments(ctx, 1, "", &out)
+	var e *rest.Error
+	if errors.As(err, &e) && e.Status == http.StatusForbidden && s.c.API(ctx, "registered-models/search", search(1, "", ""), nil, &out) == nil {
+		return nil
+	}
+	return err
 }
 
 // searchExperiments asks a server before MLflow 1.28, which has no search, for a list.
@@ -126,10 +134,11 @@ type restExperiment struct {
 	Name    string   `json:"name"`
 	Created rest.Int `json:"creation_time"`
 	Stage   string   `json:"lifecycle_stage"`
+	Where   string   `json:"artifact_location"`
 }
 
 func (e *restExperiment) experiment() Experiment {
-	return Experiment{ID: e.ID, Name: e.Name, Created: millis(int64(e.Created))}
+	return Experiment{ID: e.ID, Name: e.Name, Created: millis(int64(e.Created)), Location: e.Where}
 }
 
 func (s *restStore) SearchExperiments(ctx context.Context, name, token string) (Page[Experiment], error) {

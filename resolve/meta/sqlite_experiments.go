@@ -6,7 +6,7 @@ import (
 )
 
 func (v sqlView) experimentColumns() string {
-	return "CAST(experiment_id AS TEXT), name, " + v.or("experiments", "creation_time", "0")
+	return "CAST(experiment_id AS TEXT), name, " + v.or("experiments", "creation_time", "0") + ", " + v.or("experiments", "artifact_location", "''")
 }
 
 // activeExperiments begins a statement.
@@ -16,8 +16,9 @@ func (v sqlView) activeExperiments() string {
 
 func scanExperiment(rows *sql.Rows) (e Experiment, err error) {
 	var created sql.NullInt64
-	err = rows.Scan(&e.ID, &e.Name, &created)
-	e.Created = millis(created.Int64)
+	var location sql.NullString
+	err = rows.Scan(&e.ID, &e.Name, &created, &location)
+	e.Created, e.Location = millis(created.Int64), location.String
 	return e, err
 }
 

@@ -44,9 +44,10 @@ func (r *Run) Mtime() time.Time {
 
 // Experiment is an experiment that has not been deleted.
 type Experiment struct {
-	ID      string
-	Name    string
-	Created time.Time
+	ID       string
+	Name     string
+	Created  time.Time
+	Location string // a URI: the artifacts of a new run lie below it; empty where it is not told
 }
 
 // LoggedModel is a model that MLflow 3 logged.

@@ -37,17 +37,17 @@ type Driver struct {
 // blobs of wasbs://, MLflow has it trust what it trusts of a tracking server.
 func (d Driver) senders(scheme string) (blobs, tokens *http.Client, err error) {
 	if d.transport != nil {
-		c := &http.Client{Transport: d.transport}
+		c := &http.Client{Transport: rest.ShortAnswers(d.transport)}
 		return c, c, nil
 	}
 	trusted := rest.WebTLS(d.Env, d.Log)
-	tokens = &http.Client{Transport: d.Settings.Transport(d.Env, trusted)}
+	tokens = &http.Client{Transport: rest.ShortAnswers(d.Settings.Transport(d.Env, trusted))}
 	if scheme == Blobs {
 		if trusted, err = rest.ServerTLS("https", d.Env, d.Log); err != nil {
 			return nil, nil, err
 		}
 	}
-	return &http.Client{Transport: d.Settings.StoreTransport(d.Env, trusted)}, tokens, nil
+	return &http.Client{Transport: rest.ShortAnswers(d.Settings.StoreTransport(d.Env, trusted))}, tokens, nil
 }
 
 // Open opens the containers of the URIs of a scheme.

@@ -40,6 +40,7 @@ func (d Driver) Open(ctx context.Context, bucket string) (*artifact.Bucket, erro
 	if rt == nil {
 		rt = d.Settings.StoreTransport(d.Env, rest.WebTLS(d.Env, d.Log))
 	}
+	rt = rest.ShortAnswers(rt)
 	client := gcp.NewAnonymousHTTPClient(rt)
 	if conf := FromEnv(d.Env, d.Home); conf.Emulator == "" {
 		tokens, err := conf.tokens(context.WithValue(ctx, oauth2.HTTPClient, &http.Client{Transport: rt}))

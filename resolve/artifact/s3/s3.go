@@ -88,6 +88,7 @@ func (d Driver) client(ctx context.Context, c Config) (*s3.Client, error) {
 	opts := []func(*config.LoadOptions) error{
 		config.WithHTTPClient(sender), config.WithRetryMaxAttempts(1 + d.Settings.Retries),
 		config.WithLogger(logging.Nop{}), // what matters of it is in the errors
+		config.WithAPIOptions([]func(*middleware.Stack) error{shortAnswers}),
 	}
 	opts = append(append(opts, c.user.Options()...), config.WithRegion(c.Region))
 	if c.CABundle != "" {
@@ -114,9 +115,7 @@ func (d Driver) client(ctx context.Context, c Config) (*s3.Client, error) {
 		return nil, err
 	}
 	return s3.NewFromConfig(conf, c.apply, func(o *s3.Options) {
-		o.APIOptions = append(o.APIOptions, func(s *middleware.Stack) error {
-			return s.Deserialize.Add(noteClock(d.Settings.Clocks), middleware.After)
-		})
+		o.APIOptions = append(o.APIOptions, noteClock(d.Settings.Clocks))
 	}), nil
 }
 
