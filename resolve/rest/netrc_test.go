@@ -76,6 +76,23 @@ func TestNetrcIsForTheHostThatItNames(t *testing.T) {
 	}
 }
 
+// TestEmptyNetrcEntryIsOfItsHost fails when a host whose entry of the netrc file says
+// nothing is sent the default one's user and password: Python's netrc takes the host's.
+func TestEmptyNetrcEntryIsOfItsHost(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "netrc")
+	if err := os.WriteFile(file, []byte("machine empty\ndefault login any password where\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	vars := env(map[string]string{"NETRC": file})
+	if user, password, ok := netrcFor("empty", vars); ok {
+		t.Errorf("the empty entry: %q %q", user, password)
+	}
+	if user, password, ok := netrcFor("other", vars); user != "any" || password != "where" || !ok {
+		t.Errorf("another host: %q %q %v", user, password, ok)
+	}
+}
+
 // TestNetrcIsNotOfTheWorkingDirectory fails when a file that lies where a program without
 // a home happens to run says who it is.
 func TestNetrcIsNotOfTheWorkingDirectory(t *testing.T) {
