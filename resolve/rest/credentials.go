@@ -184,7 +184,8 @@ type renewable struct {
 	mu     sync.Mutex // guards what follows; no other lock is taken under it
 	now    credentials
 	stamp  string // of the files, when they were read
-	looked time.Time
+	looked time.Time // at the files
+	vain   time.Time // when a refusal had them read, and they said the same
 }
 
 // lookEvery is how often it is looked whether a file has changed, and kubeEvery how
@@ -193,6 +194,10 @@ const (
 	lookEvery = time.Second
 	kubeEvery = time.Minute
 )
+
+// readAgain is how soon after a refusal what said the same is read again: it may be a
+// program that takes its time, and a server may refuse many requests whoever asks.
+const readAgain = 10 * time.Second
 
 func newRenewable(s source, log *slog.Logger) (*renewable, error) {
 	r := &renewable{source: s, log: log, looked: time.Now()}
@@ -235,8 +240,10 @@ func (r *renewable) get() credentials {
 func (r *renewable) refused(old credentials) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.now == old {
-		r.renew(r.stamped())
+	if r.now == old && time.Since(r.vain) > readAgain {
+		if r.renew(r.stamped()); r.now == old {
+			r.vain = time.Now()
+		}
 	}
 	return r.now != old
 }

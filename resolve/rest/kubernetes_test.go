@@ -3,6 +3,9 @@ package rest
 import (
 	"errors"
 	"fmt"
+	"io/fs"
+	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -45,6 +48,29 @@ func kubeClient(t *testing.T, uri, dir, auth string) (*Client, error) {
 	}
 	vars := env(map[string]string{"MLFLOW_TRACKING_AUTH": auth, "KUBECONFIG": filepath.Join(dir, "config")})
 	return newTrackingClient(u, vars, kubernetes{filepath.Join(dir, "account"), vars}, quiet)
+}
+
+// TestRefusalsRunNoProgramEach fails when a server that refuses one request after another
+// has a kubeconfig's program run for each.
+func TestRefusalsRunNoProgramEach(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	runs := filepath.Join(dir, "runs")
+	writeFile(t, filepath.Join(dir, "config"), kubeconfigOf("n", execOf("echo >> "+runs+"; "+printToken("tok"))))
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusForbidden) }))
+	defer s.Close()
+	c, err := kubeClient(t, s.URL, dir, "kubernetes")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 20 {
+		if err := c.JSON(t.Context(), "/x", nil, nil, &struct{}{}); !errors.Is(err, fs.ErrPermission) {
+			t.Fatal(err)
+		}
+	}
+	if b, err := os.ReadFile(runs); err != nil || len(b) > 3 { // at the start, at the first refusal, and a minute may have begun
+		t.Errorf("the program ran %d times, %v", len(b), err)
+	}
 }
 
 // TestExecWithoutEndIsEnded fails when a kubeconfig's program that prints without end
