@@ -183,7 +183,7 @@ type renewable struct {
 
 	mu     sync.Mutex // guards what follows; no other lock is taken under it
 	now    credentials
-	stamp  string // of the files, when they were read
+	stamp  string    // of the files, when they were read
 	looked time.Time // at the files
 	vain   time.Time // when a refusal had them read, and they said the same
 }
