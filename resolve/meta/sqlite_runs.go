@@ -3,7 +3,6 @@ package meta
 import (
 	"context"
 	"database/sql"
-	"encoding/json"
 	"strconv"
 	"strings"
 )
@@ -29,13 +28,17 @@ func (v sqlView) run(ctx context.Context, id string) (*Run, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.JSON, err = v.runJSON(ctx, r)
-	return r, err
+	runs := []Run{*r}
+	err = v.fillJSON(ctx, runs)
+	return &runs[0], err
 }
 
-// sqlRunsPage is how many rows of runs are read at a time, without their JSON: each
-// page sorts all of them, and has nothing but the row.
-const sqlRunsPage = 10_000
+// sqlRunsPage is how many rows of runs are read at a time, without their JSON, and
+// sqlJSONPage how many with it: each page looks at all of them.
+const (
+	sqlRunsPage = 10_000
+	sqlJSONPage = 1000
+)
 
 func (v sqlView) searchRuns(ctx context.Context, which RunQuery, token string) (Page[Run], error) {
 	if len(which.Experiments) == 0 {
@@ -43,17 +46,64 @@ func (v sqlView) searchRuns(ctx context.Context, which RunQuery, token string) (
 	}
 	size := sqlRunsPage
 	if which.JSON {
-		size = runsPage
+		size = sqlJSONPage
 	}
+	const order = " ORDER BY start_time IS NULL, start_time DESC, run_uuid"
 	in, args := placeholders(which.Experiments)
-	p, err := queryPage(ctx, v.db, size, token, scanRun,
-		"SELECT "+v.runColumns()+" FROM runs WHERE lifecycle_stage = 'active' AND experiment_id IN ("+in+") AND "+v.inMine()+" ORDER BY start_time IS NULL, start_time DESC, run_uuid", args...)
-	for i := range p.Items {
-		if err == nil && which.JSON {
-			p.Items[i].JSON, err = v.runJSON(ctx, &p.Items[i])
-		}
+	after, more := afterRun(token)
+	at, err := query(ctx, v.db, scanPlace, "SELECT run_uuid, start_time FROM runs WHERE lifecycle_stage = 'active' AND experiment_id IN ("+in+") AND "+v.inMine()+after+
+		order+" LIMIT "+strconv.Itoa(size+1), append(args, more...)...)
+	if err != nil || len(at) == 0 {
+		return Page[Run]{}, err
+	}
+	var p Page[Run]
+	if len(at) > size {
+		at = at[:size]
+		p.Next = at[size-1].token()
+	}
+	ids := make([]string, len(at))
+	for i := range at {
+		ids[i] = at[i].id
+	}
+	of, args := textPlaceholders(ids)
+	p.Items, err = query(ctx, v.db, scanRun, "SELECT "+v.runColumns()+" FROM runs WHERE run_uuid IN ("+of+")"+order, args...)
+	if err == nil && which.JSON {
+		err = v.fillJSON(ctx, p.Items)
 	}
 	return p, err
+}
+
+// runPlace is where a run stands among others.
+type runPlace struct {
+	id    string
+	start sql.NullInt64
+}
+
+func scanPlace(rows *sql.Rows) (p runPlace, err error) {
+	err = rows.Scan(&p.id, &p.start)
+	return p, err
+}
+
+// token is that of the page behind the run. It names the run, and not how many there
+// were: one that is begun meanwhile moves none to another page.
+func (p runPlace) token() string {
+	if !p.start.Valid {
+		return "null " + p.id
+	}
+	return strconv.FormatInt(p.start.Int64, 10) + " " + p.id
+}
+
+// afterRun is the condition of the page of a token.
+func afterRun(token string) (condition string, args []any) {
+	start, id, ok := strings.Cut(token, " ")
+	switch s, err := strconv.ParseInt(start, 10, 64); {
+	case !ok:
+		return "", nil
+	case err != nil:
+		return " AND start_time IS NULL AND run_uuid > ?", []any{id}
+	default:
+		return " AND (start_time IS NULL OR start_time < ? OR start_time = ? AND run_uuid > ?)", []any{s, s, id}
+	}
 }
 
 // placeholders gives an IN list. Experiment ids are numbers in the database
@@ -70,30 +120,13 @@ func placeholders(ids []string) (string, []any) {
 	return strings.TrimSuffix(strings.Repeat("?,", len(args)), ","), args
 }
 
-// runJSON builds what a tracking server on this database answers to runs/get.
-func (v sqlView) runJSON(ctx context.Context, r *Run) ([]byte, error) {
-	type info struct{ user, stage sql.NullString }
-	i, err := one(ctx, v.db, "run", r.ID, func(rows *sql.Rows) (i info, err error) {
-		err = rows.Scan(&i.user, &i.stage)
-		return i, err
-	}, "SELECT user_id, lifecycle_stage FROM runs WHERE run_uuid = ?", r.ID)
-	if err != nil {
-		return nil, err
+// textPlaceholders gives an IN list of texts.
+func textPlaceholders(texts []string) (string, []any) {
+	args := make([]any, len(texts))
+	for i, t := range texts {
+		args[i] = t
 	}
-	out := jsonRun(r, i.user.String, i.stage.String)
-	if out.Data.Params, err = v.pairs(ctx, "SELECT key, value FROM params WHERE run_uuid = ? ORDER BY key", r.ID); err != nil {
-		return nil, err
-	}
-	if out.Data.Tags, err = v.pairs(ctx, "SELECT key, value FROM tags WHERE run_uuid = ? ORDER BY key", r.ID); err != nil {
-		return nil, err
-	}
-	if out.Data.Metrics, err = v.latestMetrics(ctx, r.ID); err != nil {
-		return nil, err
-	}
-	if err := v.inputsAndOutputs(ctx, r.ID, out); err != nil {
-		return nil, err
-	}
-	return json.Marshal(out)
+	return strings.TrimSuffix(strings.Repeat("?,", len(args)), ","), args
 }
 
 // pairs reads keys with values. A value that is NULL is empty.
@@ -108,22 +141,6 @@ func (v sqlView) pairs(ctx context.Context, stmt string, args ...any) ([]jsonPai
 
 func (v sqlView) metricColumns(table string) string {
 	return "key, value, timestamp, " + v.or(table, "step", "0") + ", " + v.or(table, "is_nan", "0")
-}
-
-// latestMetrics gives the last point of each metric. Files of MLflow before 1.2
-// have no table of them.
-func (v sqlView) latestMetrics(ctx context.Context, runID string) ([]jsonMetric, error) {
-	if v.has("latest_metrics", "key") {
-		return query(ctx, v.db, scanMetric, "SELECT "+v.metricColumns("latest_metrics")+" FROM latest_metrics WHERE run_uuid = ? ORDER BY key", runID)
-	}
-	all, err := query(ctx, v.db, scanMetric, "SELECT "+v.metricColumns("metrics")+" FROM metrics WHERE run_uuid = ? ORDER BY key, "+v.metricOrder(), runID)
-	var last []jsonMetric
-	for i, m := range all {
-		if i == len(all)-1 || all[i+1].Key != m.Key {
-			last = append(last, m)
-		}
-	}
-	return last, err
 }
 
 // metricOrder is the order of a metric's points.
@@ -141,63 +158,12 @@ func (v sqlView) metricHistory(ctx context.Context, runID, key, token string) (P
 	}, "SELECT "+v.metricColumns("metrics")+" FROM metrics WHERE run_uuid = ? AND key = ? AND run_uuid IN (SELECT run_uuid FROM runs WHERE "+v.inMine()+") ORDER BY "+v.metricOrder(), runID, key)
 }
 
-func scanMetric(rows *sql.Rows) (m jsonMetric, err error) {
+// scanMetric reads metricColumns, and what stands before them.
+func scanMetric(rows *sql.Rows, before ...any) (m jsonMetric, err error) {
 	var nan sql.NullBool
 	var value sql.NullFloat64
 	var timestamp, step sql.NullInt64
-	err = rows.Scan(&m.Key, &value, &timestamp, &step, &nan)
+	err = rows.Scan(append(before, &m.Key, &value, &timestamp, &step, &nan)...)
 	m.Value, m.Timestamp, m.Step = jsonNumber(value.Float64, nan.Bool || !value.Valid), timestamp.Int64, step.Int64
 	return m, err
-}
-
-// inputsAndOutputs adds a run's datasets and the models that it read and made
-// (SqlAlchemyStore._get_run_inputs, _get_model_inputs, _get_model_outputs).
-func (v sqlView) inputsAndOutputs(ctx context.Context, runID string, out *jsonRunDoc) error {
-	if !v.has("inputs", "destination_type") {
-		return nil
-	}
-	datasets, err := v.datasetInputs(ctx, runID)
-	if err != nil {
-		return err
-	}
-	models, err := query(ctx, v.db, func(rows *sql.Rows) (m jsonModelInput, err error) {
-		err = rows.Scan(&m.ModelID)
-		return m, err
-	}, "SELECT destination_id FROM inputs WHERE source_type = 'RUN_INPUT' AND source_id = ? AND destination_type = 'MODEL_INPUT' ORDER BY destination_id", runID)
-	if err != nil {
-		return err
-	}
-	out.Inputs = jsonInputs{datasets, models}
-	outputs, err := query(ctx, v.db, func(rows *sql.Rows) (o jsonModelOutput, err error) {
-		err = rows.Scan(&o.ModelID, &o.Step)
-		return o, err
-	}, "SELECT destination_id, "+v.or("inputs", "step", "0")+" FROM inputs WHERE source_type = 'RUN_OUTPUT' AND source_id = ? AND destination_type = 'MODEL_OUTPUT'", runID)
-	out.setOutputs(outputs)
-	return err
-}
-
-func (v sqlView) datasetInputs(ctx context.Context, runID string) ([]jsonDatasetInput, error) {
-	if !v.has("datasets", "dataset_uuid") {
-		return nil, nil
-	}
-	type row struct {
-		input string
-		jsonDatasetInput
-	}
-	rows, err := query(ctx, v.db, func(rows *sql.Rows) (r row, err error) {
-		var schema, profile sql.NullString
-		d := &r.Dataset
-		err = rows.Scan(&r.input, &d.Name, &d.Digest, &d.SourceType, &d.Source, &schema, &profile)
-		d.Schema, d.Profile = schema.String, profile.String
-		return r, err
-	}, `SELECT i.input_uuid, d.name, d.digest, d.dataset_source_type, d.dataset_source, d.dataset_schema, d.dataset_profile
-		FROM inputs i JOIN datasets d ON d.dataset_uuid = i.source_id WHERE i.destination_type = 'RUN' AND i.destination_id = ? ORDER BY d.name, d.digest`, runID)
-	out := make([]jsonDatasetInput, len(rows))
-	for i, r := range rows {
-		out[i] = r.jsonDatasetInput
-		if err == nil && v.has("input_tags", "input_uuid") {
-			out[i].Tags, err = v.pairs(ctx, "SELECT name, value FROM input_tags WHERE input_uuid = ? ORDER BY name", r.input)
-		}
-	}
-	return out, err
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -221,5 +222,76 @@ func TestSQLiteValuesAreTheClients(t *testing.T) {
 	p, err := s.SearchRuns(context.Background(), RunQuery{Experiments: []string{"1"}, JSON: true}, "")
 	if err != nil || len(p.Items) != 1 || p.Items[0].Name != "tagged" {
 		t.Errorf("%v, %v", p.Items, err)
+	}
+}
+
+// TestRunsBegunMeanwhileMoveNoOther fails when a search of a sqlite file that is read page
+// by page gives a run twice, or leaves one out, because others are begun and deleted on
+// the way, or have no time, or one that is none.
+func TestRunsBegunMeanwhileMoveNoOther(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "mlflow.db")
+	db, err := sql.Open("sqlite", file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	do := func(stmt string, args ...any) {
+		t.Helper()
+		if _, err := db.Exec(stmt, args...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	do("CREATE TABLE experiments (experiment_id INTEGER PRIMARY KEY, name TEXT, artifact_location TEXT, lifecycle_stage TEXT)")
+	do("CREATE TABLE runs (run_uuid TEXT PRIMARY KEY, name TEXT, user_id TEXT, status TEXT, start_time BIGINT, end_time BIGINT, lifecycle_stage TEXT, artifact_uri TEXT, experiment_id INTEGER)")
+	for _, table := range []string{"params", "tags"} {
+		do("CREATE TABLE " + table + " (key TEXT, value TEXT, run_uuid TEXT)")
+	}
+	do("CREATE TABLE metrics (key TEXT, value FLOAT, timestamp BIGINT, run_uuid TEXT)")
+	do("INSERT INTO experiments VALUES (1, 'e', '/a', 'active')")
+	begin := func(id string, start any) {
+		t.Helper()
+		do("INSERT INTO runs VALUES (?, 'n', 'u', 'FINISHED', ?, NULL, 'active', '/a', 1)", id, start)
+	}
+	want := map[string]bool{}
+	for i := range 3*sqlJSONPage + 7 {
+		id, start := fmt.Sprintf("%05d", i), any(1_000_000+i/3) // three at a time
+		switch i % 50 {
+		case 0:
+			start = nil
+		case 1:
+			start = 0
+		}
+		begin(id, start)
+		want[id] = true
+	}
+	s := openStore(t, "sqlite:///"+file, nil)
+	for _, which := range []RunQuery{{Experiments: []string{"1"}, JSON: true}, {Experiments: []string{"1"}}} {
+		got, pages := map[string]bool{}, 0
+		for token, more := "", true; more; more = token != "" {
+			p, err := s.SearchRuns(t.Context(), which, token)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, r := range p.Items {
+				if got[r.ID] {
+					t.Errorf("%s comes twice", r.ID)
+				}
+				if got[r.ID] = true; which.JSON == (len(r.JSON) == 0) {
+					t.Errorf("%s has JSON of %d bytes", r.ID, len(r.JSON))
+				}
+			}
+			token = p.Next
+			pages++
+			begin(fmt.Sprint("new", which.JSON, pages), 2_000_000)
+		}
+		for id := range want {
+			if !got[id] {
+				t.Errorf("%s is left out", id)
+			}
+		}
+		if which.JSON && pages != 4 {
+			t.Errorf("%d pages", pages)
+		}
 	}
 }
