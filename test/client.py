@@ -23,8 +23,10 @@ warnings.filterwarnings("ignore")
 logging.disable(logging.CRITICAL)
 
 import azure.storage.blob
+import azure.storage.blob._shared.policies
 import boto3
 import google.cloud.storage
+import google.cloud.storage.retry
 import mlflow.store.artifact.azure_blob_artifact_repo
 import mlflow.store.artifact.gcs_artifact_repo
 import mlflow.store.artifact.mlflow_artifacts_repo
@@ -36,13 +38,17 @@ import mlflow.store.tracking.rest_store
 import mlflow.store.tracking.sqlalchemy_store
 from mlflow.artifacts import download_artifacts, list_artifacts
 
+# A host that can't be reached is asked for minutes: as often, and sooner.
+azure.storage.blob._shared.policies.StorageRetryPolicy.sleep = lambda self, settings, transport: None
+google.cloud.storage.retry.DEFAULT_RETRY._timeout = 3
+
 try:
     from kubernetes.config import kube_config
     from mlflow.tracking.request_auth import kubernetes_request_auth_provider as kube
 except ImportError:  # MLflow 2
     kube = None
 
-PATIENCE = 300  # seconds for one line
+PATIENCE = 200  # seconds for one line
 
 
 def tree(root):

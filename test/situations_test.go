@@ -339,11 +339,7 @@ func (l *lane) bucket(s *situation, d draw.Draw, scheme string) {
 			s.Env["AZURE_STORAGE_ACCESS_KEY"] = azKey // of the account, at its host
 		}
 	}
-	n := 8
-	if scheme == "wasbs" && s.Env["AZURE_STORAGE_CONNECTION_STRING"] == "" {
-		n = 2 // that host can't be reached, and Azure's SDK asks again for half a minute
-	}
-	for range n {
+	for range 8 {
 		s.URIs = append(s.URIs, r.uri(d, s.Keys))
 	}
 }

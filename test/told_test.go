@@ -64,11 +64,20 @@ var differences = []difference{
 		isRoot := func(uri string) bool {
 			return strings.HasPrefix(uri, "mlflow-artifacts:/") && strings.Count(uri, "/") == 1
 		}
-		return q.what == "asked" && strings.Contains(q.s.Env["MLFLOW_TRACKING_URI"], "/moved") && slices.ContainsFunc(q.s.URIs, isRoot) &&
+		if !strings.Contains(q.s.Env["MLFLOW_TRACKING_URI"], "/moved") {
+			return false
+		}
+		return q.what != "asked" && isRoot(q.uri) && strings.Contains(q.ours.Download.Error, "was redirected to") || q.what == "asked" && slices.ContainsFunc(q.s.URIs, isRoot) &&
 			onlyServers(q.askedOurs, q.askedTheirs) && notIn(q.askedTheirs, q.askedOurs) == nil
 	}, false},
 	{"`MLFLOW_TRACKING_AWS_SIGV4` with no region but `AWS_REGION`", func(q *question) bool {
 		return q.s.Env["MLFLOW_TRACKING_AWS_SIGV4"] != "" && q.s.Env["AWS_REGION"] != "" && q.s.Env["AWS_DEFAULT_REGION"] == "" && (q.theirs.fails(q.what) || q.what == "asked")
+	}, false},
+	{"letters that Latin-1 has not, in a netrc file", func(q *question) bool {
+		if q.what == "asked" {
+			return notIn(q.askedOurs, q.askedTheirs) == nil && strings.ContainsFunc(q.s.Files[".netrc"]+q.s.Files["_netrc"]+q.s.Files["named"], func(r rune) bool { return r > 0xff })
+		}
+		return strings.Contains(q.theirs.Download.Error+q.theirs.List.Error, "'latin-1' codec can't encode")
 	}, false},
 	{"a directory that is no more than an object of its name", func(q *question) bool {
 		return q.s.Keys != nil && q.what == "download" && q.theirs.fails(q.what) && len(q.ours.Download.Tree) == 1 && q.ours.Download.Tree[q.ours.Download.Returned] == ""

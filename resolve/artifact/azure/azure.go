@@ -43,7 +43,11 @@ func (d Driver) senders(scheme string) (blobs, tokens *http.Client, err error) {
 	trusted := rest.WebTLS(d.Env, d.Log)
 	tokens = &http.Client{Transport: rest.ShortAnswers(d.Settings.Transport(d.Env, trusted))}
 	if scheme == Blobs {
-		if trusted, err = rest.ServerTLS("https", d.Env, d.Log); err != nil {
+		protocol := "https"
+		if c := strings.ToLower(FromEnv(d.Env, scheme).ConnectionString); strings.Contains(c, "blobendpoint=http:") {
+			protocol = "http" // where requests looks at no certificate
+		}
+		if trusted, err = rest.ServerTLS(protocol, d.Env, d.Log); err != nil {
 			return nil, nil, err
 		}
 	}
