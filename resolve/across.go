@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"time"
 
@@ -133,11 +134,8 @@ func (r *Resolver) skippedOf(kind Kind) skipped {
 	r.lost.mu.Lock()
 	defer r.lost.mu.Unlock()
 	s := r.lost.skipped[kind]
-	ids := make(map[string]bool, len(s.ids))
-	for id := range s.ids {
-		ids[id] = true
-	}
-	return skipped{ids, s.all, s.found}
+	s.ids = maps.Clone(s.ids)
+	return s
 }
 
 // skip notes them.

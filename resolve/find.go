@@ -194,8 +194,11 @@ func (r *Resolver) findKey(ctx context.Context, uri string) (Found, error) {
 		return Found{}, err
 	}
 	e, err := s.Stat(ctx, name)
-	if err != nil && rest.IsAnswer(err) && !errors.Is(err, fs.ErrNotExist) && r.hasEntries(ctx, uri) {
-		return root(uri) // what lies beside it is not for this user
+	if err != nil && rest.IsAnswer(err) && !errors.Is(err, fs.ErrNotExist) {
+		// What lies beside it is not for this user; what is in it may be.
+		if f, rerr := root(uri); rerr == nil && r.hasEntries(ctx, f.Dir) {
+			return f, nil
+		}
 	}
 	if err != nil {
 		return Found{}, err
@@ -210,14 +213,9 @@ func (r *Resolver) findKey(ctx context.Context, uri string) (Found, error) {
 	return Found{Item: *o.overlay(nil, Part{Store: s}, e, s.Route().Access), Path: name, Prefix: name, Returned: name}, nil
 }
 
-// hasEntries tells whether a storage URI is known to name a directory.
-func (r *Resolver) hasEntries(ctx context.Context, uri string) bool {
-	o, err := r.At(ctx, uri)
-	if err != nil {
-		return false
-	}
-	o.Final = true
-	l, err := r.List(ctx, &o)
+// hasEntries tells whether a directory is known to be one.
+func (r *Resolver) hasEntries(ctx context.Context, o *Dir) bool {
+	l, err := r.List(ctx, o)
 	if err != nil {
 		return false
 	}

@@ -40,6 +40,12 @@ func (u AWSUser) Region() string {
 	return cmp.Or(u.env("AWS_DEFAULT_REGION"), u.Profile["region"], u.env("AWS_REGION"))
 }
 
+// Bundle is the file or directory of certificates that AWS is trusted by; empty: the
+// system's.
+func (u AWSUser) Bundle() string {
+	return cmp.Or(u.env("AWS_CA_BUNDLE"), u.Profile["ca_bundle"])
+}
+
 // Services is a section of the configuration that says where services are.
 func (u AWSUser) Services(name string) (AWSSection, bool) {
 	s, ok := u.files.services[name]
@@ -74,7 +80,7 @@ func (u AWSUser) Options() []func(*config.LoadOptions) error {
 		token := cmp.Or(u.env("AWS_SECURITY_TOKEN"), u.env("AWS_SESSION_TOKEN")) // botocore's order
 		opts = append(opts, config.WithCredentialsProvider(awscreds.NewStaticCredentialsProvider(key, secret, token)))
 	}
-	if bundle := cmp.Or(u.env("AWS_CA_BUNDLE"), u.Profile["ca_bundle"]); bundle != "" {
+	if bundle := u.Bundle(); bundle != "" {
 		if _, err := os.Stat(bundle); err != nil {
 			opts = append(opts, TrustNobody())
 		}

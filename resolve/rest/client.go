@@ -56,7 +56,7 @@ func newTrackingClient(u *url.URL, env Env, kube kubernetes, log *slog.Logger) (
 	base := &url.URL{Scheme: u.Scheme, Host: u.Host, Path: strings.TrimRight(u.Path, "/")}
 	c, err := newClient(base, env, log, tlsConf, func(t http.RoundTripper) http.RoundTripper {
 		auth := &authTransport{next: t, base: base, creds: creds}
-		if Truthy(env("MLFLOW_TRACKING_AWS_SIGV4")) {
+		if signs(env) {
 			auth.sigV4 = &sigV4{signer: v4.NewSigner(), env: env}
 		}
 		return auth

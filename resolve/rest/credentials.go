@@ -58,14 +58,12 @@ func (s source) read() (c credentials, err error) {
 		defer func() { c.who += " headers of " + s.env(HeaderFileVariable) }()
 	}
 	c.workspace = strings.TrimSpace(s.env("MLFLOW_WORKSPACE"))
-	auth := s.env("MLFLOW_TRACKING_AUTH")
-	if Truthy(s.env("MLFLOW_TRACKING_AWS_SIGV4")) { // which takes the place of any other
-		auth = ""
+	if signs(s.env) {
 		if user, err := ReadAWSUser(s.env, s.env("HOME")); err == nil {
 			defer func() { c.who += user.who() }()
 		}
 	}
-	token, namespace := kubernetesAuth(auth)
+	token, namespace := kubernetesAuth(s.env)
 	if namespace && c.workspace == "" {
 		if c.workspace, err = s.kube.namespace(); err != nil {
 			return c, err
@@ -210,7 +208,7 @@ func newRenewable(s source, log *slog.Logger) (*renewable, error) {
 // stamped is what the files are known to have changed by.
 func (s source) stamped() (stamp string) {
 	names := []string{s.env(TokenFileVariable), s.env(HeaderFileVariable), netrcFile(s.env), filepath.Join(s.env("HOME"), ".mlflow", "credentials")}
-	if token, _ := kubernetesAuth(s.env("MLFLOW_TRACKING_AUTH")); token {
+	if token, _ := kubernetesAuth(s.env); token {
 		names = append(append(names, filepath.Join(s.kube.account, "token")), s.kube.kubeFiles()...)
 		stamp = fmt.Sprint(time.Now().Truncate(kubeEvery).Unix(), " ")
 	}

@@ -108,29 +108,30 @@ func decodeList(dec *json.Decoder, in *itemReader, next func() (json.Token, erro
 	size := int64(list.Type().Elem().Size())
 	most := int(min(maxItems, mostOf(maxAnswer, answerPart)/max(size, 1)))
 	var parts []reflect.Value
-	n, at, room := 0, 0, 0 // items, and those of the last part, which has room for some
+	last := reflect.New(list.Type()).Elem() // of the parts
+	n := 0
 	for ; dec.More(); n++ {
 		if n == most {
 			return fmt.Errorf("a list has more than %d items", most)
 		}
-		if at == room {
-			at, room = 0, min(max(n, 16), most-n)
-			parts = append(parts, reflect.MakeSlice(list.Type(), room, room))
+		at := last.Len()
+		if at == last.Cap() {
+			parts = append(parts, last)
+			last = reflect.New(list.Type()).Elem()
+			last.Grow(min(max(n, 16), most-n))
+			at = 0
 		}
+		last.SetLen(at + 1)
 		in.left = in.most
-		if err := dec.Decode(parts[len(parts)-1].Index(at).Addr().Interface()); err != nil {
+		if err := dec.Decode(last.Index(at).Addr().Interface()); err != nil {
 			return err
 		}
-		at++
 	}
 	if _, err = next(); err != nil || n == 0 {
 		return err
 	}
 	list.Grow(n)
-	for i, part := range parts {
-		if i == len(parts)-1 {
-			part = part.Slice(0, at)
-		}
+	for _, part := range append(parts, last) {
 		list.Set(reflect.AppendSlice(list, part))
 	}
 	return nil

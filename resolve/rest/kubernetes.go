@@ -28,9 +28,13 @@ type kubernetes struct {
 // serviceAccount is where a pod has its service account's token and namespace.
 const serviceAccount = "/var/run/secrets/kubernetes.io/serviceaccount"
 
-// kubernetesAuth tells whether the variable's value asks for Kubernetes' token, and
-// whether for its namespace, too.
-func kubernetesAuth(auth string) (token, namespace bool) {
+// kubernetesAuth tells whether MLFLOW_TRACKING_AUTH asks for Kubernetes' token, and
+// whether for its namespace, too. A signature of AWS's takes the place of both.
+func kubernetesAuth(env Env) (token, namespace bool) {
+	auth := env("MLFLOW_TRACKING_AUTH")
+	if signs(env) {
+		auth = ""
+	}
 	return auth == "kubernetes" || auth == "kubernetes-namespaced", auth == "kubernetes-namespaced"
 }
 
@@ -210,8 +214,9 @@ func (e *kubeExec) run(dir string) (string, error) {
 	c.Env = append(c.Env, "KUBERNETES_EXEC_INFO="+string(info))
 	out := bounded{most: execMost, tooMuch: end}
 	c.Stdout = &out // what it says beside that may be secret, and is not shown
-	if err := cmp.Or(c.Run(), context.Cause(ctx)); err != nil {
-		return "", fmt.Errorf("%s: %w", e.Command, cmp.Or(context.Cause(ctx), err))
+	err = c.Run()
+	if err = cmp.Or(context.Cause(ctx), err); err != nil {
+		return "", fmt.Errorf("%s: %w", e.Command, err)
 	}
 	var answer struct {
 		APIVersion string `json:"apiVersion"`

@@ -42,12 +42,16 @@ func (c *Client) OffersPresigned(ctx context.Context) error {
 // refused, as by MLflow's client (mlflow.store.workspace_rest_store_mixin).
 func (c *Client) API(ctx context.Context, path string, query url.Values, body, out any) error {
 	path = "/api/2.0/mlflow/" + path
-	if c.creds != nil && c.creds.get().workspace != "" {
+	workspace := ""
+	if c.creds != nil {
+		workspace = c.creds.get().workspace
+	}
+	if workspace != "" {
 		switch o, err := c.offers(ctx); {
 		case err != nil:
 			return err
 		case !o.Workspaces:
-			return noWorkspaces(path, c.creds.get().workspace)
+			return noWorkspaces(path, workspace)
 		}
 	}
 	return c.JSON(ctx, path, query, body, out)

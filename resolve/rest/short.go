@@ -10,8 +10,7 @@ import (
 // Bounds of an answer of an object store's, or of who gives tokens for one, that its
 // SDK reads into memory: a page of a listing with the 1000 objects that are asked for,
 // a token, an error. The longest page of S3's, of keys of 1024 bytes that are all
-// escaped, has 4 MiB; one of Azure's has 25 values for each
-// object, and its metadata.
+// escaped, has 4 MiB; one of Azure's has 25 values for each object, and its metadata.
 const (
 	maxPage   = 32 << 20
 	maxValues = 256 << 10

@@ -27,6 +27,9 @@ type sigV4 struct {
 	conf   aws.Config
 }
 
+// signs tells whether requests to the tracking server are signed so.
+func signs(env Env) bool { return Truthy(env("MLFLOW_TRACKING_AWS_SIGV4")) }
+
 // load reads AWS's environment and profiles, when the first request is signed.
 func (s *sigV4) load(ctx context.Context) (aws.Config, error) {
 	s.mu.Lock()

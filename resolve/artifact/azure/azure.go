@@ -35,7 +35,7 @@ type Driver struct {
 // senders are what asks for blobs, and what asks for tokens. Azure's Python client asks
 // for both by requests, whose certificates and proxies are taken here, too; for the
 // blobs of wasbs://, MLflow has it trust what it trusts of a tracking server.
-func (d Driver) senders(scheme string) (blobs, tokens *http.Client, err error) {
+func (d Driver) senders(conf Config, scheme string) (blobs, tokens *http.Client, err error) {
 	if d.transport != nil {
 		c := &http.Client{Transport: rest.ShortAnswers(d.transport)}
 		return c, c, nil
@@ -44,7 +44,7 @@ func (d Driver) senders(scheme string) (blobs, tokens *http.Client, err error) {
 	tokens = &http.Client{Transport: rest.ShortAnswers(d.Settings.Transport(d.Env, trusted))}
 	if scheme == Blobs {
 		protocol := "https"
-		if c := strings.ToLower(FromEnv(d.Env, scheme).ConnectionString); strings.Contains(c, "blobendpoint=http:") {
+		if strings.Contains(strings.ToLower(conf.ConnectionString), "blobendpoint=http:") {
 			protocol = "http" // where requests looks at no certificate
 		}
 		if trusted, err = rest.ServerTLS(protocol, d.Env, d.Log); err != nil {
@@ -66,11 +66,12 @@ func (d Driver) open(ctx context.Context, place, scheme string) (*artifact.Bucke
 	if err != nil {
 		return nil, err
 	}
-	blobs, tokens, err := d.senders(scheme)
+	conf := FromEnv(d.Env, scheme)
+	blobs, tokens, err := d.senders(conf, scheme)
 	if err != nil {
 		return nil, err
 	}
-	client, err := d.client(ctx, FromEnv(d.Env, scheme), blobs, tokens, name, account, url)
+	client, err := d.client(ctx, conf, blobs, tokens, name, account, url)
 	if err != nil {
 		return nil, err
 	}

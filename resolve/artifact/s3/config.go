@@ -39,7 +39,7 @@ func FromEnv(env rest.Env, home string) (Config, error) {
 		Region:   cmp.Or(user.Region(), "us-east-1"),
 		Owner:    env("MLFLOW_S3_EXPECTED_BUCKET_OWNER"),
 		Login:    user.Login(),
-		CABundle: cmp.Or(env("AWS_CA_BUNDLE"), profile["ca_bundle"], env("REQUESTS_CA_BUNDLE")),
+		CABundle: cmp.Or(user.Bundle(), env("REQUESTS_CA_BUNDLE")),
 		AnyTLS:   rest.Truthy(env("MLFLOW_S3_IGNORE_TLS")),
 		user:     user,
 	}
