@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/mlflowfs/mlflowfs/test/count"
 )
 
 // refusing has requests refused whose path ends in path and whose body holds text, as
@@ -90,12 +92,7 @@ func TestRefusedExperimentHidesNoOther(t *testing.T) {
 			t.Error(err)
 		}
 		requests, _ := p.Reset()
-		for _, r := range requests {
-			if strings.HasSuffix(r, "/runs/search") {
-				n++
-			}
-		}
-		return n, lines(out)
+		return count.Of(requests, "/runs/search"), lines(out)
 	}
 	if n, shown := searches("runs"); n != 1 || len(shown) != 5 {
 		t.Errorf("%d searches find %q", n, shown)

@@ -72,7 +72,7 @@ func (v sqlView) fillModel(ctx context.Context, m *RegisteredModel) (err error) 
 	if !v.has("registered_model_aliases", "alias") {
 		return nil
 	}
-	aliases, err := v.pairs(ctx, "SELECT alias, CAST(version AS TEXT) FROM registered_model_aliases WHERE "+
+	aliases, err := query(ctx, v.db, func(rows *sql.Rows) (jsonPair, error) { return scanPair(rows) }, "SELECT alias, CAST(version AS TEXT) FROM registered_model_aliases WHERE "+
 		v.mine("registered_model_aliases", "registered_model_aliases")+" AND name = ?", m.Name)
 	for _, a := range aliases {
 		m.Aliases[a.Key] = a.Value

@@ -20,26 +20,38 @@ func (v sqlView) fillJSON(ctx context.Context, runs []Run) error {
 	for i := range runs {
 		ids[i] = runs[i].ID
 	}
+	docs := make(map[string]*jsonRunDoc, len(runs))
+	for i := range runs {
+		docs[runs[i].ID] = jsonRun(&runs[i], "", "")
+	}
 	o := runsOf{sqlView: v}
 	o.in, o.ids = textPlaceholders(ids)
-	docs, err := o.infos(ctx, runs)
-	for _, fill := range []func(context.Context, map[string]*jsonRunDoc) error{o.params, o.tags, o.metrics, o.datasets, o.models} {
-		if err == nil {
-			err = fill(ctx, docs)
+	for _, fill := range []func(context.Context, map[string]*jsonRunDoc) error{o.infos, o.params, o.tags, o.metrics, o.datasets, o.models} {
+		if err := fill(ctx, docs); err != nil {
+			return err
 		}
 	}
 	for i := range runs {
-		if err == nil {
-			runs[i].JSON, err = json.Marshal(docs[runs[i].ID])
+		var err error
+		if runs[i].JSON, err = json.Marshal(docs[runs[i].ID]); err != nil {
+			return err
 		}
 	}
-	return err
+	return nil
 }
 
 // owned is a row that is of a run.
 type owned[T any] struct {
 	run string
 	row T
+}
+
+// ofRun reads the id of a run, and behind it what scan does.
+func ofRun[T any](scan func(rows *sql.Rows, before ...any) (T, error)) func(*sql.Rows) (owned[T], error) {
+	return func(rows *sql.Rows) (o owned[T], err error) {
+		o.row, err = scan(rows, &o.run)
+		return o, err
+	}
 }
 
 // each reads the rows of a statement about the runs, and gives each to its run's
@@ -54,39 +66,22 @@ func each[T any](ctx context.Context, o runsOf, docs map[string]*jsonRunDoc, sca
 	return err
 }
 
-func (o runsOf) infos(ctx context.Context, runs []Run) (map[string]*jsonRunDoc, error) {
+func (o runsOf) infos(ctx context.Context, docs map[string]*jsonRunDoc) error {
 	type info struct{ user, stage sql.NullString }
-	rows, err := query(ctx, o.db, func(rows *sql.Rows) (i owned[info], err error) {
+	return each(ctx, o, docs, func(rows *sql.Rows) (i owned[info], err error) {
 		err = rows.Scan(&i.run, &i.row.user, &i.row.stage)
 		return i, err
-	}, "SELECT run_uuid, user_id, lifecycle_stage FROM runs WHERE run_uuid IN ("+o.in+")", o.ids...)
-	infos := make(map[string]info, len(rows))
-	for _, r := range rows {
-		infos[r.run] = r.row
-	}
-	docs := make(map[string]*jsonRunDoc, len(runs))
-	for i := range runs {
-		of := infos[runs[i].ID]
-		docs[runs[i].ID] = jsonRun(&runs[i], of.user.String, of.stage.String)
-	}
-	return docs, err
-}
-
-// scanPair reads an id, a key and a value. A value that is NULL is empty.
-func scanPair(rows *sql.Rows) (p owned[jsonPair], err error) {
-	var value sql.NullString
-	err = rows.Scan(&p.run, &p.row.Key, &value)
-	p.row.Value = value.String
-	return p, err
+	}, func(d *jsonRunDoc, i info) { d.Info.UserID, d.Info.LifecycleStage = i.user.String, i.stage.String },
+		"SELECT run_uuid, user_id, lifecycle_stage FROM runs WHERE run_uuid IN ("+o.in+")")
 }
 
 func (o runsOf) params(ctx context.Context, docs map[string]*jsonRunDoc) error {
-	return each(ctx, o, docs, scanPair, func(d *jsonRunDoc, p jsonPair) { d.Data.Params = append(d.Data.Params, p) },
+	return each(ctx, o, docs, ofRun(scanPair), func(d *jsonRunDoc, p jsonPair) { d.Data.Params = append(d.Data.Params, p) },
 		"SELECT run_uuid, key, value FROM params WHERE run_uuid IN ("+o.in+") ORDER BY key")
 }
 
 func (o runsOf) tags(ctx context.Context, docs map[string]*jsonRunDoc) error {
-	return each(ctx, o, docs, scanPair, func(d *jsonRunDoc, p jsonPair) { d.Data.Tags = append(d.Data.Tags, p) },
+	return each(ctx, o, docs, ofRun(scanPair), func(d *jsonRunDoc, p jsonPair) { d.Data.Tags = append(d.Data.Tags, p) },
 		"SELECT run_uuid, key, value FROM tags WHERE run_uuid IN ("+o.in+") ORDER BY key")
 }
 
@@ -97,10 +92,7 @@ func (o runsOf) metrics(ctx context.Context, docs map[string]*jsonRunDoc) error 
 	if !o.has(table, "key") {
 		table, order = "metrics", "key, "+o.metricOrder()
 	}
-	return each(ctx, o, docs, func(rows *sql.Rows) (m owned[jsonMetric], err error) {
-		m.row, err = scanMetric(rows, &m.run)
-		return m, err
-	}, func(d *jsonRunDoc, m jsonMetric) {
+	return each(ctx, o, docs, ofRun(scanMetric), func(d *jsonRunDoc, m jsonMetric) {
 		if all := d.Data.Metrics; len(all) > 0 && all[len(all)-1].Key == m.Key {
 			all[len(all)-1] = m
 			return
@@ -123,16 +115,16 @@ func (o runsOf) models(ctx context.Context, docs map[string]*jsonRunDoc) error {
 	if err != nil {
 		return err
 	}
-	outputs := map[*jsonRunDoc][]jsonModelOutput{}
-	err = each(ctx, o, docs, func(rows *sql.Rows) (m owned[jsonModelOutput], err error) {
+	return each(ctx, o, docs, func(rows *sql.Rows) (m owned[jsonModelOutput], err error) {
 		err = rows.Scan(&m.run, &m.row.ModelID, &m.row.Step)
 		return m, err
-	}, func(d *jsonRunDoc, m jsonModelOutput) { outputs[d] = append(outputs[d], m) },
+	}, func(d *jsonRunDoc, m jsonModelOutput) {
+		if d.Outputs == nil {
+			d.Outputs = &jsonOutputs{}
+		}
+		d.Outputs.ModelOutputs = append(d.Outputs.ModelOutputs, m)
+	},
 		"SELECT source_id, destination_id, "+o.or("inputs", "step", "0")+" FROM inputs WHERE source_type = 'RUN_OUTPUT' AND source_id IN ("+o.in+") AND destination_type = 'MODEL_OUTPUT'")
-	for d, all := range outputs {
-		d.setOutputs(all)
-	}
-	return err
 }
 
 // datasets gives the runs' datasets (SqlAlchemyStore._get_run_inputs).
@@ -142,7 +134,7 @@ func (o runsOf) datasets(ctx context.Context, docs map[string]*jsonRunDoc) error
 	}
 	tags := map[string][]jsonPair{} // of inputs
 	if o.has("input_tags", "input_uuid") {
-		all, err := query(ctx, o.db, scanPair, "SELECT input_uuid, name, value FROM input_tags WHERE input_uuid IN (SELECT input_uuid FROM inputs WHERE destination_type = 'RUN' AND destination_id IN ("+o.in+")) ORDER BY name", o.ids...)
+		all, err := query(ctx, o.db, ofRun(scanPair), "SELECT input_uuid, name, value FROM input_tags WHERE input_uuid IN (SELECT input_uuid FROM inputs WHERE destination_type = 'RUN' AND destination_id IN ("+o.in+")) ORDER BY name", o.ids...)
 		if err != nil {
 			return err
 		}

@@ -117,7 +117,7 @@ func placeholders(ids []string) (string, []any) {
 			args = append(args, id)
 		}
 	}
-	return strings.TrimSuffix(strings.Repeat("?,", len(args)), ","), args
+	return marks(args), args
 }
 
 // textPlaceholders gives an IN list of texts.
@@ -126,17 +126,19 @@ func textPlaceholders(texts []string) (string, []any) {
 	for i, t := range texts {
 		args[i] = t
 	}
-	return strings.TrimSuffix(strings.Repeat("?,", len(args)), ","), args
+	return marks(args), args
 }
 
-// pairs reads keys with values. A value that is NULL is empty.
-func (v sqlView) pairs(ctx context.Context, stmt string, args ...any) ([]jsonPair, error) {
-	return query(ctx, v.db, func(rows *sql.Rows) (p jsonPair, err error) {
-		var value sql.NullString
-		err = rows.Scan(&p.Key, &value)
-		p.Value = value.String
-		return p, err
-	}, stmt, args...)
+// marks are the ? of an IN list.
+func marks(args []any) string { return strings.TrimSuffix(strings.Repeat("?,", len(args)), ",") }
+
+// scanPair reads a key with its value, and what stands before them. A value that is NULL
+// is empty.
+func scanPair(rows *sql.Rows, before ...any) (p jsonPair, err error) {
+	var value sql.NullString
+	err = rows.Scan(append(before, &p.Key, &value)...)
+	p.Value = value.String
+	return p, err
 }
 
 func (v sqlView) metricColumns(table string) string {

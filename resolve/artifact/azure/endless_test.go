@@ -20,30 +20,24 @@ func TestEndlessAnswersOfAzureTakeLittleMemory(t *testing.T) {
 	}
 	signed := map[string]string{"AZURE_STORAGE_SAS_TOKEN": token}
 	const page = `<?xml version="1.0"?><EnumerationResults><Blobs>`
-	for name, c := range map[string]struct {
-		e   *cloudtest.Endless
-		env map[string]string
-	}{
-		"blobs":       {&cloudtest.Endless{Status: 200, Head: page, Piece: `<Blob><Name>a/key</Name><Properties><Last-Modified>Fri, 02 Jan 2026 03:04:05 GMT</Last-Modified><Etag>0x8D</Etag><Content-Length>3</Content-Length></Properties><Metadata><m>v</m></Metadata></Blob>`}, signed},
-		"empty blobs": {&cloudtest.Endless{Status: 200, Head: page, Piece: `<Blob/>`}, signed},
-		"directories": {&cloudtest.Endless{Status: 200, Head: page, Piece: `<BlobPrefix/>`}, signed},
-		"metadata":    {&cloudtest.Endless{Status: 200, Head: page + `<Blob><Name>a/key</Name><Metadata>`, Piece: `<a/>`}, signed},
-		"one name":    {&cloudtest.Endless{Status: 200, Head: page + `<Blob><Name>`, Piece: "xxxxxxxx"}, signed},
-		"an error":    {&cloudtest.Endless{Status: 403, Head: `<Error><Code>AuthorizationFailure</Code><Message>`, Piece: "xxxxxxxx"}, signed},
-		"a token": {&cloudtest.Endless{Status: 200, Head: `{"access_token":"`, Piece: "xxxxxxxx",
-			Only: func(host string) bool { return strings.HasPrefix(host, "login.") }}, nil},
-	} {
-		d := Driver{Settings: rest.Settings{Silence: time.Minute}, Env: func(name string) string { return c.env[name] }, transport: c.e}
+	cases := map[string]cloudtest.Case{
+		"blobs":       {Endless: &cloudtest.Endless{Status: 200, Head: page, Piece: `<Blob><Name>a/key</Name><Properties><Last-Modified>Fri, 02 Jan 2026 03:04:05 GMT</Last-Modified><Etag>0x8D</Etag><Content-Length>3</Content-Length></Properties><Metadata><m>v</m></Metadata></Blob>`}, Env: signed},
+		"empty blobs": {Endless: &cloudtest.Endless{Status: 200, Head: page, Piece: `<Blob/>`}, Env: signed},
+		"directories": {Endless: &cloudtest.Endless{Status: 200, Head: page, Piece: `<BlobPrefix/>`}, Env: signed},
+		"metadata":    {Endless: &cloudtest.Endless{Status: 200, Head: page + `<Blob><Name>a/key</Name><Metadata>`, Piece: `<a/>`}, Env: signed},
+		"one name":    {Endless: &cloudtest.Endless{Status: 200, Head: page + `<Blob><Name>`, Piece: "xxxxxxxx"}, Env: signed},
+		"an error":    {Endless: &cloudtest.Endless{Status: 403, Head: `<Error><Code>AuthorizationFailure</Code><Message>`, Piece: "xxxxxxxx"}, Env: signed},
+		"a token": {Endless: &cloudtest.Endless{Status: 200, Head: `{"access_token":"`, Piece: "xxxxxxxx",
+			Only: func(host string) bool { return strings.HasPrefix(host, "login.") }}, Token: true},
+	}
+	cloudtest.EachBounded(t, cases, func(c cloudtest.Case) *artifact.Blob {
+		d := Driver{Settings: rest.Settings{Silence: time.Minute}, Env: c.Getenv, transport: c}
 		open := func(ctx context.Context, _ bool) (*artifact.Bucket, error) {
 			return d.Open(DataLake)(ctx, "c@acc.dfs.core.windows.net")
 		}
-		b := artifact.NewBlob("abfss://c/a", "a", open)
-		cloudtest.Bounded(t, name, c.e, func() error {
-			_, err := b.List(t.Context(), "")
-			return err
-		})
-		if c.env != nil {
-			cloudtest.ReadsOn(t, b)
-		}
-	}
+		return artifact.NewBlob("abfss://c/a", "a", open)
+	}, func(b *artifact.Blob) error {
+		_, err := b.List(t.Context(), "")
+		return err
+	})
 }

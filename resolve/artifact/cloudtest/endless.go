@@ -81,6 +81,29 @@ type Reader interface {
 	ReadRange(ctx context.Context, file string, off, n int64, validator string) (*cache.Body, error)
 }
 
+// Case is an endless answer that is met in an environment.
+type Case struct {
+	*Endless
+	Env   map[string]string
+	Token bool // the answer is that of who gives tokens, without which no object is read
+}
+
+// Getenv gives the variables of the environment.
+func (c Case) Getenv(name string) string { return c.Env[name] }
+
+// EachBounded is Bounded for the listing of each store that is opened for a case, and
+// ReadsOn for those whose objects are read.
+func EachBounded[R Reader](t *testing.T, cases map[string]Case, open func(Case) R, list func(R) error) {
+	t.Helper()
+	for name, c := range cases {
+		store := open(c)
+		Bounded(t, name, c.Endless, func() error { return list(store) })
+		if !c.Token {
+			ReadsOn(t, store)
+		}
+	}
+}
+
 // Limit is how much memory the process may take in [Bounded].
 const Limit = 64 << 20
 

@@ -22,27 +22,21 @@ func TestEndlessAnswersOfGCSTakeLittleMemory(t *testing.T) {
 	}
 	emulator := map[string]string{"STORAGE_EMULATOR_HOST": "http://emulator"}
 	t.Setenv("STORAGE_EMULATOR_HOST", "http://emulator") // which the SDK reads, too
-	for name, c := range map[string]struct {
-		e   *cloudtest.Endless
-		env map[string]string
-	}{
-		"objects":       {&cloudtest.Endless{Status: 200, Head: `{"items":[{}`, Piece: `,{"name":"a/key","size":"3","generation":"7","updated":"2026-01-02T03:04:05Z"}`}, emulator},
-		"empty objects": {&cloudtest.Endless{Status: 200, Head: `{"items":[{}`, Piece: `,{}`}, emulator},
-		"directories":   {&cloudtest.Endless{Status: 200, Head: `{"prefixes":[""`, Piece: `,""`}, emulator},
-		"one key":       {&cloudtest.Endless{Status: 200, Head: `{"items":[{"name":"`, Piece: "xxxxxxxx"}, emulator},
-		"lists":         {&cloudtest.Endless{Status: 200, Head: `{"items":`, Piece: "["}, emulator},
-		"an error":      {&cloudtest.Endless{Status: 403, Head: `{"error":{"message":"`, Piece: "xxxxxxxx"}, emulator},
-		"a token":       {&cloudtest.Endless{Status: 200, Head: `{"access_token":"`, Piece: "xxxxxxxx"}, map[string]string{"GOOGLE_APPLICATION_CREDENTIALS": user}},
-	} {
-		d := Driver{Settings: rest.Settings{Silence: time.Minute}, Env: func(name string) string { return c.env[name] }, Home: t.TempDir(), transport: c.e}
-		open := func(ctx context.Context, _ bool) (*artifact.Bucket, error) { return d.Open(ctx, "bkt") }
-		b := artifact.NewBlob("gs://bkt/a", "a", open)
-		cloudtest.Bounded(t, name, c.e, func() error {
-			_, err := b.List(t.Context(), "")
-			return err
-		})
-		if c.env["STORAGE_EMULATOR_HOST"] != "" {
-			cloudtest.ReadsOn(t, b)
-		}
+	cases := map[string]cloudtest.Case{
+		"objects":       {Endless: &cloudtest.Endless{Status: 200, Head: `{"items":[{}`, Piece: `,{"name":"a/key","size":"3","generation":"7","updated":"2026-01-02T03:04:05Z"}`}, Env: emulator},
+		"empty objects": {Endless: &cloudtest.Endless{Status: 200, Head: `{"items":[{}`, Piece: `,{}`}, Env: emulator},
+		"directories":   {Endless: &cloudtest.Endless{Status: 200, Head: `{"prefixes":[""`, Piece: `,""`}, Env: emulator},
+		"one key":       {Endless: &cloudtest.Endless{Status: 200, Head: `{"items":[{"name":"`, Piece: "xxxxxxxx"}, Env: emulator},
+		"lists":         {Endless: &cloudtest.Endless{Status: 200, Head: `{"items":`, Piece: "["}, Env: emulator},
+		"an error":      {Endless: &cloudtest.Endless{Status: 403, Head: `{"error":{"message":"`, Piece: "xxxxxxxx"}, Env: emulator},
+		"a token":       {Endless: &cloudtest.Endless{Status: 200, Head: `{"access_token":"`, Piece: "xxxxxxxx"}, Env: map[string]string{"GOOGLE_APPLICATION_CREDENTIALS": user}, Token: true},
 	}
+	cloudtest.EachBounded(t, cases, func(c cloudtest.Case) *artifact.Blob {
+		d := Driver{Settings: rest.Settings{Silence: time.Minute}, Env: c.Getenv, Home: t.TempDir(), transport: c}
+		open := func(ctx context.Context, _ bool) (*artifact.Bucket, error) { return d.Open(ctx, "bkt") }
+		return artifact.NewBlob("gs://bkt/a", "a", open)
+	}, func(b *artifact.Blob) error {
+		_, err := b.List(t.Context(), "")
+		return err
+	})
 }

@@ -28,28 +28,22 @@ func TestEndlessAnswersOfS3TakeLittleMemory(t *testing.T) {
 	t.Setenv("AWS_CA_BUNDLE", "") // of this machine
 	keys := map[string]string{"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s"}
 	const page = `<?xml version="1.0"?><ListBucketResult><IsTruncated>false</IsTruncated>`
-	for name, c := range map[string]struct {
-		e   *cloudtest.Endless
-		env map[string]string
-	}{
-		"objects":       {&cloudtest.Endless{Status: 200, Head: page, Piece: `<Contents><Key>a/key</Key><LastModified>2026-01-02T03:04:05.000Z</LastModified><ETag>&quot;0cc175b9c0f1b6a831c399e269772661&quot;</ETag><Size>3</Size></Contents>`}, keys},
-		"empty objects": {&cloudtest.Endless{Status: 200, Head: page, Piece: `<Contents/>`}, keys},
-		"directories":   {&cloudtest.Endless{Status: 200, Head: page, Piece: `<CommonPrefixes/>`}, keys},
-		"one key":       {&cloudtest.Endless{Status: 200, Head: page + `<Contents><Key>`, Piece: "xxxxxxxx"}, keys},
-		"elements":      {&cloudtest.Endless{Status: 200, Head: page, Piece: `<a>`}, keys},
-		"an error":      {&cloudtest.Endless{Status: 403, Head: `<Error><Code>AccessDenied</Code><Message>`, Piece: "xxxxxxxx"}, keys},
-		"credentials": {&cloudtest.Endless{Status: 200, Head: `<AssumeRoleWithWebIdentityResponse><AssumeRoleWithWebIdentityResult><Credentials><SessionToken>`, Piece: "xxxxxxxx",
-			Only: func(host string) bool { return strings.HasPrefix(host, "sts.") }}, nil},
-	} {
-		d := Driver{Settings: rest.Settings{Silence: time.Minute}, Env: func(name string) string { return c.env[name] }, Home: t.TempDir(), transport: c.e}
-		open := func(ctx context.Context, _ bool) (*artifact.Bucket, error) { return d.Open(ctx, "bkt") }
-		b := artifact.NewBlob("s3://bkt/a", "a", open)
-		cloudtest.Bounded(t, name, c.e, func() error {
-			_, err := b.List(t.Context(), "")
-			return err
-		})
-		if c.env != nil {
-			cloudtest.ReadsOn(t, b)
-		}
+	cases := map[string]cloudtest.Case{
+		"objects":       {Endless: &cloudtest.Endless{Status: 200, Head: page, Piece: `<Contents><Key>a/key</Key><LastModified>2026-01-02T03:04:05.000Z</LastModified><ETag>&quot;0cc175b9c0f1b6a831c399e269772661&quot;</ETag><Size>3</Size></Contents>`}, Env: keys},
+		"empty objects": {Endless: &cloudtest.Endless{Status: 200, Head: page, Piece: `<Contents/>`}, Env: keys},
+		"directories":   {Endless: &cloudtest.Endless{Status: 200, Head: page, Piece: `<CommonPrefixes/>`}, Env: keys},
+		"one key":       {Endless: &cloudtest.Endless{Status: 200, Head: page + `<Contents><Key>`, Piece: "xxxxxxxx"}, Env: keys},
+		"elements":      {Endless: &cloudtest.Endless{Status: 200, Head: page, Piece: `<a>`}, Env: keys},
+		"an error":      {Endless: &cloudtest.Endless{Status: 403, Head: `<Error><Code>AccessDenied</Code><Message>`, Piece: "xxxxxxxx"}, Env: keys},
+		"credentials": {Endless: &cloudtest.Endless{Status: 200, Head: `<AssumeRoleWithWebIdentityResponse><AssumeRoleWithWebIdentityResult><Credentials><SessionToken>`, Piece: "xxxxxxxx",
+			Only: func(host string) bool { return strings.HasPrefix(host, "sts.") }}, Token: true},
 	}
+	cloudtest.EachBounded(t, cases, func(c cloudtest.Case) *artifact.Blob {
+		d := Driver{Settings: rest.Settings{Silence: time.Minute}, Env: c.Getenv, Home: t.TempDir(), transport: c}
+		open := func(ctx context.Context, _ bool) (*artifact.Bucket, error) { return d.Open(ctx, "bkt") }
+		return artifact.NewBlob("s3://bkt/a", "a", open)
+	}, func(b *artifact.Blob) error {
+		_, err := b.List(t.Context(), "")
+		return err
+	})
 }
