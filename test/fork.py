@@ -21,6 +21,8 @@ import mlflow
 import mlflow.artifacts
 import mlflow.pyfunc
 
+sys.dont_write_bytecode = True  # of a script that another one imports
+
 
 def run(args):
     """Runs a script as python does, and gives its exit code."""

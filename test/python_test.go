@@ -128,7 +128,7 @@ const noMetadata = "AWS_EC2_METADATA_DISABLED=true"
 
 func pythonEnv() []string {
 	return []string{
-		"PATH=" + os.Getenv("PATH"), "HOME=" + work, "LANG=C.UTF-8", "PYTHONWARNINGS=ignore", "PYTHONDONTWRITEBYTECODE=1", "MLFLOW_HTTP_REQUEST_MAX_RETRIES=2",
+		"PATH=" + os.Getenv("PATH"), "HOME=" + work, "LANG=C.UTF-8", "PYTHONWARNINGS=ignore", "MLFLOW_HTTP_REQUEST_MAX_RETRIES=2",
 		"MLFLOW_ALLOW_FILE_STORE=true", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR=false", "MLFLOW_DISABLE_TELEMETRY=true", "GIT_PYTHON_REFRESH=quiet",
 		noMetadata,
 	}
