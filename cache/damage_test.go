@@ -255,6 +255,35 @@ func TestWholeFileIsVerifiedAhead(t *testing.T) {
 	}
 }
 
+// TestVerifiersShareTheWork fails when a block is verified ahead by two at once, so that
+// several take as long as one.
+func TestVerifiersShareTheWork(t *testing.T) {
+	t.Parallel()
+	const size = 2 * mib
+	dir := t.TempDir()
+	o := &origin{data: noise(size), validator: etag}
+	key := Key{"x", size, ""}
+	take(t, nextProcess(t, dir, 1<<30), key, o)
+	c := nextProcess(t, dir, 1<<30)
+	f := c.Open(key, o, true)
+	defer f.Close()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	f.ct.ahead.whole.was = true
+	seen := map[int64]bool{}
+	for range size / BlockSize {
+		i, ok := f.ct.nextUnverified()
+		if !ok || seen[i] {
+			t.Fatalf("block %d is given, %v, behind %v", i, ok, seen)
+		}
+		seen[i] = true
+		f.ct.ahead.claimed = append(f.ct.ahead.claimed, i)
+	}
+	if i, ok := f.ct.nextUnverified(); ok {
+		t.Errorf("block %d is given twice", i)
+	}
+}
+
 // TestFileDamagedWhileClosedIsAMiss fails when a file of the cache that was damaged
 // while nobody had it open is read without a check by the process that wrote it, or
 // given away without one.

@@ -56,15 +56,14 @@ func (f *File) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 		if err != nil {
 			return 0, err
 		}
-		if done == 0 { // by now the origin has shown what it can
-			ct.c.mu.Lock()
-			file, from, to := ct.fetchAhead(&f.reader, first, last, window, jumped, f.Whole)
-			ct.c.mu.Unlock()
-			if file != nil {
-				file.WillNeed(from*BlockSize, (to-from)*BlockSize)
-			}
-		}
 		done += n
+	}
+	// By now the origin has shown what it can, and nothing is in the way of this read.
+	ct.c.mu.Lock()
+	file, from, to := ct.fetchAhead(&f.reader, first, last, window, jumped, f.Whole)
+	ct.c.mu.Unlock()
+	if file != nil {
+		file.WillNeed(from*BlockSize, (to-from)*BlockSize)
 	}
 	if want < len(p) {
 		return want, io.EOF

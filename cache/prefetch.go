@@ -17,10 +17,12 @@ import (
 // prefetching is what of a content is worth having before it is asked for.
 // Guarded by Cache.mu.
 type prefetching struct {
-	readers   []*prefetcher // those with a window, the one that read last first
-	whole     wholeFile
-	unit      int64 // blocks of one request
-	verifying bool
+	readers []*prefetcher // those with a window, the one that read last first
+	whole   wholeFile
+	unit    int64 // blocks of one request
+
+	verifying int     // how many verify blocks
+	claimed   []int64 // those blocks
 
 	fresh bitset // blocks that came unasked, and that nobody has read
 	wake  func() // told of fresh blocks
@@ -312,67 +314,4 @@ func (ct *content) firstMissing(from, to, most int64) (first, last int64, ok boo
 		}
 	}
 	return 0, 0, false
-}
-
-// verifyAhead holds blocks on disk against their checksums before a program
-// asks for them: those of the window, or all where the whole is wanted. Then
-// a reader finds them right, and the next open may have the file itself
-// ([File.Backing]). c.mu is held.
-func (ct *content) verifyAhead() {
-	if ct.ahead.verifying || ct.life.refs == 0 {
-		return
-	}
-	if _, ok := ct.nextUnverified(); !ok {
-		return
-	}
-	ct.ahead.verifying = true
-	ct.begin()
-	go func() {
-		defer ct.end()
-		Guard(func() error {
-			for ct.verifyNext() {
-			}
-			return nil
-		})
-	}()
-}
-
-// verifyNext verifies one block; false says that there is none left.
-func (ct *content) verifyNext() bool {
-	ct.c.mu.Lock()
-	i, ok := ct.nextUnverified()
-	if !ok || ct.life.state != open {
-		ct.ahead.verifying = false
-		ct.c.mu.Unlock()
-		return false
-	}
-	file := ct.store.file
-	ct.c.mu.Unlock()
-	if i%maxUnit == 0 {
-		file.WillNeed(i*BlockSize, maxUnit*BlockSize)
-	}
-	if b, err := ct.verify(file, i); err == nil {
-		ct.c.mu.Lock()
-		ct.ahead.news(i)
-		ct.c.release(b)
-		ct.c.mu.Unlock()
-	}
-	return true
-}
-
-// nextUnverified is the next block to verify ahead. c.mu is held.
-func (ct *content) nextUnverified() (int64, bool) {
-	s, a := &ct.store, &ct.ahead
-	if !s.open {
-		return 0, false
-	}
-	i := int64(-1)
-	if len(a.readers) > 0 {
-		p := a.readers[0]
-		i = s.file.Unverified(p.next, p.end)
-	}
-	if i < 0 && a.whole.was {
-		i = s.file.Unverified(0, disk.BlocksOf(ct.key.Size))
-	}
-	return i, i >= 0
 }

@@ -65,17 +65,19 @@ func (d *Dir) tidyAnswers() error {
 	}
 	var files []file
 	var total int64
-	err := d.walk(answersDir+"/", func(n Name, found []os.FileInfo) error {
-		for _, st := range found {
-			switch p := path.Join(path.Dir(n.answer()), st.Name()); {
-			case p == n.answer():
-				files = append(files, file{n, onDisk(st), st.ModTime()})
-				total += onDisk(st)
-			case isOrphan(st):
-				d.root.Remove(p)
+	err := d.walk(func(shard int) error {
+		return d.names(answersDir+"/", shard, func(n Name, found []os.FileInfo) error {
+			for _, st := range found {
+				switch p := path.Join(path.Dir(n.answer()), st.Name()); {
+				case p == n.answer():
+					files = append(files, file{n, onDisk(st), st.ModTime()})
+					total += onDisk(st)
+				case isOrphan(st):
+					d.root.Remove(p)
+				}
 			}
-		}
-		return nil
+			return nil
+		})
 	})
 	slices.SortFunc(files, func(a, b file) int { return a.at.Compare(b.at) })
 	for _, f := range files {

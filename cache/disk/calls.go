@@ -81,7 +81,7 @@ const (
 func concerns(err error) concern {
 	for c, errs := range [][]error{
 		thisFile: {
-			fs.ErrNotExist, fs.ErrExist, fs.ErrClosed, fs.ErrPermission, io.EOF, io.ErrUnexpectedEOF, ErrDamaged, ErrGone, ErrNoRoom, errPanic,
+			fs.ErrNotExist, fs.ErrExist, fs.ErrClosed, fs.ErrPermission, io.EOF, io.ErrUnexpectedEOF, ErrDamaged, ErrGone, ErrNotWhole, ErrNoRoom, errUnfinished, errPanic,
 			syscall.ESTALE, syscall.ENOTDIR, syscall.EISDIR, syscall.ELOOP, syscall.EBADF, syscall.EINVAL, syscall.ENOTEMPTY,
 		},
 		thisProcess: {syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.EFBIG, syscall.EINTR, syscall.EAGAIN},
@@ -246,6 +246,14 @@ func onDisk(st os.FileInfo) int64 {
 		return s.Blocks * 512
 	}
 	return st.Size()
+}
+
+// links is how many names a file has.
+func links(st os.FileInfo) uint64 {
+	if s, ok := st.Sys().(*syscall.Stat_t); ok {
+		return uint64(s.Nlink)
+	}
+	return 1
 }
 
 // onDiskOf is the disk that n bytes of a file take.

@@ -15,6 +15,7 @@
 //	ab/REST.rec     the record of the content ab REST: see record.go
 //	ab/REST.NONCE   its bytes: a sparse file of the content's size
 //	answers/ab/REST the last answer to a question (sealed)
+//	trees/ab/REST…  directories of contents for programs: see tree.go
 //
 // A name is the SHA-256 of the content's scope, location, size and version. The
 // nonce is drawn when a content's files are made, and stands in the record: so a

@@ -3,7 +3,9 @@ package disk
 import (
 	"cmp"
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path"
 	"slices"
@@ -11,7 +13,7 @@ import (
 	"time"
 )
 
-// candidate is a content that may be evicted.
+// candidate is a content, or a tree, that may be evicted.
 type candidate struct {
 	Name Name
 	Last int64 // see lastUse
@@ -43,7 +45,8 @@ func lastUse(record os.FileInfo) int64 {
 func isOrphan(st os.FileInfo) bool { return time.Since(st.ModTime()) > orphanAge }
 
 // evict removes what was used longest ago until no more than target bytes are
-// left. What is pinned stays, and what this process has open. The lock is held.
+// left. What is pinned stays, what this process has open, and what a tree holds,
+// which goes with that. The lock is held.
 func (d *Dir) evict(target int64) error {
 	k := &d.keeper
 	if !k.loaded {
@@ -67,7 +70,10 @@ func (d *Dir) evict(target int64) error {
 			continue
 		}
 		st, err := d.root.Lstat(c.Name.record())
-		if err == nil && lastUse(st) == c.Last { // else it was used since
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			err = d.evictTree(c)
+		case err == nil && lastUse(st) == c.Last && links(st) == 1: // else it was used since
 			_, err = d.remove(c.Name)
 		}
 		if ignoreMissing(err) != nil {
@@ -77,34 +83,42 @@ func (d *Dir) evict(target int64) error {
 	return nil
 }
 
-// walk calls f with each name that has files below prefix, and with these. What
-// has no such name is somebody else's.
-func (d *Dir) walk(prefix string, f func(n Name, files []os.FileInfo) error) error {
+// walk calls f for each shard, one after the other. The lock is held.
+func (d *Dir) walk(f func(shard int) error) error {
 	d.room.walking(0)
 	for i := range shards {
 		if err := d.keeper.ctx.Err(); err != nil {
 			return err
 		}
 		d.room.walking(i + 1)
-		shard := fmt.Sprintf("%02x", i)
-		files, err := d.readDir(prefix+shard, -1)
-		if err != nil {
+		if err := f(i); err != nil {
 			return err
 		}
-		slices.SortFunc(files, func(a, b os.FileInfo) int { return cmp.Compare(a.Name(), b.Name()) })
-		for len(files) > 0 {
-			base, _, _ := strings.Cut(files[0].Name(), ".")
-			n := 1
-			for n < len(files) && strings.HasPrefix(files[n].Name(), base+".") {
-				n++
-			}
-			if name, ok := parseName(shard + base); ok {
-				if err := f(name, files[:n]); err != nil {
-					return err
-				}
-			}
-			files = files[n:]
+	}
+	return nil
+}
+
+// names calls f with each name of a shard that has files below prefix, and with
+// these. What has no such name is somebody else's.
+func (d *Dir) names(prefix string, i int, f func(n Name, files []os.FileInfo) error) error {
+	shard := fmt.Sprintf("%02x", i)
+	files, err := d.readDir(prefix+shard, -1)
+	if err != nil {
+		return err
+	}
+	slices.SortFunc(files, func(a, b os.FileInfo) int { return cmp.Compare(a.Name(), b.Name()) })
+	for len(files) > 0 {
+		base, _, _ := strings.Cut(files[0].Name(), ".")
+		n := 1
+		for n < len(files) && strings.HasPrefix(files[n].Name(), base+".") {
+			n++
 		}
+		if name, ok := parseName(shard + base); ok {
+			if err := f(name, files[:n]); err != nil {
+				return err
+			}
+		}
+		files = files[n:]
 	}
 	return nil
 }
@@ -125,7 +139,13 @@ func (d *Dir) scan() error {
 		return err
 	}
 	s := scan{d: d, pins: len(pins) > 0, oldest: make([]candidate, 0, 2*max(d.opt.Memory/candidateBytes, 1))}
-	if err := d.walk("", s.content); err != nil {
+	err = d.walk(func(shard int) error {
+		if err := d.names("", shard, s.content); err != nil {
+			return err
+		}
+		return d.names(treesDir+"/", shard, s.tree)
+	})
+	if err != nil {
 		return err
 	}
 	d.room.found(counts{s.used, s.pinned, tidyEvery + 1})
@@ -191,11 +211,17 @@ func (s *scan) content(n Name, files []os.FileInfo) error {
 		s.pinned += taken + onDisk(record)
 		return nil
 	}
+	if links(record) == 1 { // else it goes with its tree
+		s.add(candidate{n, lastUse(record)})
+	}
+	return nil
+}
+
+func (s *scan) add(c candidate) {
 	if len(s.oldest) == cap(s.oldest) {
 		s.cut()
 	}
-	s.oldest = append(s.oldest, candidate{n, lastUse(record)})
-	return nil
+	s.oldest = append(s.oldest, c)
 }
 
 // cut leaves the candidates that there is room for.

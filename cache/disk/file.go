@@ -87,7 +87,11 @@ func (f *File) load(root *os.Root, record string, data func(*label) string, size
 		return false, err
 	}
 	f.label = *l
-	if f.data, err = root.OpenFile(data(l), os.O_RDWR, 0); err != nil {
+	f.data, err = root.OpenFile(data(l), os.O_RDWR, 0)
+	if errors.Is(err, fs.ErrPermission) { // it is somebody's read-only file, too
+		f.data, err = root.Open(data(l))
+	}
+	if err != nil {
 		return false, err
 	}
 	f.blocks, err = l.readMarks(f.record, 0, BlocksOf(size))
@@ -193,8 +197,8 @@ func (f *File) Validator() string { return f.validator }
 
 func (f *File) stat() (os.FileInfo, error) { return do(f.d, opStat, f.data.Stat, nil) }
 
-// Remove takes the content out of the directory, unless its name leads to
-// another file by now.
+// Remove takes the content out of the directory, and the name of each tree that has
+// it, unless its name leads to another file by now.
 func (f *File) Remove() error {
 	if !f.Kept() {
 		return nil
@@ -202,7 +206,9 @@ func (f *File) Remove() error {
 	return f.d.try(opMake, func() error {
 		l, _, err := f.d.look(f.name)
 		if err == nil && l != nil && l.nonce == f.nonce {
-			_, err = f.d.remove(f.name)
+			if _, _, err = f.d.withdraw(map[Name]bool{f.name: true}, treeStays); err == nil {
+				_, err = f.d.remove(f.name)
+			}
 		}
 		return ignoreMissing(err)
 	})

@@ -151,14 +151,19 @@ func (f *File) WillNeed(off, n int64) {
 	})
 }
 
+// Whole tells whether every block is there, and was written by this process or
+// verified.
+func (f *File) Whole() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.Kept() && !f.closed && f.blocks.verified == BlocksOf(f.size)
+}
+
 // Backing gives the file that holds the whole content, every block of which was
 // written by this process or verified; nil while there is none. It stays as it
 // is, and open until Close.
 func (f *File) Backing() *os.File {
-	f.mu.Lock()
-	whole := f.Kept() && !f.closed && f.blocks.verified == BlocksOf(f.size)
-	f.mu.Unlock()
-	if !whole || !f.d.may(opRead) {
+	if !f.Whole() || !f.d.may(opRead) {
 		return nil
 	}
 	if st, err := f.stat(); err != nil || st.Size() != f.size {

@@ -3,6 +3,7 @@ package disk
 import (
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"io"
 	"os"
 	"strings"
@@ -32,6 +33,17 @@ func Sum(b []byte) uint32 { return uint32(xxh3.Hash(b)) }
 type Name [32]byte
 
 func (n Name) String() string { return hex.EncodeToString(n[:]) }
+
+// MarshalText and UnmarshalText have a Name written as String has it.
+func (n Name) MarshalText() ([]byte, error) { return []byte(n.String()), nil }
+
+func (n *Name) UnmarshalText(b []byte) (err error) {
+	var ok bool
+	if *n, ok = parseName(string(b)); !ok {
+		err = errors.New("this is no name")
+	}
+	return err
+}
 
 // path is that of the files of n, up to the last dot.
 func (n Name) path() string {

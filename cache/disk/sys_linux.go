@@ -1,7 +1,9 @@
 package disk
 
 import (
+	"fmt"
 	"os"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -31,4 +33,27 @@ func writev(f *os.File, pieces [][]byte, off int64) (n int) {
 		return err
 	})
 	return max(n, 0)
+}
+
+// cloneFile has to, which is empty, share the blocks of from (ioctl_ficlone(2)).
+func cloneFile(to, from *os.File) error {
+	return control(to, func(fd int) error {
+		return control(from, func(from int) error { return unix.IoctlFileClone(fd, from) })
+	})
+}
+
+// linkFile gives f, which is open, a name in dir. linkat(2) takes the file by its
+// descriptor alone (AT_EMPTY_PATH) from the privileged only.
+func linkFile(f, dir *os.File, name string) error {
+	return control(f, func(fd int) error {
+		return control(dir, func(dir int) error {
+			return unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", fd), dir, name, unix.AT_SYMLINK_FOLLOW)
+		})
+	})
+}
+
+// boot is the id of the boot of this machine; empty where it can't be told.
+func boot() string {
+	b, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	return strings.TrimSpace(string(b))
 }

@@ -123,11 +123,11 @@ func (f *File) writeOne(runs []Run, bytes int64) {
 		}
 	}
 	room := onDiskOf(bytes)
-	err := f.here()
-	if err == nil {
+	there, err := f.here(runs)
+	if err == nil && !there {
 		err = f.d.reserve(room, runs[0].Force)
 	}
-	if err != nil {
+	if err != nil || there {
 		released()
 	} else {
 		took := int64(0)
@@ -164,11 +164,53 @@ func (f *File) wrote(runs []Run) {
 
 // here is ErrGone where what is written would count for nobody. A disk that answers
 // no stat is written to all the same.
-func (f *File) here() error {
-	if gone, err := f.gone(); err == nil && gone {
-		return ErrGone
+//
+// A file that others have under names of their own is not written to. What is there
+// of runs, from another process, is told; if anything else is to be written, the
+// file is damaged, and leaves the cache: the content is begun anew.
+func (f *File) here(runs []Run) (there bool, err error) {
+	if f.record == nil {
+		return false, nil
 	}
-	return nil
+	type standing struct{ gone, shared bool }
+	is, err := do(f.d, opStat, func() (is standing, err error) {
+		record, err := f.record.Stat()
+		if err != nil {
+			return is, err
+		}
+		data, err := f.data.Stat()
+		if err == nil {
+			is.gone = links(record) == 0
+			is.shared = links(record) > 1 || links(data) > 1 || data.Mode()&0o200 == 0
+		}
+		return is, err
+	}, nil)
+	switch {
+	case err != nil || (!is.gone && (!is.shared || !f.Kept())):
+		return false, nil
+	case is.gone:
+		return false, ErrGone
+	case f.brought(runs):
+		return true, nil
+	}
+	f.Remove()
+	return false, ErrGone
+}
+
+// brought tells whether another process has written all of runs.
+func (f *File) brought(runs []Run) bool {
+	for _, r := range runs {
+		f.Refresh(r.First, int64(len(r.Data)))
+		for k, sum := range r.Sums {
+			f.mu.Lock()
+			s, is := f.blocks.get(r.First + int64(k))
+			f.mu.Unlock()
+			if !s.readable() || is != sum {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // put returns how much more of the disk the file takes.
