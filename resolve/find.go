@@ -32,6 +32,37 @@ type Found struct {
 
 	// Trail is how it was found, from the URI's name to the last one.
 	Trail []Step
+
+	// Of a run's path of which a logged model has a part, too: what the run itself has
+	// of it, and where download_artifacts puts the model's. nil: one has all of it.
+	own         *Item
+	modelPrefix string
+}
+
+// Parted is what download_artifacts brings one after the other: of what a run and its
+// logged model both have, first the run's, which it gives to its caller, and then the
+// model's, which it puts elsewhere but where the path is the model's name.
+func (f Found) Parted() []Found {
+	if f.own == nil || f.Path == f.modelPrefix {
+		return []Found{f}
+	}
+	own, model := f, f
+	own.Item, own.own = *f.own, nil
+	model.Path, model.Prefix, model.own = f.modelPrefix, f.modelPrefix, nil
+	if f.Dir != nil && own.Dir != nil {
+		d := *f.Dir
+		d.Parts = d.Parts[len(own.Dir.Parts):]
+		model.Dir = &d
+	}
+	return []Found{own, model}
+}
+
+// ByPath tells whether a part of it lies where a path of a machine names it.
+func (f Found) ByPath() bool {
+	if f.Dir == nil {
+		return f.Store != nil && f.Store.ByPath()
+	}
+	return slices.ContainsFunc(f.Dir.Parts, func(p Part) bool { return p.Store.ByPath() })
 }
 
 // Step is one name on the way from a URI to a place.
@@ -64,7 +95,8 @@ func (r *Resolver) Resolve(ctx context.Context, uri string) (Found, error) {
 	}
 	f.Path, f.Returned = p, p
 	if u.RunID != "" && p != "" {
-		f.Path, f.Returned = r.placeInRun(ctx, o, u)
+		f.modelPrefix = p
+		f.Path, f.Returned, f.own = r.placeInRun(ctx, o, u)
 	}
 	f.Prefix = f.Path
 	return f, err
@@ -91,26 +123,32 @@ func (r *Resolver) name(uri string) {
 }
 
 // placeInRun is where download_artifacts puts u, which has a path, of the run's
-// directory o, and what it gives to its caller. What the run itself has is rooted
-// at u's directory, what a logged model has at the run
-// (mlflow.store.artifact.runs_artifact_repo).
-func (r *Resolver) placeInRun(ctx context.Context, o Dir, u URI) (at, returned string) {
+// directory o, and what it gives to its caller; and what the run itself has of a path that
+// a logged model may have, too. That is rooted at u's directory, what a logged model has
+// at the run (mlflow.store.artifact.runs_artifact_repo).
+func (r *Resolver) placeInRun(ctx context.Context, o Dir, u URI) (at, returned string, own *Item) {
 	at = path.Base(u.Path)
 	if u.Inside {
 		at = ""
 	}
-	name, _, _ := strings.Cut(u.Path, "/")
-	if !slices.ContainsFunc(o.Mounts, func(m Mount) bool { return m.Name == name }) {
-		return at, at
+	name, below, _ := strings.Cut(u.Path, "/")
+	model := slices.IndexFunc(o.Mounts, func(m Mount) bool { return m.Name == name })
+	if model < 0 {
+		return at, at, nil
 	}
+	of := o.Mounts[model].Dir
 	o.Mounts = nil
-	if _, err := r.walk(ctx, o, u.Path); err == nil {
-		return at, at
+	it, err := r.walk(ctx, o, u.Path)
+	switch {
+	case err == nil:
+		if _, err := r.walk(ctx, of, below); err == nil {
+			own = &it
+		}
+		return at, at, own
+	case u.Inside:
+		return u.Path, "", nil
 	}
-	if u.Inside {
-		return u.Path, ""
-	}
-	return u.Path, u.Path
+	return u.Path, u.Path, nil
 }
 
 // ResolveRun is Resolve for run_id and path as mlflow.artifacts takes them: with no
@@ -120,7 +158,7 @@ func (r *Resolver) ResolveRun(ctx context.Context, runID, p string) (Found, erro
 	if p = strings.Trim(p, "/"); p != "" && meta.ValidRunID(runID) {
 		u := URI{RunID: runID, Path: parts(p), Inside: inside}
 		f, err := r.Resolve(ctx, u.String())
-		f.Prefix = u.Path
+		f.Prefix, f.modelPrefix = u.Path, u.Path
 		return f, err
 	}
 	run, err := r.Run(ctx, runID)

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/mlflowfs/mlflowfs/cache"
 	"github.com/mlflowfs/mlflowfs/resolve/artifact"
 	"github.com/mlflowfs/mlflowfs/resolve/rest"
 )
@@ -45,7 +46,7 @@ func withoutQuery(uri string) string {
 // store gives the store at a place, whose root is the place. What it found
 // out about the routes is kept as long as the store is.
 func (r *Resolver) store(ctx context.Context, p place) (*artifact.Router, error) {
-	return r.stores.Get(ctx, p, func(context.Context) (*artifact.Router, error) {
+	return r.stores.Get(cache.NotAnew(ctx), p, func(context.Context) (*artifact.Router, error) {
 		id, routes, err := r.routes(p)
 		if err != nil {
 			return nil, err
@@ -208,7 +209,7 @@ func (r *Resolver) bucket(scheme, uri string) []artifact.Route {
 	}
 	b := artifact.NewBlob(Shown(uri), keyOf(scheme, key), func(ctx context.Context, fresh bool) (*artifact.Bucket, error) {
 		get := func() (opened, error) {
-			return r.buckets.Get(ctx, scheme+"://"+host, func(ctx context.Context) (opened, error) {
+			return r.buckets.Get(cache.NotAnew(ctx), scheme+"://"+host, func(ctx context.Context) (opened, error) {
 				b, err := open(ctx, host)
 				if none := artifact.NoCredentials(""); errors.As(err, &none) {
 					return opened{nil, err, time.Now()}, nil

@@ -114,18 +114,22 @@ func (r *Resolver) root(ctx context.Context, u URI, hops int, trail *[]Step) (o 
 			o, err = r.modelDir(ctx, m)
 		}
 	default:
-		var number string
-		number, err = r.Number(ctx, u)
-		if other, ok := u.named(); ok && errors.Is(err, fs.ErrNotExist) {
-			if n, oerr := r.Number(ctx, other); oerr == nil {
-				u, number, err = other, n, nil
-			}
-		}
-		if err == nil {
-			o, err = r.versionDir(ctx, u.Name, number, hops, trail)
+		if u, err = r.exact(ctx, u); err == nil {
+			o, err = r.versionDir(ctx, u.Name, u.Version, hops, trail)
 		}
 	}
 	return o, o.Final, u.Path, err
+}
+
+// exact is a URI with a name, and the version that it means.
+func (r *Resolver) exact(ctx context.Context, u URI) (URI, error) {
+	number, err := r.Number(ctx, u)
+	if other, ok := u.named(); ok && errors.Is(err, fs.ErrNotExist) {
+		if n, oerr := r.Number(ctx, other); oerr == nil {
+			u, number, err = other, n, nil
+		}
+	}
+	return URI{Name: u.Name, Version: number, Path: u.Path, Inside: u.Inside}, err
 }
 
 // door is the tracking server's door to where a version's files lie: as a

@@ -84,7 +84,10 @@ func StaleIfError[T any](ctx context.Context, s *Answers, server, question strin
 	key := s.key(server, question)
 	b := s.breaker(server)
 	patience := s.opt.Patience
-	if b.open() || s.opt.Offline {
+	switch {
+	case cache.IsAnew(ctx) && !s.opt.Offline:
+		patience = time.Hour // the server has its own to answer in; what it said before is for when it does not
+	case b.open() || s.opt.Offline:
 		old, ok := last[T](s, key)
 		if ok && (s.opt.Offline || !b.mayAsk()) {
 			cache.MarkStale(ctx)
@@ -109,8 +112,7 @@ func StaleIfError[T any](ctx context.Context, s *Answers, server, question strin
 		}
 		done <- r
 	}()
-	late := time.NewTimer(patience)
-	defer late.Stop()
+	late := time.After(patience)
 	for {
 		select {
 		case r := <-done:
@@ -121,7 +123,7 @@ func StaleIfError[T any](ctx context.Context, s *Answers, server, question strin
 				}
 			}
 			return r.v, r.err
-		case <-late.C:
+		case <-late:
 			if old, ok := last[T](s, key); ok {
 				if patience > 0 { // else it is known to be gone, and may be back by now
 					b.silent()

@@ -52,6 +52,16 @@ func (r Route) Local() bool {
 	return ok
 }
 
+// ByPath tells whether a path names the directory, of this machine or of the server's.
+func (c *Router) ByPath() bool {
+	for _, r := range c.routes {
+		if _, ok := r.Store.(*Local); ok {
+			return true
+		}
+	}
+	return false
+}
+
 // Local is that of the route that is chosen.
 func (c *Router) Local() bool { return c.Route().Local() }
 

@@ -64,6 +64,22 @@ func (c *cachedRegistry) RegisteredModel(ctx context.Context, name string) (*Reg
 
 func (c *cachedRegistry) Version(ctx context.Context, name, version string) (*Version, error) {
 	return c.versions.Get(ctx, [2]string{name, version}, func(ctx context.Context) (*Version, error) {
+		if m, ok := c.models.Asked(ctx, name); ok {
+			for i := range m.Latest {
+				if v := &m.Latest[i]; v.Name == name && v.Version == version && v.Source != "" && v.Status != "" && v.RunID != "" {
+					ctx = context.WithValue(ctx, toldKey{}, v)
+				}
+			}
+		}
 		return c.Registry.Version(ctx, name, version)
 	})
+}
+
+type toldKey struct{}
+
+// told is the version of which a context asks a store, but for its URI, where the store
+// has told of it a moment ago, with the registered model; nil where it has not.
+func told(ctx context.Context) *Version {
+	v, _ := ctx.Value(toldKey{}).(*Version)
+	return v
 }

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/mlflowfs/mlflowfs/cache"
 	"github.com/mlflowfs/mlflowfs/resolve/rest"
 )
 
@@ -249,25 +250,44 @@ func (s *restStore) SearchRegisteredModels(ctx context.Context, token string) (P
 	return page(out.Models, out.Next, (*restModel).model), err
 }
 
-// Version asks for a version and, but of a prompt, for where its files lie.
+// Version asks for a version and, beside that, for where its files lie, which of a prompt
+// says nothing.
 func (s *restStore) Version(ctx context.Context, name, version string) (*Version, error) {
 	which := url.Values{"name": {name}, "version": {version}}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var place struct {
+		URI string `json:"artifact_uri"`
+	}
+	placed := make(chan error, 1)
+	go func() {
+		placed <- cache.Guard(func() error { return s.lookUp(ctx, "model-versions/get-download-uri", which, &place) })
+	}()
+	v, err := s.version(ctx, which)
+	if err != nil {
+		return nil, err
+	}
+	if v.Prompt {
+		return &v, nil
+	}
+	err = <-placed
+	v.URI = place.URI
+	return &v, has(err, "URI of the version", name+" "+version, v.URI)
+}
+
+// version asks for a version, if the server has not told of it; its URI is not filled.
+func (s *restStore) version(ctx context.Context, which url.Values) (Version, error) {
+	if v := told(ctx); v != nil {
+		return *v, nil
+	}
 	var out struct {
 		Version restVersion `json:"model_version"`
 	}
 	if err := s.lookUp(ctx, "model-versions/get", which, &out); err != nil {
-		return nil, err
+		return Version{}, err
 	}
 	v := out.Version.version()
-	if err := has(nil, "version", name+" "+version, v.Version); err != nil || v.Prompt {
-		return &v, err
-	}
-	var place struct {
-		URI string `json:"artifact_uri"`
-	}
-	err := s.lookUp(ctx, "model-versions/get-download-uri", which, &place)
-	v.URI = place.URI
-	return &v, has(err, "URI of the version", name+" "+version, v.URI)
+	return v, has(nil, "version", which.Get("name")+" "+which.Get("version"), v.Version)
 }
 
 func (s *restStore) SearchVersions(ctx context.Context, name, token string) (Page[Version], error) {

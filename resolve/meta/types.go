@@ -116,12 +116,12 @@ const (
 )
 
 var (
-	runID         = regexp.MustCompile(`^[a-zA-Z0-9][\w-]{0,255}$`) // mlflow.utils.validation
+	runID         = regexp.MustCompile(`^[a-zA-Z0-9][\w-]*$`)
 	loggedModelID = regexp.MustCompile(`^m-[0-9a-f]{32}$`)
 )
 
-// ValidRunID tells whether id can be a run's id.
-func ValidRunID(id string) bool { return runID.MatchString(id) }
+// ValidRunID tells whether id can be a run's id (mlflow.utils.validation).
+func ValidRunID(id string) bool { return len(id) <= 256 && runID.MatchString(id) }
 
 // ValidLoggedModelID tells whether id can be a logged model's id.
 func ValidLoggedModelID(id string) bool { return loggedModelID.MatchString(id) }
