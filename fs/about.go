@@ -10,14 +10,6 @@ import (
 // in no listing: who walks a mount is after artifacts.
 const AboutDir = ".mlflowfs"
 
-// WithAbout is the tree below root with [AboutDir] in it, whose files' contents
-// are made anew at each look-up.
-func WithAbout(root *Node, files map[string]func() []byte) *Node {
-	n := *root
-	n.Dir = besides{root.Dir, AboutDir, &Node{Dir: about(files), TTL: n.TTL}}
-	return &n
-}
-
 // besides is a directory with one more name, which is not listed.
 type besides struct {
 	Dir
@@ -34,7 +26,7 @@ func (d besides) Lookup(ctx context.Context, name string) (*Node, error) {
 	return d.Dir.Lookup(ctx, name)
 }
 
-// about is AboutDir.
+// about is AboutDir. Its files' contents are made anew at each look-up.
 type about map[string]func() []byte
 
 var _ Dir = about(nil)

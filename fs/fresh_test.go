@@ -162,7 +162,7 @@ func TestProgramInADirectorySeesWhatIsNew(t *testing.T) {
 	logger := slog.New(slog.NewTextHandler(t.Output(), nil))
 	c := cache.New(cache.Options{TempDir: t.TempDir()})
 	const ttl = 100 * time.Millisecond
-	root, err := New(resolve.New(resolve.Options{Tracking: d, Cache: c, Log: logger, TTL: ttl}), c, logger)
+	root, err := New(Options{Resolver: resolve.New(resolve.Options{Tracking: d, Cache: c, Log: logger, TTL: ttl}), Cache: c, Log: logger})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -353,7 +353,7 @@ func TestTableThatHasGrownIsNotTakenForWhole(t *testing.T) {
 	logger := slog.New(slog.DiscardHandler)
 	c := cache.New(cache.Options{TempDir: t.TempDir()})
 	const ttl = 200 * time.Millisecond
-	root, err := New(resolve.New(resolve.Options{Tracking: l, Cache: c, Log: logger, TTL: ttl}), c, logger)
+	root, err := New(Options{Resolver: resolve.New(resolve.Options{Tracking: l, Cache: c, Log: logger, TTL: ttl}), Cache: c, Log: logger})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -17,10 +17,11 @@ import (
 type openDir struct {
 	i *inode
 
-	mu   sync.Mutex // guards what follows
-	list Listing    // nil until the first entry is wanted
-	pos  uint64     // entries given, "." and ".." among them
-	last Entry      // the entry given last
+	mu    sync.Mutex // guards what follows
+	list  Listing    // nil until the first entry is wanted
+	since uint64     // anews, when it was begun
+	pos   uint64     // entries given, "." and ".." among them
+	last  Entry      // the entry given last
 }
 
 var (
@@ -48,7 +49,7 @@ func (i *inode) OpendirHandle(context.Context, uint32) (gofs.FileHandle, uint32,
 func (i *inode) forgetEntries(ttl time.Duration) {
 	now := time.Now()
 	i.mu.Lock()
-	was := i.listed
+	was := i.known().listed
 	i.mu.Unlock()
 	if now.Sub(was) < ttl {
 		return
@@ -57,7 +58,7 @@ func (i *inode) forgetEntries(ttl time.Duration) {
 		i.NotifyContent(0, 0)
 	}
 	i.mu.Lock()
-	i.listed = now
+	i.known().listed = now
 	i.mu.Unlock()
 }
 
@@ -91,6 +92,7 @@ func (d *openDir) next(ctx context.Context) (Entry, error) {
 		return Entry{Name: "..."[:d.pos+1]}, nil
 	}
 	if d.list == nil {
+		d.since = d.i.a.anews.Load()
 		l, err := d.i.get().Dir.List(ctx)
 		if err != nil {
 			return Entry{}, err
@@ -103,7 +105,7 @@ func (d *openDir) next(ctx context.Context) (Entry, error) {
 // Lookup gives the node of an entry just listed.
 func (d *openDir) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*gofs.Inode, syscall.Errno) {
 	d.mu.Lock()
-	last := d.last
+	last, since := d.last, d.since
 	d.mu.Unlock()
 	if last.Name != name || last.Node == nil { // the kernel repeats a listing that it was interrupted in
 		return d.i.Lookup(ctx, name, out)
@@ -111,7 +113,7 @@ func (d *openDir) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (
 	if last.Later { // the kernel then looks it up when it is wanted
 		return nil, syscall.EAGAIN
 	}
-	return d.i.entry(ctx, name, last.Node, out), 0
+	return d.i.entry(ctx, since, name, last.Node, out), 0
 }
 
 // Seekdir goes to where off entries have been given; backwards means to list

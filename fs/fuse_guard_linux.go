@@ -38,13 +38,13 @@ type guard struct {
 
 // startGuard starts the guard of the mount at point. A mount without one works
 // as well.
-func startGuard(point string, log *slog.Logger) *guard {
+func startGuard(point string, made bool, log *slog.Logger) *guard {
 	started := make(chan *guard)
 	go func() {
 		// The guard is told of the end of the thread that started it, which
 		// must be that of the process: it is nobody else's, and stays.
 		runtime.LockOSThread()
-		g, err := newGuard(point)
+		g, err := newGuard(point, made)
 		if err != nil {
 			log.Info("no process watches over the mount; what a kill leaves is cleared by the next mount", "err", err)
 		}
@@ -56,14 +56,17 @@ func startGuard(point string, log *slog.Logger) *guard {
 	return <-started
 }
 
-func newGuard(point string) (*guard, error) {
+func newGuard(point string, made bool) (*guard, error) {
 	var st syscall.Stat_t
 	if err := syscall.Stat(point, &st); err != nil {
 		return nil, err
 	}
-	cmd := exec.Command("/proc/self/exe", GuardCommand, strconv.FormatUint(uint64(unix.Minor(st.Dev)), 10), strconv.Itoa(unix.Gettid()), point)
+	cmd := exec.Command("/proc/self/exe", GuardCommand, strconv.FormatUint(uint64(unix.Minor(st.Dev)), 10), strconv.Itoa(unix.Gettid()), strconv.FormatBool(made), point)
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "GORACE=" + os.Getenv("GORACE"), "GOMAXPROCS=1"}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM, Setsid: true}
+	if os.Geteuid() != 0 && MayMount() { // in a namespace, where a program that is started has no rights by itself
+		cmd.SysProcAttr.AmbientCaps = []uintptr{unix.CAP_SYS_ADMIN}
+	}
 	bye, err := cmd.StdinPipe()
 	if err != nil {
 		return nil, err
@@ -94,17 +97,18 @@ func (g *guard) dismiss() {
 }
 
 // Guard is the guard's whole life. args are what [newGuard] gives it: the mount's
-// number, the thread whose end is the daemon's, and the mount point. A SIGTERM
+// number, the thread whose end is the daemon's, whether the mount point goes with the
+// mount, and the mount point. A SIGTERM
 // that somebody sends it, as systemd and killall do to all of a unit's
 // processes, is none of its business: the daemon knows how to end.
 func Guard(args []string) error {
 	killed := make(chan os.Signal, 1)
 	signal.Notify(killed, syscall.SIGTERM)
 	signal.Ignore(syscall.SIGINT, syscall.SIGHUP)
-	if len(args) != 3 {
+	if len(args) != 4 {
 		return fmt.Errorf("%s is not for people", GuardCommand)
 	}
-	minor, thread, point := args[0], fmt.Sprintf("/proc/%d/task/%s/stat", os.Getppid(), args[1]), args[2]
+	minor, thread, point := args[0], fmt.Sprintf("/proc/%d/task/%s/stat", os.Getppid(), args[1]), args[3]
 	// Held open: a later mount may get the number.
 	abort, _ := os.OpenFile("/sys/fs/fuse/connections/"+minor+"/abort", os.O_WRONLY, 0)
 	io.WriteString(os.Stdout, guardReady)
@@ -127,11 +131,20 @@ func Guard(args []string) error {
 	if abort != nil {
 		abort.WriteString("1")
 	}
+	err := takeAway(point, minor)
+	if args[2] == "true" {
+		os.Remove(point)
+	}
+	return err
+}
+
+// takeAway takes the mount with a number away from point.
+func takeAway(point, minor string) error {
 	infos, err := mountinfo.GetMounts(mountinfo.SingleEntryFilter(point))
 	if err != nil || len(infos) == 0 || strconv.Itoa(infos[len(infos)-1].Minor) != minor {
 		return err // it is gone, or another's
 	}
-	if os.Geteuid() == 0 {
+	if MayMount() {
 		return syscall.Unmount(point, unix.MNT_FORCE|unix.MNT_DETACH) // which aborts it, too
 	}
 	return Unmount(point, true)

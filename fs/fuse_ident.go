@@ -23,7 +23,10 @@ type ident [2]uint64
 // identify gives the ident of n as i's child by that name.
 func (i *inode) identify(name string, n *Node) ident {
 	i.mu.Lock()
-	turn := i.turns[name]
+	turn := 0
+	if i.entries != nil {
+		turn = i.entries.turns[name]
+	}
 	i.mu.Unlock()
 	var id ident
 	for k := range id {
@@ -51,7 +54,8 @@ func (id ident) number() uint64 {
 // name or by another that led to it, is told anew. Each inode has a generation of its
 // own: of two that agree in that, go-fuse would give the older, with the Node that it
 // had, where names knows the newer, since the kernel forgot the older as it was found.
-func (i *inode) entry(ctx context.Context, name string, n *Node, out *fuse.EntryOut) *gofs.Inode {
+// since is how many anews there were when n was asked for.
+func (i *inode) entry(ctx context.Context, since uint64, name string, n *Node, out *fuse.EntryOut) *gofs.Inode {
 	id := i.identify(name, n)
 	child := i.a.names.of(id)
 	for child != nil && child.isStale() { // i had been forgotten, and its turns with it
@@ -70,10 +74,14 @@ func (i *inode) entry(ctx context.Context, name string, n *Node, out *fuse.Entry
 	if n.Moves {
 		i.a.moves.touch(child, i, name, n.TTL)
 	}
+	if n.Anew {
+		i.anew(ctx, n.Link)
+	}
 	out.SetEntryTimeout(n.TTL)
 	if _, grows := n.File.(Growing); !grows {
 		out.SetAttrTimeout(n.TTL)
 	}
+	i.a.doubtful(since, out)
 	child.attr(n, &out.Attr)
 	return &child.Inode
 }
@@ -95,10 +103,7 @@ func (i *inode) outdated() {
 func (i *inode) turn(name string) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	if i.turns == nil {
-		i.turns = map[string]int{}
-	}
-	i.turns[name]++
+	i.known().turns[name]++
 }
 
 func (i *inode) isStale() bool {

@@ -24,6 +24,7 @@ type adapter struct {
 	opens    opens
 	numbers  atomic.Uint64 // of reads, in the log
 	made     atomic.Uint64 // inodes
+	anews    atomic.Uint64 // of which there were so many, begun and ended: see [inode.anew]
 	kernel   *kernel
 	names    *names
 	moves    *moves
@@ -48,14 +49,28 @@ type inode struct {
 
 	mu      sync.Mutex // guards what follows; no other lock is taken under it
 	node    *Node
-	read    string         // identity of what was opened last: the pages that the kernel has
-	stale   bool           // the content was found to have changed: its name leads to another inode now
-	turns   map[string]int // of a directory's names, how often that was found
-	listed  time.Time      // when the kernel began to remember the directory's entries
-	cached  []*openFile    // open handles that the kernel caches pages for
-	passed  int            // open handles whose backing file it reads itself
-	backed  string         // identity of what was passed first
-	reading []span         // what the kernel waits for
+	read    string        // identity of what was opened last: the pages that the kernel has
+	stale   bool          // the content was found to have changed: its name leads to another inode now
+	entries *entriesKnown // of a directory; nil until there is something to know
+	cached  []*openFile   // open handles that the kernel caches pages for
+	passed  int           // open handles whose backing file it reads itself
+	backed  string        // identity of what was passed first
+	reading []span        // what the kernel waits for
+}
+
+// entriesKnown is what is known of a directory's entries. It is guarded by inode.mu.
+type entriesKnown struct {
+	turns  map[string]int       // how often a name was found to have changed
+	missed map[string]time.Time // names that were not there, and when
+	listed time.Time            // when the kernel began to remember the entries
+}
+
+// known is what is known of the entries. i.mu is held.
+func (i *inode) known() *entriesKnown {
+	if i.entries == nil {
+		i.entries = &entriesKnown{turns: map[string]int{}, missed: map[string]time.Time{}}
+	}
+	return i.entries
 }
 
 // mode has the owner's write bit, though a mount is read-only and the kernel refuses
@@ -63,6 +78,8 @@ type inode struct {
 // do, gets one that can be changed and removed.
 func mode(n *Node) uint32 {
 	switch {
+	case n.Private:
+		return syscall.S_IFDIR | 0o700
 	case n.Dir != nil:
 		return syscall.S_IFDIR | 0o755
 	case n.File != nil:
@@ -119,11 +136,16 @@ func (i *inode) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*g
 	if old := i.a.moves.left(ctx, i, name, out); old != nil {
 		return &old.Inode, 0
 	}
+	since := i.a.anews.Load()
 	n, err := d.Lookup(p, name)
 	if err != nil {
-		return nil, i.fail(lookUp, name, err)
+		e := i.fail(lookUp, name, err)
+		if e == syscall.ENOENT {
+			i.miss(name)
+		}
+		return nil, e
 	}
-	return i.entry(ctx, name, n, out), 0
+	return i.entry(p, since, name, n, out), 0
 }
 
 // OnForget is called when the kernel knows i no more.
@@ -224,7 +246,7 @@ func (i *inode) Open(ctx context.Context, flags uint32) (gofs.FileHandle, uint32
 	if grows {
 		size = 0
 	}
-	file, flags, ok := i.opened(h, size, grows)
+	file, flags, ok := i.opened(h, size, grows, flags&pastPages != 0)
 	if !ok {
 		h.Close()
 		i.outdated()
@@ -249,7 +271,11 @@ const noIdentity = "\x00"
 // first open to its last close, and never both (fuse_file_io_open in the
 // kernel). go-fuse gives all opens of an inode the backing file of the first,
 // so an inode that had one of another content gets none.
-func (i *inode) opened(h Handle, size int64, grows bool) (_ gofs.FileHandle, flags uint32, ok bool) {
+//
+// A program that reads past the page cache (direct, O_DIRECT) would have what is passed
+// to it from the disk, though the system may have all of it in memory: it is read through
+// the daemon, by a flag that goes before the other (fuse_file_read_iter).
+func (i *inode) opened(h Handle, size int64, grows, direct bool) (_ gofs.FileHandle, flags uint32, ok bool) {
 	f := &openFile{i: i, h: h, size: size, grows: grows, identity: noIdentity, uses: 1}
 	if id, is := h.(Identified); is {
 		f.identity = id.Identity()
@@ -266,7 +292,10 @@ func (i *inode) opened(h Handle, size int64, grows bool) (_ gofs.FileHandle, fla
 		i.passed++
 		i.a.opens.passed.Add(1)
 		i.backed = f.identity
-		return passedFile{f, backing}, 0, true
+		if direct {
+			flags = fuse.FOPEN_DIRECT_IO
+		}
+		return passedFile{f, backing}, flags, true
 	}
 	i.cached = append(i.cached, f)
 	i.a.opens.cached.Add(1)

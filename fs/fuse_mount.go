@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -40,8 +41,10 @@ type MountOptions struct {
 
 	// Guarded has a second process clear what is left of the mount when this
 	// one is killed: this program with [GuardCommand] as its first argument,
-	// which is to call [Guard].
+	// which is to call [Guard]. It removes the mount point, too, where that was
+	// Made for the mount.
 	Guarded bool
+	Made    bool
 	Log     *slog.Logger
 }
 
@@ -99,7 +102,8 @@ func Mount(point string, root *Node, opt MountOptions) (*Mounted, error) {
 			MaxBackground: opt.MaxReads,
 			Debug:         opt.Debug,
 			// A file that grows is read past the page cache, and may be mapped all the same.
-			ExtraCapabilities: fuse.CAP_DIRECT_IO_ALLOW_MMAP,
+			// Who reads so may have many reads on their way (io_uring, AIO).
+			ExtraCapabilities: fuse.CAP_DIRECT_IO_ALLOW_MMAP | fuse.CAP_ASYNC_DIO,
 			// What is read is in memory, so that splicing saves nothing; and go-fuse's
 			// splice panics, on a goroutine of its own, where no descriptor is left.
 			DisableSplice: true,
@@ -116,7 +120,7 @@ func Mount(point string, root *Node, opt MountOptions) (*Mounted, error) {
 		GID:             a.gid,
 		RootStableAttr:  &gofs.StableAttr{Ino: 1},
 	}
-	if os.Geteuid() == 0 {
+	if MayMount() {
 		o.DirectMountStrict = true // needs no fusermount3
 		o.DirectMountFlags = directly
 	} else {
@@ -135,7 +139,7 @@ func Mount(point string, root *Node, opt MountOptions) (*Mounted, error) {
 	readAhead(point, readAheadKiB, opt.Log)
 	m := &Mounted{server: server, point: point, kernel: a.kernel, names: a.names, moves: a.moves, opens: &a.opens, dog: a.dog}
 	if opt.Guarded {
-		m.guard = startGuard(point, opt.Log)
+		m.guard = startGuard(point, opt.Made, opt.Log)
 	}
 	return m, nil
 }
@@ -170,11 +174,11 @@ func explainMount(point string, opt MountOptions, err error) error {
 	if _, serr := os.Stat("/dev/fuse"); serr != nil {
 		return errors.New("the kernel offers no FUSE here (/dev/fuse is missing): load the module with `modprobe fuse`, or give the container --device /dev/fuse")
 	}
-	if os.Geteuid() == 0 {
+	if os.Geteuid() == 0 || MayMount() {
 		return fmt.Errorf("%s can't be mounted: %w (a container needs the right to mount: --cap-add SYS_ADMIN)", point, err)
 	}
 	if _, lerr := exec.LookPath("fusermount3"); lerr != nil {
-		return errors.New("to mount as a user other than root, install fusermount3 (Debian: apt install fuse3)")
+		return errors.New("to mount as a user other than root, install fusermount3 (Debian: apt install fuse3), or run what needs the mount by `mlflowfs exec`, which can do without")
 	}
 	if f, ferr := os.OpenFile("/dev/fuse", os.O_RDWR, 0); errors.Is(ferr, os.ErrPermission) {
 		return errors.New("this user may not open /dev/fuse: let root run `chmod 666 /dev/fuse`, as udev does, or add the user to the group that may")
@@ -216,14 +220,17 @@ func (m *Mounted) Unmount() (busy bool, err error) {
 	return true, Unmount(m.point, true)
 }
 
+// UnmountUnused takes the mount away, unless somebody uses it.
+func (m *Mounted) UnmountUnused() error { return m.server.Unmount() }
+
 // GuardCommand is the first argument of a process that is to be a guard; the
 // others go to [Guard].
 const GuardCommand = "__guard"
 
-// Unmount takes a mount of mlflowfs away, as root or with fusermount3. lazy
-// detaches it while it is in use.
+// Unmount takes a mount of mlflowfs away, with the right to do so or with
+// fusermount3. lazy detaches it while it is in use.
 func Unmount(point string, lazy bool) error {
-	if os.Geteuid() == 0 {
+	if MayMount() {
 		flags := 0
 		if lazy {
 			flags = detached
@@ -265,11 +272,21 @@ func mountAt(point string) (top *mountinfo.Info, awaited bool, err error) {
 }
 
 // Mounts gives the mount points of all mounts of mlflowfs that this process sees.
-func Mounts() ([]string, error) {
+func Mounts() ([]string, error) { return mounts(func(*mountinfo.Info) bool { return true }) }
+
+// OwnMounts gives those that this process's user has made, by the kernel's word: what a
+// mount says of itself, and the name of its kind, are those of whoever made it.
+func OwnMounts() ([]string, error) {
+	user := fmt.Sprint("user_id=", os.Geteuid())
+	return mounts(func(i *mountinfo.Info) bool { return slices.Contains(strings.Split(i.VFSOptions, ","), user) })
+}
+
+func mounts(which func(*mountinfo.Info) bool) (points []string, err error) {
 	infos, err := mountinfo.GetMounts(mountinfo.FSTypeFilter("fuse." + fsName))
-	var points []string
 	for _, i := range infos {
-		points = append(points, i.Mountpoint)
+		if which(i) {
+			points = append(points, i.Mountpoint)
+		}
 	}
 	return points, err
 }

@@ -12,7 +12,10 @@ import (
 
 // attributePrefix is how the names of all extended attributes here begin
 // (xattr(7): what users may set, and any program may read, is in user.).
-const attributePrefix = "user.mlflow."
+const (
+	userAttributes  = "user."
+	attributePrefix = userAttributes + "mlflow."
+)
 
 var (
 	_ gofs.NodeGetxattrer  = (*inode)(nil)
@@ -34,7 +37,12 @@ func (i *inode) attributes() map[string]string {
 	return nil
 }
 
+// Getxattr says of the system's own attributes that there can be none: ls asks each file for
+// its access control list, until it is told that.
 func (i *inode) Getxattr(_ context.Context, name string, dest []byte) (uint32, syscall.Errno) {
+	if !strings.HasPrefix(name, userAttributes) {
+		return 0, syscall.ENOTSUP
+	}
 	short, ours := strings.CutPrefix(name, attributePrefix)
 	if !ours {
 		return 0, syscall.ENODATA

@@ -15,6 +15,12 @@ type Node struct {
 
 	Moves bool // of a link: it may lead elsewhere some day
 
+	// Anew says, of a link, that it was just asked for where it leads to: the kernel is to
+	// believe nothing that it was told before of what lies there, and below that.
+	Anew bool
+
+	Private bool // of a directory: this user alone may look into it
+
 	Size  int64     // bytes, of a file
 	Stamp string    // tells the file's content from others by its name, where that is known
 	Mtime time.Time // zero where nothing applies

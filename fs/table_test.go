@@ -90,7 +90,7 @@ func (l *ledger) shown(t *testing.T) (dir string, log *locked) {
 	log = &locked{}
 	logger := slog.New(slog.NewTextHandler(log, nil))
 	c := cache.New(cache.Options{TempDir: t.TempDir()})
-	root, err := New(resolve.New(resolve.Options{Tracking: l, Cache: c, Log: logger, TTL: time.Hour}), c, logger)
+	root, err := New(Options{Resolver: resolve.New(resolve.Options{Tracking: l, Cache: c, Log: logger, TTL: time.Hour}), Cache: c, Log: logger})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -19,27 +19,45 @@ type tree struct {
 	together *together
 }
 
-// New makes the tree that r knows of. What is read goes through c. uris are
-// object stores' buckets, or directories in them, that are shown below uri/;
-// an error says which of them can't be.
-func New(r *resolve.Resolver, c *cache.Cache, log *slog.Logger, uris ...string) (*Node, error) {
-	t := &tree{r, c, log, newTogether()}
-	forever := 365 * 24 * time.Hour
+// Options make a tree.
+type Options struct {
+	Resolver *resolve.Resolver
+	Cache    *cache.Cache // what is read goes through it
+	Log      *slog.Logger
+
+	// URIs are object stores' buckets, or directories in them, that are shown below
+	// uri/.
+	URIs []string
+
+	// About are the files of AboutDir, whose contents are made anew at each look-up.
+	About map[string]func() []byte
+
+	// Scope tells what this tree shows, and as whom, from what others do: see ScopeFile.
+	Scope string
+}
+
+// New makes the tree that a Resolver knows of. An error says which of Options.URIs can't
+// be shown.
+func New(opt Options) (*Node, error) {
+	t := &tree{opt.Resolver, opt.Cache, opt.Log, newTogether()}
 	top := func(name string, d Dir) Entry { return Entry{name, &Node{Dir: d, TTL: forever}} }
 	root := fixed{
 		top("experiments", experimentsDir{t}),
 		top("models", modelsDir{t}),
 		top("runs", runsDir{t}),
 	}
-	if len(uris) > 0 {
-		d, err := t.uris(uris)
+	if len(opt.URIs) > 0 {
+		d, err := t.uris(opt.URIs)
 		if err != nil {
 			return nil, err
 		}
 		root = append(root, top("uri", d))
 	}
-	return &Node{TTL: forever, Dir: root}, nil
+	about := &Node{Dir: besides{about(opt.About), ownDir, t.own(opt.Scope)}, TTL: forever}
+	return &Node{TTL: forever, Dir: besides{root, AboutDir, about}}, nil
 }
+
+const forever = 365 * 24 * time.Hour
 
 // leaveOut says in the log that a listing's entry can't be a file's name. It
 // gives what a listing's entry function gives then.

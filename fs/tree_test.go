@@ -84,7 +84,10 @@ func sample(t *testing.T) (*Node, storeDir) {
 	return s.tree(), s
 }
 
-func (s storeDir) tree() *Node {
+func (s storeDir) tree() *Node { return s.treeFor(0) }
+
+// treeFor is a tree whose answers are believed for ttl; 0: as usual.
+func (s storeDir) treeFor(ttl time.Duration) *Node {
 	s.t.Helper()
 	log := slog.New(slog.DiscardHandler)
 	st, _, err := meta.Open(s.dir, func(string) string { return "" }, log)
@@ -92,7 +95,7 @@ func (s storeDir) tree() *Node {
 		s.t.Fatal(err)
 	}
 	s.t.Cleanup(func() { st.Close() })
-	root, err := New(resolve.New(resolve.Options{Tracking: st, Log: log}), cache.New(cache.Options{}), log)
+	root, err := New(Options{Resolver: resolve.New(resolve.Options{Tracking: st, Log: log, TTL: ttl}), Cache: cache.New(cache.Options{}), Log: log, Scope: "of the test"})
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -105,6 +108,14 @@ func (s storeDir) tree() *Node {
 func TestTreeIsAFileSystem(t *testing.T) {
 	t.Parallel()
 	root, _ := sample(t)
+	tables, err := iofs.Glob(asFS{root}, "experiments/*/runs.csv")
+	for _, name := range tables { // whose sizes are known when they are whole
+		_, rerr := iofs.ReadFile(asFS{root}, name)
+		err = errors.Join(err, rerr)
+	}
+	if err != nil || len(tables) == 0 {
+		t.Fatal(tables, err)
+	}
 	if err := fstest.TestFS(asFS{root},
 		"runs/"+runID(1)+"/a/b/c.txt",
 		"runs/"+runID(1)+"/names/sp ace #?%41+é😀",

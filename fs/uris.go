@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"path"
 	"strings"
-	"time"
 
 	"github.com/mlflowfs/mlflowfs/resolve"
 	"github.com/mlflowfs/mlflowfs/resolve/artifact"
@@ -43,7 +42,7 @@ func (d fixed) graft(names []string, n *Node) fixed {
 	if len(names) == 1 {
 		return append(d, Entry{names[0], n})
 	}
-	return append(d, Entry{names[0], &Node{Dir: fixed{}.graft(names[1:], n), TTL: 365 * 24 * time.Hour}})
+	return append(d, Entry{names[0], &Node{Dir: fixed{}.graft(names[1:], n), TTL: forever}})
 }
 
 // uriPath is where a directory in an object store stands below uri/:
