@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -21,24 +22,19 @@ import (
 	"github.com/mlflowfs/mlflowfs/resolve/rest"
 )
 
-// readyFD is the variable that makes a mount tell its parent, on the file descriptor
-// readyFile, that it answers, or why it does not.
-const (
-	readyFD   = "MLFLOWFS_READY_FD"
-	readyFile = 3
-)
-
-// word is what it tells.
+// word is what a mount tells its parent (readyFD).
 type word struct {
 	Said string // on a mount that answers
 	Err  string
 	Code int // of the exit, with Err
+
+	NoMount bool // with Err: the kernel, or fusermount3, has refused to mount
 }
 
 // inBackground mounts in a process of its own, and returns when the mount
 // answers, or with why it does not. The process writes its log to a file.
 func (o *options) inBackground(ctx context.Context, point string) error {
-	logFile := o.Log.File
+	logFile := cmp.Or(o.Log.File, o.getenv("MLFLOWFS_LOG_FILE")) // of a command that has no log of its own
 	if logFile == "" {
 		var err error
 		if logFile, err = defaultLogFile(o.getenv, point); err != nil {
@@ -85,19 +81,20 @@ type exitError struct {
 	code int
 }
 
-// tellParent tells the process that waits for this mount how it went.
+// tellParent tells the process that waits for this mount how it went, if there is one.
 //
 // Only now does the daemon leave its parent's session: where an automount waits
 // for the mount, all others than the automounter's own process group wait with
 // it when they so much as look at the place (autofs_oz_mode in the kernel).
-func (p *process) tellParent(said word) {
+func (p *process) tellParent(said word) (told bool) {
 	if p.parent == nil {
-		return
+		return false
 	}
 	syscall.Setsid()
-	json.NewEncoder(p.parent).Encode(said)
+	err := json.NewEncoder(p.parent).Encode(said)
 	p.parent.Close()
 	p.parent = nil
+	return err == nil
 }
 
 // defaultLogFile is below the user's state directory (XDG), and has the mount

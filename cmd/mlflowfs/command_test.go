@@ -44,8 +44,8 @@ func commands() map[string]*cobra.Command {
 func TestCommandsTakeTheirSettings(t *testing.T) {
 	t.Parallel()
 	by := map[string]scope{
-		"mount": mounting, "doctor": mounting, "config show": mounting, "warm": caching, "evict": caching, "pin": caching, "unpin": caching,
-		"ls": client, "cat": client, "download": client, "resolve": client, "watch": client,
+		"mount": mounting, "exec": mounting, "doctor": mounting, "config show": mounting, "warm": caching, "evict": caching, "pin": caching, "unpin": caching, "path": caching, "download": caching,
+		"ls": client, "cat": client, "resolve": client, "watch": client,
 		"config": nothing, "unmount": nothing, "list": nothing, "status": nothing, "demo": nothing, "__pages": nothing,
 	}
 	for name, c := range commands() {

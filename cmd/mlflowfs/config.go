@@ -61,6 +61,7 @@ type mountConfig struct {
 	AllowOther    bool
 	MetadataTTL   time.Duration
 	StaleIfError  time.Duration
+	IdleTimeout   time.Duration // 0: none
 	NoPassthrough bool
 	NoPush        bool
 	MetricsAddr   string
@@ -117,6 +118,8 @@ func (c *mountConfig) check() error {
 		return fmt.Errorf("--metadata-ttl %v: it must be more than 0", c.MetadataTTL)
 	case c.StaleIfError < 0:
 		return fmt.Errorf("--stale-if-error %v: it must not be less than 0", c.StaleIfError)
+	case c.IdleTimeout < 0:
+		return fmt.Errorf("--idle-timeout %v: it must not be less than 0", c.IdleTimeout)
 	case c.Pprof && c.MetricsAddr == "":
 		return errors.New("--pprof needs --metrics-addr, which says where")
 	case c.MetricsAddr != "":

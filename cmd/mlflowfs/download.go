@@ -1,18 +1,12 @@
 package main
 
 import (
-	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"os"
-	"path"
 	"path/filepath"
-	"slices"
-	"sync"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/mlflowfs/mlflowfs/cache"
 	"github.com/mlflowfs/mlflowfs/cache/limit"
@@ -23,13 +17,14 @@ import (
 type downloadFlags struct {
 	target
 	dst   string
+	link  bool
 	quiet bool
 }
 
 func (p *process) downloadCommand() *cobra.Command {
 	var f downloadFlags
 	c := f.bind(&cobra.Command{
-		Use:   "download [--dst DIR] (URI | --run-id ID [--path P])",
+		Use:   "download [--dst DIR] [--link] (URI | --run-id ID [--path P])",
 		Short: "Download an artifact or a directory of them, as mlflow.artifacts.download_artifacts does",
 		Long: `Download prints the local path of what it brought: DIR, or what is named in it.
 Without --dst it makes a new temporary directory, and of an artifact that lies
@@ -37,18 +32,35 @@ on this machine it prints the own path and copies nothing.
 
 Files come in parallel ranges. Each grows under another name and is moved to
 its own when its size is right, and its checksum where the store gives one;
-with the same --dst an interrupted download goes on where it was.`,
+with the same --dst an interrupted download goes on where it was.
+
+With --link files come by way of the disk cache, which keeps them, as warm does.
+Without --dst the path is then of a directory of the cache that all processes of
+this user share: who asks for the same again gets the same path, and moves and
+copies nothing. Its files are read-only, and share their disk with the cache
+(reflinks, else hard links, else copies). It stays for ten minutes, and as long as
+a process has a shared lock (flock) on the file "lock" beside "files" in that path.
+With --dst the files of DIR share their disk with the cache in the same way; where
+they are hard links, they are read-only. What can't be kept in the cache is
+downloaded as without --link, and a warning says why.`,
 	})
 	c.Flags().StringVar(&f.dst, "dst", "", "the directory to download to; it is made where it is missing")
+	c.Flags().BoolVar(&f.link, "link", false, "share what is brought with the disk cache, and so with other processes")
 	c.Flags().BoolVar(&f.quiet, "quiet", false, "show no progress")
-	return p.command(c, client, f.run)
+	return p.command(c, caching, f.run)
 }
 
 func (f *downloadFlags) run(ctx context.Context, o *options, _ []string) error {
 	return f.find(ctx, o, func(s *stores, found resolve.Found) error {
-		path, err := download(ctx, s, found, f.dst, newProgress(o.stderr, f.quiet))
+		var at placed
+		var err error
+		if p := newProgress(o.stderr, f.quiet); f.link {
+			at, err = materialise(ctx, o, s, found, f.dst, p)
+		} else {
+			at.Path, err = download(ctx, s, found, f.dst, p, nil)
+		}
 		if err == nil {
-			fmt.Fprintln(o.stdout, path)
+			fmt.Fprintln(o.stdout, at.Path)
 		}
 		return err
 	})
@@ -63,8 +75,9 @@ const (
 	parallelInOne = 8
 )
 
-// download brings what was found to dst, and gives its path there.
-func download(ctx context.Context, s *stores, found resolve.Found, dst string, p *progress) (brought string, err error) {
+// download brings what was found to dst, and gives its path there. l, where there is
+// one, has files come from the cache.
+func download(ctx context.Context, s *stores, found resolve.Found, dst string, p *progress, l *linker) (brought string, err error) {
 	if dst == "" {
 		if own := ownPath(ctx, s, found); own != "" {
 			return own, nil
@@ -84,22 +97,10 @@ func download(ctx context.Context, s *stores, found resolve.Found, dst string, p
 		return "", err
 	}
 	defer root.Close()
-	if dir := path.Dir(found.Path); found.Path != "" {
-		if err := root.MkdirAll(dir, 0o755); err != nil {
-			return "", err
-		}
-	}
-	d := &downloads{s: s, root: root, lists: make(chan struct{}, parallelLists), files: make(chan struct{}, parallelFiles), progress: p}
+	d := &downloads{root: root, link: l, progress: p}
 	d.one = &cache.Downloader{Root: root, Parallel: parallelInOne, Limit: limit.New(parallelGets, parallelGets), Progress: p.add}
-	var gctx context.Context
-	d.g, gctx = errgroup.WithContext(ctx)
 	p.start()
-	if found.Dir == nil {
-		d.file(gctx, found.Item, found.Path)
-	} else {
-		d.dir(gctx, found.Dir, found.Path)
-	}
-	err = errors.Join(d.g.Wait(), d.failures())
+	err = walk(ctx, s, found, d, p)
 	p.stop(err)
 	if err != nil && ctx.Err() != nil {
 		err = fmt.Errorf("interrupted: the same command with --dst %s goes on from here", dst)
@@ -131,101 +132,25 @@ func ownPath(ctx context.Context, s *stores, found resolve.Found) string {
 
 // downloads is all the files of one download.
 type downloads struct {
-	s            *stores
-	root         *os.Root
-	g            *errgroup.Group
-	lists, files chan struct{}
-	one          *cache.Downloader
-	progress     *progress
-
-	mu     sync.Mutex // guards failed
-	failed []error    // of single files
+	root     *os.Root
+	one      *cache.Downloader
+	link     *linker // nil: no file comes from the cache
+	progress *progress
 }
 
-// A file that can't be had keeps no other from coming, until they are many.
-const maxFailures = 20
+var _ visitor = (*downloads)(nil)
 
-func (d *downloads) fail(name string, err error) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.failed = append(d.failed, fmt.Errorf("%s: %w", name, err))
-	if len(d.failed) < maxFailures {
-		return nil
-	}
-	return errors.New("too many files failed: the rest was left")
-}
+func (d *downloads) dir(at string) error { return d.root.MkdirAll(at, 0o755) }
 
-// failures are the errors of the files that failed.
-func (d *downloads) failures() error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return errors.Join(d.failed...)
-}
-
-// take waits for a place in slots.
-func take(ctx context.Context, slots chan struct{}) bool {
-	select {
-	case slots <- struct{}{}:
-		return true
-	case <-ctx.Done():
-		return false
-	}
-}
-
-func (d *downloads) dir(ctx context.Context, o *resolve.Dir, at string) {
-	d.g.Go(func() error {
-		if !take(ctx, d.lists) {
-			return ctx.Err()
-		}
-		list, err := d.s.List(ctx, o)
-		<-d.lists
-		if err != nil {
-			return err
-		}
-		for _, left := range list.LeftOut() {
-			if err := d.fail(cmp.Or(at, "."), left); err != nil {
-				return err
-			}
-		}
-		items := slices.Collect(list.All())
-		if at != "" {
-			if err := d.root.Mkdir(at, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
-				return err
-			}
-		}
-		for _, it := range items {
-			if it.Dir == nil {
-				d.progress.more(it.Size)
-			}
-		}
-		for _, it := range items {
-			if name := path.Join(at, it.Name); it.Dir != nil {
-				d.dir(ctx, it.Dir, name)
-			} else if !take(ctx, d.files) {
-				return ctx.Err()
-			} else {
-				d.g.Go(func() error {
-					defer func() { <-d.files }()
-					return d.bring(ctx, it, name)
-				})
-			}
-		}
-		return nil
-	})
-}
-
-func (d *downloads) file(ctx context.Context, it resolve.Item, name string) {
-	d.progress.more(it.Size)
-	d.g.Go(func() error { return d.bring(ctx, it, name) })
-}
-
-func (d *downloads) bring(ctx context.Context, it resolve.Item, name string) error {
+func (d *downloads) file(ctx context.Context, it resolve.Item, name string) error {
 	if it.Store == nil {
 		d.progress.add(it.Size)
 		return d.root.WriteFile(name, []byte(it.Content), 0o644)
 	}
-	if err := d.one.Download(ctx, it.Key(), it, name); err != nil {
-		return d.fail(name, err)
+	if d.link != nil {
+		if done, err := d.link.put(ctx, it, d.root, name, d.progress); done || err != nil {
+			return err
+		}
 	}
-	return nil
+	return d.one.Download(ctx, it.Key(), it, name)
 }

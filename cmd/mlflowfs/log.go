@@ -9,8 +9,11 @@ import (
 	"syscall"
 )
 
-// log makes the log that the settings ask for.
+// log is the log that the settings ask for.
 func (o *options) log() (*slog.Logger, error) {
+	if o.logger != nil {
+		return o.logger, nil
+	}
 	o.level.Set(o.Log.Level)
 	out := o.stderr
 	if o.Log.File != "" {
@@ -26,7 +29,7 @@ func (o *options) log() (*slog.Logger, error) {
 		}
 		return slog.NewTextHandler(w, opt)
 	})
-	o.flush = flush
+	o.logger, o.flush = log, flush
 	return log, nil
 }
 

@@ -3,21 +3,26 @@ package main
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	iofs "io/fs"
+	"os"
 	"path"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 
 	"github.com/mlflowfs/mlflowfs/cache"
+	"github.com/mlflowfs/mlflowfs/fs"
 	"github.com/mlflowfs/mlflowfs/resolve"
 )
 
 // lsFlags are the flags of ls.
 type lsFlags struct {
 	target
-	long, recursive, json bool
+	long, recursive, json, mounted bool
 }
 
 func (p *process) lsCommand() *cobra.Command {
@@ -32,25 +37,47 @@ registered_model_meta of a download, is not listed.`,
 	})
 	c.Flags().BoolVarP(&f.long, "long", "l", false, "sizes in bytes, and times where the store tells them")
 	c.Flags().BoolVarP(&f.recursive, "recursive", "R", false, "what is below its directories, too")
-	c.Flags().BoolVar(&f.json, "json", false, "an array of path, is_dir and file_size, as MLflow's FileInfo has them")
+	c.Flags().BoolVar(&f.json, "json", false, "an array of path, is_dir and file_size, as MLflow's FileInfo has them; twice what both a run and its logged model have")
+	c.Flags().BoolVar(&f.mounted, "mounted", false, "have a mount find out what lies there now, the one that path would choose, and end with 3 where there is none that does; with --json and without -R")
 	return p.command(c, client, f.run)
 }
 
 func (f *lsFlags) run(ctx context.Context, o *options, _ []string) error {
+	if f.mounted {
+		return f.fromMount(ctx, o)
+	}
 	return f.find(ctx, o, func(s *stores, found resolve.Found) error {
-		l := &lister{lsFlags: f, s: s, out: bufio.NewWriter(o.stdout), infos: []fileInfo{}}
-		if found.Dir != nil {
-			if err := l.dir(ctx, *found.Dir, found.Prefix, ""); err != nil {
-				return err
-			}
-		}
-		if f.json {
-			if err := writeJSON(l.out, l.infos); err != nil {
-				return err
-			}
+		l := &lister{lsFlags: f, s: s, out: bufio.NewWriter(o.stdout), infos: []resolve.FileInfo{}}
+		if err := l.list(ctx, found); err != nil {
+			return err
 		}
 		return l.out.Flush()
 	})
+}
+
+// fromMount prints what a mount tells. That may be cut short where the kernel is told of
+// another listing by that name meanwhile.
+func (f *lsFlags) fromMount(ctx context.Context, o *options) error {
+	if !f.json || f.recursive || f.runID != "" {
+		return usageError{errors.New("--mounted goes with --json and a URI, and not with -R")}
+	}
+	log, err := o.log()
+	if err != nil {
+		return err
+	}
+	point := findMount(ctx, o.scope(), log)
+	if point == "" {
+		return fmt.Errorf("no mount shows it: %w", iofs.ErrNotExist)
+	}
+	said, err := ofMount(ctx, point, func() ([]byte, error) { return os.ReadFile(filepath.Join(point, fs.ListPath(f.uri))) })
+	if err == nil && !json.Valid(said) {
+		err = errors.New("its answer is cut short")
+	}
+	if err != nil {
+		return fmt.Errorf("the mount at %s does not tell: %w: %w", point, err, iofs.ErrNotExist)
+	}
+	_, err = o.stdout.Write(said)
+	return err
 }
 
 // lister is the output of ls.
@@ -58,14 +85,20 @@ type lister struct {
 	*lsFlags
 	s     *stores
 	out   *bufio.Writer
-	infos []fileInfo
+	infos []resolve.FileInfo
 }
 
-// fileInfo is mlflow.entities.FileInfo.
-type fileInfo struct {
-	Path  string `json:"path"`
-	IsDir bool   `json:"is_dir"`
-	Size  *int64 `json:"file_size,omitempty"`
+func (l *lister) list(ctx context.Context, found resolve.Found) (err error) {
+	switch {
+	case l.json && !l.recursive:
+		l.infos, _, err = l.s.FileInfos(ctx, found)
+	case found.Dir != nil:
+		err = l.dir(ctx, *found.Dir, found.Prefix, "")
+	}
+	if err == nil && l.json {
+		err = writeJSON(l.out, l.infos)
+	}
+	return err
 }
 
 // dir lists o. Paths begin with mlflow as MLflow gives them, and with rel as
@@ -79,7 +112,7 @@ func (l *lister) dir(ctx context.Context, o resolve.Dir, mlflow, rel string) err
 	for it := range items.All() {
 		p, name := path.Join(mlflow, it.Name), path.Join(rel, it.Name)
 		if l.json {
-			info := fileInfo{Path: p, IsDir: it.Dir != nil}
+			info := resolve.FileInfo{Path: p, IsDir: it.Dir != nil}
 			if it.Dir == nil {
 				info.Size = &it.Size
 			}

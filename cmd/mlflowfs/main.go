@@ -51,6 +51,9 @@ func main() {
 		mount.Guard(os.Args[2:])
 		return
 	}
+	if len(os.Args) > 1 && os.Args[1] == stageCommand {
+		os.Exit(thisProcess().stage(os.Args[2:]))
+	}
 	hidePasswords()
 	p := thisProcess()
 	os.Exit(p.execute(p.interruptible(), os.Args))
@@ -76,9 +79,15 @@ func (p *process) execute(ctx context.Context, argv []string) int {
 	if err == nil {
 		return 0
 	}
-	fmt.Fprintf(p.stderr, "mlflowfs: %v\n", err)
-	p.tellParent(word{Err: err.Error(), Code: exitCode(err)})
-	return exitCode(err)
+	code := exitCode(err)
+	if exit, ok := err.(exitError); ok && exit.error == nil { // a command's own
+		return code
+	}
+	var refused mountError
+	if !p.tellParent(word{Err: err.Error(), Code: code, NoMount: errors.As(err, &refused)}) {
+		fmt.Fprintf(p.stderr, "mlflowfs: %v\n", err)
+	}
+	return code
 }
 
 func exitCode(err error) int {
@@ -130,8 +139,8 @@ and read lazily: nothing is downloaded before a program reads it.
 	})
 	root.SetOut(p.stdout)
 	root.SetErr(p.stderr)
-	root.AddCommand(p.mountCommand(), p.unmountCommand(), p.listCommand(), p.statusCommand(), p.watchCommand(), p.doctorCommand(), p.configCommand(), p.pagesCommand(),
-		p.downloadCommand(), p.lsCommand(), p.catCommand(), p.resolveCommand(), p.demoCommand(), p.warmCommand(), p.evictCommand(), p.pinCommand(false), p.pinCommand(true))
+	root.AddCommand(p.mountCommand(), p.execCommand(), p.unmountCommand(), p.listCommand(), p.statusCommand(), p.watchCommand(), p.doctorCommand(), p.configCommand(), p.pagesCommand(),
+		p.downloadCommand(), p.lsCommand(), p.catCommand(), p.resolveCommand(), p.pathCommand(), p.demoCommand(), p.warmCommand(), p.evictCommand(), p.pinCommand(false), p.pinCommand(true))
 	return root
 }
 

@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	iofs "io/fs"
 	"log/slog"
+	"os"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -49,6 +52,10 @@ AZURE_STORAGE_…); where there are none, the tracking server's access is used.`
 	return p.command(c, mounting, f.run)
 }
 
+// ownPoint is the variable that has a mount remove its mount point when it ends: who made
+// the directory for it may be gone by then.
+const ownPoint = "MLFLOWFS_OWN_MOUNTPOINT"
+
 func (f *mountFlags) run(ctx context.Context, o *options, args []string) error {
 	log, err := o.log()
 	if err != nil {
@@ -57,6 +64,12 @@ func (f *mountFlags) run(ctx context.Context, o *options, args []string) error {
 	point, err := fs.ResolvePoint(args[0])
 	if err != nil {
 		return err
+	}
+	if o.getenv(ownPoint) != "" {
+		if err := ownDirectory(point); err != nil {
+			return err
+		}
+		defer os.Remove(point)
 	}
 	if err := fs.CheckMountpoint(point, log); err != nil {
 		return err
@@ -86,6 +99,7 @@ type daemon struct {
 	stores  *stores
 	meter   *meter
 	shown   atomic.Pointer[fs.Mounted] // nil until it is
+	used    atomic.Int64               // when a request of the kernel was answered last, in nanoseconds since 1970
 }
 
 // close lets go of the stores and of the disk, where what was counted last is
@@ -138,16 +152,22 @@ func (o *options) openDaemon(ctx context.Context, log *slog.Logger) (*daemon, er
 	if s.client != nil { // known by the time that it is needed
 		go s.client.OffersPresigned(ctx)
 	}
-	root, err := fs.New(s.Resolver, c, log, o.Artifacts.MountURIs...)
+	scope := o.scope()
+	if o.life != nil { // it ends with a program that knows nothing of others
+		scope = ""
+	}
+	d.root, err = fs.New(fs.Options{
+		Resolver: s.Resolver, Cache: c, Log: log, URIs: o.Artifacts.MountURIs, Scope: scope,
+		About: map[string]func() []byte{
+			"status.json": func() []byte { return d.status().json() },
+			"metrics":     d.meter.text,
+			"config.yaml": o.yaml,
+		},
+	})
 	if err != nil {
 		s.close()
 		return nil, usageError{err}
 	}
-	d.root = fs.WithAbout(root, map[string]func() []byte{
-		"status.json": func() []byte { return d.status().json() },
-		"metrics":     d.meter.text,
-		"config.yaml": o.yaml,
-	})
 	return d, nil
 }
 
@@ -175,27 +195,80 @@ func ping(ctx context.Context, s meta.Store, uri string, log *slog.Logger) error
 	return nil
 }
 
+// unmountIdle unmounts when nobody has used the mount for that long: no request came, and
+// no program has anything of it open, or stands in it. 0 is never.
+func (d *daemon) unmountIdle(ctx context.Context, m *fs.Mounted, timeout time.Duration, log *slog.Logger) {
+	d.used.CompareAndSwap(0, time.Now().UnixNano())
+	for timeout > 0 && ctx.Err() == nil {
+		left := timeout - time.Since(time.Unix(0, d.used.Load()))
+		if left <= 0 && m.UnmountUnused() == nil {
+			log.Info("unmounted: nobody has used it", "for", timeout)
+			return
+		}
+		select {
+		case <-time.After(max(left, min(timeout, time.Second))):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// mountError says why the kernel, or fusermount3, does not mount.
+type mountError struct{ error }
+
+func (e mountError) Unwrap() error { return e.error }
+
+// holdStderr keeps to itself what programs that are started say on standard error, until
+// its result is called, which gives it: what fusermount3 complains of is nothing where
+// there is another way.
+func holdStderr() (said func() string) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return func() string { return "" }
+	}
+	old := os.Stderr
+	os.Stderr = w
+	return func() string {
+		os.Stderr = old
+		w.Close()
+		b, _ := io.ReadAll(r)
+		r.Close()
+		return strings.TrimSpace(string(b))
+	}
+}
+
 // serve mounts the tree and stays until it is unmounted, because ctx ends or by
 // somebody else.
 func (d *daemon) serve(ctx context.Context, o *options, point string, log *slog.Logger) error {
 	d.point = point
 	o.levels(log)
 	dropRights(log)
+	said := func() string { return "" }
+	if o.parent != nil { // which is told
+		said = holdStderr()
+	}
 	m, err := fs.Mount(point, d.root, fs.MountOptions{
 		AllowOther: o.Mount.AllowOther, Debug: o.Log.FUSE, MaxRead: o.Cache.maxRead(), MaxReads: o.Cache.maxReads(), MaxNames: o.Cache.maxNames(),
-		NoPassing: o.Mount.NoPassthrough, NoPushing: o.Mount.NoPush, Stuck: o.stuck(), Guarded: true, Log: log,
-		Answered: func(op string, took time.Duration) { d.meter.answered.WithLabelValues(op).Observe(took.Seconds()) },
-		Failed:   func(op, errno string) { d.meter.failed.WithLabelValues(op, errno).Inc() },
+		NoPassing: o.Mount.NoPassthrough, NoPushing: o.Mount.NoPush, Stuck: o.stuck(), Guarded: true, Made: o.getenv(ownPoint) != "", Log: log,
+		Answered: func(op string, took time.Duration) {
+			d.used.Store(time.Now().UnixNano())
+			d.meter.answered.WithLabelValues(op).Observe(took.Seconds())
+		},
+		Failed: func(op, errno string) { d.meter.failed.WithLabelValues(op, errno).Inc() },
 	})
+	if words := said(); err != nil && words != "" {
+		err = fmt.Errorf("%w: %s", err, words)
+	}
 	if err != nil {
-		return err
+		return mountError{err}
 	}
 	d.shown.Store(m)
 	server := rest.Redact(d.server)
 	shows := fmt.Sprintf("%s shows %s", point, server)
-	fmt.Fprintf(o.stderr, "mlflowfs: %s; Ctrl-C unmounts\n", shows)
-	o.tellParent(word{Said: shows})
+	if !o.tellParent(word{Said: shows}) {
+		fmt.Fprintf(o.stderr, "mlflowfs: %s; Ctrl-C unmounts\n", shows)
+	}
 	notify(m, server, o.stuck(), log)
+	go d.unmountIdle(ctx, m, o.Mount.IdleTimeout, log)
 	gone := make(chan struct{})
 	go func() {
 		m.Wait()
@@ -210,8 +283,11 @@ func (d *daemon) serve(ctx context.Context, o *options, point string, log *slog.
 	if err != nil {
 		return fmt.Errorf("%s can't be unmounted: %w", point, err)
 	}
-	if busy {
-		fmt.Fprintf(o.stderr, "mlflowfs: %s is detached; waiting for programs that still use it (again Ctrl-C to end at once)\n", point)
+	if again := "again "; busy {
+		if o.life != nil {
+			again = "" // the one that ends is not this process
+		}
+		fmt.Fprintf(o.stderr, "mlflowfs: %s is detached; waiting for programs that still use it (%sCtrl-C to end at once)\n", point, again)
 	}
 	select {
 	case <-gone:

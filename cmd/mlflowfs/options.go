@@ -18,19 +18,21 @@ import (
 type options struct {
 	ClientConfig
 	*process
-	takes scope
-	flags *pflag.FlagSet
-	from  map[string]string // by setting: who gave its value; nothing where it is the default
-	level slog.LevelVar     // of the log, now
-	flush func()            // has the log say what it has left out
+	takes  scope
+	flags  *pflag.FlagSet
+	from   map[string]string // by setting: who gave its value; nothing where it is the default
+	level  slog.LevelVar     // of the log, now
+	logger *slog.Logger      // made once
+	flush  func()            // has the log say what it has left out
 }
 
 const commandLine = "the command line"
 
 // command makes c a command that takes the settings of a scope beside its own flags.
 func (p *process) command(c *cobra.Command, takes scope, run func(context.Context, *options, []string) error) *cobra.Command {
-	o := p.options(takes, c.Flags())
+	o := p.flagged(takes, c.Flags())
 	c.RunE = func(c *cobra.Command, args []string) error {
+		o.defaults()
 		if err := o.read(); err != nil {
 			return err
 		}
@@ -47,19 +49,33 @@ func (p *process) command(c *cobra.Command, takes scope, run func(context.Contex
 
 // options are the defaults, with flags for the settings of a scope.
 func (p *process) options(takes scope, flags *pflag.FlagSet) *options {
+	o := p.flagged(takes, flags)
+	o.defaults()
+	return o
+}
+
+// flagged are options without their defaults, some of which ask the machine: of many
+// commands one runs.
+func (p *process) flagged(takes scope, flags *pflag.FlagSet) *options {
 	o := &options{process: p, takes: takes, flags: flags, from: map[string]string{}, flush: func() {}}
 	o.Env = o.variable
-	for _, s := range settings {
-		if usual := s.fallback(takes, p.getenv); usual != "" {
-			if err := o.value(s).Set(usual); err != nil {
-				panic(fmt.Sprintf("the default of %s: %v", s.name, err))
-			}
-		}
-		if s.takes <= takes {
-			flags.AddFlag(s.flag(&o.ClientConfig, takes))
-		}
+	for _, s := range taken(takes) {
+		flags.AddFlag(s.flag(&o.ClientConfig, takes))
 	}
 	return o
+}
+
+// defaults gives each setting that the command line does not name its default.
+func (o *options) defaults() {
+	for _, s := range settings {
+		usual := s.fallback(o.takes, o.getenv)
+		if usual == "" || s.takes <= o.takes && o.flags.Changed(s.name) {
+			continue
+		}
+		if err := o.value(s).Set(usual); err != nil {
+			panic(fmt.Sprintf("the default of %s: %v", s.name, err))
+		}
+	}
 }
 
 func (o *options) value(s *setting) *value { return &value{field: s.field(&o.ClientConfig)} }
@@ -101,6 +117,14 @@ func (o *options) read() error {
 	}
 	if err := errors.Join(errs...); err != nil {
 		return err
+	}
+	if uri, ok := keys["tracking-uri"]; ok && absoluteStore(uri) != absoluteStore(o.Server.TrackingURI) {
+		for _, name := range []string{"token-file", "header-file"} {
+			if from := path + ", " + name; o.from[name] == from {
+				o.value(settingOf(name)).Set("")
+				o.from[name] = from + ", which is for another tracking URI"
+			}
+		}
 	}
 	return o.check()
 }

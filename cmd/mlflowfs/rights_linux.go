@@ -8,9 +8,11 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/mlflowfs/mlflowfs/fs"
 )
 
-// needed are the capabilities that a mount of root's keeps (capabilities(7)):
+// needed are the capabilities that a mount of root's, or in a namespace of its own, keeps (capabilities(7)):
 // to unmount, to hand files to the kernel, and to read local stores that belong
 // to others.
 var needed = []uint{unix.CAP_SYS_ADMIN, unix.CAP_DAC_READ_SEARCH}
@@ -18,7 +20,7 @@ var needed = []uint{unix.CAP_SYS_ADMIN, unix.CAP_DAC_READ_SEARCH}
 // dropRights gives up the other capabilities, for this process and for those
 // that it starts. What can't be given up is kept.
 func dropRights(log *slog.Logger) {
-	if os.Geteuid() != 0 {
+	if os.Geteuid() != 0 && !fs.MayMount() {
 		return
 	}
 	if err := limitCapabilities(needed); err != nil {

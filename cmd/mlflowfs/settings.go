@@ -70,6 +70,7 @@ var settings = []*setting{
 	// What is shown, and to whom
 	{name: "allow-other", takes: mounting, field: func(c *ClientConfig) any { return &c.Mount.AllowOther }, help: "show the mount to all users of this machine"},
 	{name: "metadata-ttl", usual: "10s", takes: mounting, field: func(c *ClientConfig) any { return &c.Mount.MetadataTTL }, help: "how long an answer of the server is believed; six times as long for what is finished"},
+	{name: "idle-timeout", usual: "0s", takes: mounting, field: func(c *ClientConfig) any { return &c.Mount.IdleTimeout }, help: "unmount when no program has used the mount for so long; 0: never"},
 	{name: "stale-if-error", usual: "24h", takes: mounting, field: func(c *ClientConfig) any { return &c.Mount.StaleIfError }, help: "how old a listing may be that is shown while its server can't be asked; 0: none is"},
 	{name: "no-passthrough", takes: mounting, field: func(c *ClientConfig) any { return &c.Mount.NoPassthrough }, help: "have the kernel read no file of the cache by itself"},
 	{name: "no-push", takes: mounting, field: func(c *ClientConfig) any { return &c.Mount.NoPush }, help: "give the kernel no pages before it asks for them"},

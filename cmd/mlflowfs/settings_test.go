@@ -31,7 +31,7 @@ func TestConfigurationPageIsUpToDate(t *testing.T) {
 	b.WriteString(`# Configuration
 
 Each setting is a flag, a variable, a key of a file of settings, and an option of mount(8); it is taken from the first of these that has it, and from the default else. Which commands take it: *all* that ask a server, those that use the *cache* (` + "`warm`, `evict`, `pin`, `unpin`" + `) and those of a mount,
-or those of a *mount* alone (` + "`mount`, `doctor`, `config show`" + `). ` + "`mlflowfs config show`" + ` prints what is in force, and where each value came from; a mount shows its own in ` + "`.mlflowfs/config.yaml`" + `.
+or those of a *mount* alone (` + "`mount`, `exec`, `doctor`, `config show`" + `). ` + "`mlflowfs config show`" + ` prints what is in force, and where each value came from; a mount shows its own in ` + "`.mlflowfs/config.yaml`" + `.
 
 The file is the one that ` + "`--config` or `MLFLOWFS_CONFIG`" + ` names, else ` + "`mlflowfs/config.yaml`" + ` below your configuration directory (` + "`$XDG_CONFIG_HOME`, `~/.config`" + `), else ` + "`" + systemConfig + "`" + `. It is YAML; what a flag takes with commas may be a list:
 
@@ -41,7 +41,7 @@ The file is the one that ` + "`--config` or `MLFLOWFS_CONFIG`" + ` names, else `
     - s3://bucket
     - gs://bucket/dir
 
-A key that is none is an error, which names the nearest one, and so is a value that can't be. Credentials do not belong in it: MLflow's own variables and files hold them, or ` + "`token-file` and `header-file`" + `.
+A key that is none is an error, which names the nearest one, and so is a value that can't be. Credentials do not belong in it: MLflow's own variables and files hold them, or ` + "`token-file` and `header-file`" + `, which a file that has a ` + "`tracking-uri`" + ` names for that one alone.
 
 | setting | variable | default | commands | what |
 |---|---|---|---|---|

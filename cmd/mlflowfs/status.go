@@ -135,32 +135,39 @@ const statusWait = 3 * time.Second
 
 // askStatus asks the mount at point.
 func askStatus(ctx context.Context, point string) (*status, error) {
+	b, err := within(ctx, statusWait, func() ([]byte, error) { return os.ReadFile(filepath.Join(point, fs.AboutDir, "status.json")) })
+	var s status
+	switch {
+	case err == nil:
+		return &s, json.Unmarshal(b, &s)
+	case errors.Is(err, syscall.ENOTCONN):
+		return nil, fmt.Errorf("its daemon is gone: `mlflowfs unmount %s` clears it", point)
+	case errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil:
+		return nil, fmt.Errorf("its daemon does not answer within %v", statusWait)
+	}
+	return nil, err
+}
+
+// within is f, for which nobody waits longer than that: what a mount does not answer can't
+// be interrupted.
+func within[T any](ctx context.Context, patience time.Duration, f func() (T, error)) (T, error) {
 	type answer struct {
-		s   *status
+		v   T
 		err error
 	}
 	got := make(chan answer, 1)
 	go func() {
-		b, err := os.ReadFile(filepath.Join(point, fs.AboutDir, "status.json"))
-		var s status
-		if err == nil {
-			err = json.Unmarshal(b, &s)
-		}
-		got <- answer{&s, err}
+		v, err := f()
+		got <- answer{v, err}
 	}()
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	select {
 	case a := <-got:
-		switch {
-		case errors.Is(a.err, syscall.ENOTCONN):
-			return nil, fmt.Errorf("its daemon is gone: `mlflowfs unmount %s` clears it", point)
-		case a.err != nil:
-			return nil, a.err
-		}
-		return a.s, nil
+		return a.v, a.err
 	case <-ctx.Done():
-		return nil, ctx.Err()
-	case <-time.After(statusWait):
-		return nil, fmt.Errorf("its daemon does not answer within %v", statusWait)
+		var none T
+		return none, ctx.Err()
 	}
 }
 
@@ -211,6 +218,19 @@ func list(ctx context.Context, points []string, w io.Writer, asJSON bool) error 
 	return t.Flush()
 }
 
+// statuses are those of mounts, as JSON.
+func statuses(ctx context.Context, points []string) []json.RawMessage {
+	all := []json.RawMessage{}
+	for _, p := range points {
+		if s, err := askStatus(ctx, p); err == nil {
+			all = append(all, s.json())
+		} else if b, err := json.Marshal(map[string]string{"mountpoint": p, "error": err.Error()}); err == nil {
+			all = append(all, b)
+		}
+	}
+	return all
+}
+
 // statusFlags are the flags of status.
 type statusFlags struct {
 	json, watch bool
@@ -223,7 +243,8 @@ func (p *process) statusCommand() *cobra.Command {
 		Short: "Show how a mount does: cache, requests, errors, transfers",
 		Long: `Status shows what the mount at MOUNTPOINT says of itself; without MOUNTPOINT, the
 only mount of this machine, or each of them. It is also in the mount, as
-.mlflowfs/status.json.`,
+.mlflowfs/status.json. With --json it is an object where MOUNTPOINT is named, else
+a list of them, in which a mount that does not answer has "error".`,
 		Args: between(0, 1, "one MOUNTPOINT, or none"),
 	}
 	c.Flags().BoolVar(&f.json, "json", false, "print JSON")
@@ -260,6 +281,9 @@ func showStatus(ctx context.Context, args []string, w io.Writer, asJSON, clear b
 			return errors.Join(err, fmt.Errorf("%s is no mount of mlflowfs (`mlflowfs list` shows them)", point))
 		}
 		points = []string{point}
+	}
+	if asJSON && len(args) == 0 {
+		return json.NewEncoder(w).Encode(statuses(ctx, points))
 	}
 	if len(points) == 0 {
 		return errors.New("nothing is mounted: `mlflowfs mount MOUNTPOINT` does that")

@@ -234,17 +234,29 @@ func (p *process) evictCommand() *cobra.Command {
 		Use:   "evict [flags] URI…",
 		Short: "Take artifacts out of the disk cache",
 		Long: `Evict removes the files that the URIs lead to from the disk cache, pinned or
-not. A program that has one open reads on.`,
+not, and each directory of download --link that has one of them. A program that
+has a file open reads on; a directory that a program has locked stays for it, and
+is given to nobody else.`,
 	}, func(_ context.Context, o *options, found *cached) error {
-		var freed int64
+		keys := make([]disk.Key, 0, len(found.files))
 		for _, f := range found.files {
-			n, err := found.disk.Evict(disk.Key(f.Key()))
+			keys = append(keys, disk.Key(f.Key()))
+		}
+		freed, inUse, err := found.disk.EvictTrees(keys)
+		if err != nil {
+			return err
+		}
+		for _, key := range keys {
+			n, err := found.disk.Evict(key)
 			if err != nil {
 				return err
 			}
 			freed += n
 		}
-		fmt.Fprintf(o.stdout, "%s freed\n", humanize.IBytes(uint64(freed)))
+		fmt.Fprintf(o.stdout, "%s freed\n", humanize.IBytes(uint64(max(freed, 0))))
+		if inUse > 0 {
+			fmt.Fprintf(o.stdout, "%d directories are in use, and stay for those who use them\n", inUse)
+		}
 		return nil
 	})
 }
@@ -255,7 +267,8 @@ func (p *process) pinCommand(off bool) *cobra.Command {
 		Use:   "pin [flags] URI…",
 		Short: "Keep artifacts in the disk cache, whatever else needs room",
 		Long: `Pin keeps the files that the URIs lead to from eviction, those that are in the
-disk cache and those that come later; it brings none (see warm).`,
+disk cache and those that come later, and the directories of download --link that
+have one of them; it brings none (see warm).`,
 	}
 	done := "pinned"
 	if off {
