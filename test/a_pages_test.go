@@ -18,7 +18,7 @@ import (
 
 // pages are those that a stranger follows, in the order in which they are run: a
 // later one finds what an earlier one has made.
-var pages = []string{"docs/start.md", "README.md", "docs/uris.md", "docs/tuning.md", "docs/consistency.md", "docs/troubleshooting.md", "docs/recipes.md"}
+var pages = []string{"docs/start.md", "README.md", "docs/python.md", "docs/uris.md", "docs/tuning.md", "docs/consistency.md", "docs/troubleshooting.md", "docs/recipes.md"}
 
 // TestPagesSayWhatIsSo fails when a command in the pages does not work as it
 // stands there, or does not say what stands below it.
@@ -137,17 +137,12 @@ type shell struct {
 
 func newShell(t *testing.T) *shell {
 	t.Helper()
-	bin, home := t.TempDir(), t.TempDir()
-	built, err := shipped()
-	if err == nil {
-		err = os.Symlink(built, filepath.Join(bin, "mlflowfs"))
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	venv, home := besideMLflow(t), t.TempDir()
 	c := exec.Command("unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "bash")
 	c.Dir = home
-	c.Env = append(asReleased(t), "HOME="+home, "LANG=C.UTF-8", "PATH="+bin+":"+filepath.Dir(release("mlflow3").bin("x"))+":"+os.Getenv("PATH"),
+	c.Env = append(asReleased(t), "HOME="+home, "LANG=C.UTF-8", "PATH="+venv+"/bin:"+filepath.Dir(release("mlflow3").bin("x"))+":"+os.Getenv("PATH"),
+		// pip installs what was built here.
+		"PIP_NO_INDEX=1", "PIP_FIND_LINKS="+filepath.Dir(builtWheel(t)), "PIP_DISABLE_PIP_VERSION_CHECK=1",
 		"PYTHONWARNINGS=ignore", "MLFLOW_DISABLE_TELEMETRY=true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false", "GIT_PYTHON_REFRESH=quiet", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT=true", noMetadata,
 		// One worker of the server's four, and no second process that loads each model
 		// to see what it imports: MLflow then writes down what its flavor needs.
@@ -188,6 +183,25 @@ func newShell(t *testing.T) *shell {
 	s.run(t, pageCommand{where: "its modules", text: "mkdir ~/over && mount -t tmpfs none ~/over && mkdir ~/over/up ~/over/work\n" +
 		"mount -t overlay none -o lowerdir=$GOMODCACHE,upperdir=$HOME/over/up,workdir=$HOME/over/work $GOMODCACHE\n"})
 	return s
+}
+
+// besideMLflow is a new virtual environment that has MLflow and what comes with it.
+func besideMLflow(t *testing.T) string {
+	t.Helper()
+	venv := filepath.Join(t.TempDir(), "venv")
+	if _, err := output("python3", "-m", "venv", venv); err != nil {
+		t.Fatal(err)
+	}
+	where := "import sysconfig; print(sysconfig.get_path('purelib'))"
+	theirs, terr := output(release("mlflow3").bin("python"), "-c", where)
+	ours, oerr := output(venv+"/bin/python", "-c", where)
+	if err := errors.Join(terr, oerr); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(strings.TrimSpace(string(ours)), "mlflow.pth"), theirs, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return venv
 }
 
 // released is another version each time: the go command keeps what it has found in

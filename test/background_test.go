@@ -2,6 +2,7 @@ package test
 
 import (
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -11,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/mlflowfs/mlflowfs/test/count"
 )
 
 // TestDaemonReturnsWhenItAnswers fails when a mount in the background does not
@@ -70,6 +73,81 @@ func TestDaemonReturnsWhenItAnswers(t *testing.T) {
 	run(2, "mount", "--daemon", "--parallelism", "0", dir)
 	run(3, "mount", "--daemon", "--tracking-uri", "sqlite:///"+home+"/none.db", dir)
 	os.Remove(dir)
+}
+
+// TestMountEndsWithWhomItServes fails when a mount stays though the program that started it
+// has let go of its life line, or goes before; when that program is not told, on the
+// descriptor that it names, how it went; or when a mount point that was made for the mount
+// stays.
+func TestMountEndsWithWhomItServes(t *testing.T) {
+	t.Parallel()
+	e := newEngineFiles(t, map[string]int{"f": 1 << 20})
+	start := func(uri string, env ...string) (m *mount, said string, life *os.File) {
+		t.Helper()
+		dir, err := os.MkdirTemp(work, "mnt-")
+		if err != nil {
+			t.Fatal(err)
+		}
+		watched, life, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		ready, told, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		m = &mount{t: t, dir: dir, log: &count.Log{}, ended: make(chan struct{})}
+		m.cmd = mlflowfs(t, append(env, "MLFLOWFS_LIFE_FD=3", "MLFLOWFS_READY_FD=4", "MLFLOWFS_CACHE_DIR=none"), "mount", "--tracking-uri", uri, dir)
+		m.cmd.Stderr, m.cmd.ExtraFiles = m.log, []*os.File{watched, told}
+		if err := m.cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		watched.Close()
+		told.Close()
+		go func() {
+			m.err = m.cmd.Wait()
+			close(m.ended)
+		}()
+		b, _ := io.ReadAll(ready)
+		ready.Close()
+		return m, string(b), life
+	}
+	for _, own := range []bool{false, true} {
+		var env []string
+		if own {
+			env = []string{"MLFLOWFS_OWN_MOUNTPOINT=1"}
+		}
+		m, said, life := start(e.URL, env...)
+		if !strings.Contains(said, m.dir+" shows") || m.log.String() != "" {
+			t.Errorf("it tells %q, and on standard error\n%s", said, m.log)
+		}
+		e.same(t, m, "f")
+		select {
+		case <-m.ended:
+			t.Error("it ends though its life line is held")
+		default:
+		}
+		if b := (process{pid: m.cmd.Process.Pid}).file("mounts"); !strings.Contains(b, m.dir) {
+			t.Error("it is not mounted")
+		}
+		life.Close()
+		select {
+		case <-m.ended:
+		case <-time.After(10 * time.Second):
+			t.Error("it stays")
+		}
+		if _, err := os.Stat(m.dir); os.IsNotExist(err) != own {
+			t.Errorf("a mount point that was made for it (%v): %v", own, err)
+		}
+		m.stop()
+	}
+	m, said, life := start("sqlite:///" + work + "/none.db")
+	defer life.Close()
+	<-m.ended
+	if !strings.Contains(said, "none.db") || !strings.Contains(said, `"Code":3`) || m.log.String() != "" {
+		t.Errorf("of what it can't mount it tells %q, and on standard error\n%s", said, m.log)
+	}
+	os.Remove(m.dir)
 }
 
 // startOther gives the address of a web server that is no MLflow's.

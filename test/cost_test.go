@@ -313,3 +313,18 @@ func TestMovedAliasIsFollowed(t *testing.T) {
 		})
 	}
 }
+
+// TestListingAsksForNoAttributes fails when ls asks each file for its access control list:
+// where there can be none it is to be told that once.
+func TestListingAsksForNoAttributes(t *testing.T) {
+	t.Parallel()
+	s := shared.get(t, "server 3.17")
+	m := mountAt(t, s.uri, nil, count.Logged...)
+	out, err := output("ls", "-l", m.path("runs", s.Wide, "many"))
+	if err != nil || len(lines(out)) < 300 {
+		t.Fatal(len(lines(out)), err)
+	}
+	if n := strings.Count(m.log.String(), "XATTR n"); n > 4 {
+		t.Errorf("%d requests for attributes", n)
+	}
+}

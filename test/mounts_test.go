@@ -36,7 +36,7 @@ var shipped = sync.OnceValues(func() (string, error) {
 // compiled already.
 func build(bin, cgo string, flags ...string) error {
 	c := exec.Command("go", slices.Concat([]string{"build"}, flags, []string{"-o", bin, "../cmd/mlflowfs"})...)
-	c.Env = append(os.Environ(), cgo, "GOFLAGS=-buildvcs=false -trimpath")
+	c.Env = append(os.Environ(), cgo, "GOFLAGS=-buildvcs=false -trimpath -tags=disable_grpc_modules")
 	if out, err := c.CombinedOutput(); err != nil {
 		return fmt.Errorf("go build: %w\n%s", err, out)
 	}
@@ -232,6 +232,7 @@ func (m *mount) reads() count.Reads { return count.ReadsInLog(m.log.String()) }
 
 // status is what the mount says of itself.
 type status struct {
+	PID  int `json:"pid"`
 	FUSE struct {
 		Names, Opens int64
 		PushedBytes  int64 `json:"pushed_bytes"`

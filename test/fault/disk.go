@@ -35,7 +35,7 @@ type Disk struct {
 type Rule func(op, kind string) (e syscall.Errno, wait <-chan struct{})
 
 // Ops are the operations that a Disk counts, and that a rule may have fail.
-var Ops = strings.Fields("lookup getattr setattr open create mkdir unlink rename readdir read write allocate fsync flush statfs")
+var Ops = strings.Fields("lookup getattr setattr open create mkdir unlink rename link readdir read write allocate fsync flush statfs")
 
 // Kinds of files in a cache directory.
 var DiskKinds = strings.Fields("data record pin answer usage index lock directory")
@@ -119,7 +119,7 @@ func (d *Disk) Set(r Rule) {
 // Stop unmounts it. What hangs must be let go before.
 func (d *Disk) Stop() (err error) {
 	d.Set(nil)
-	for range 100 {
+	for range 600 { // a busy machine
 		if err = d.server.Unmount(); err == nil {
 			return nil
 		}
@@ -169,6 +169,7 @@ var (
 	_ gofs.NodeMkdirer        = (*diskNode)(nil)
 	_ gofs.NodeUnlinker       = (*diskNode)(nil)
 	_ gofs.NodeRenamer        = (*diskNode)(nil)
+	_ gofs.NodeLinker         = (*diskNode)(nil)
 	_ gofs.NodeOpendirHandler = (*diskNode)(nil)
 	_ gofs.NodeStatfser       = (*diskNode)(nil)
 	_ gofs.FileReader         = (*diskFile)(nil)
@@ -254,6 +255,13 @@ func (n *diskNode) Rename(ctx context.Context, name string, parent gofs.InodeEmb
 		return e
 	}
 	return n.LoopbackNode.Rename(ctx, name, parent, newName, flags)
+}
+
+func (n *diskNode) Link(ctx context.Context, target gofs.InodeEmbedder, name string, out *fuse.EntryOut) (*gofs.Inode, syscall.Errno) {
+	if e := n.d.fails("link", n.at(name)); e != 0 {
+		return nil, e
+	}
+	return n.LoopbackNode.Link(ctx, target, name, out)
 }
 
 func (n *diskNode) OpendirHandle(ctx context.Context, flags uint32) (gofs.FileHandle, uint32, syscall.Errno) {

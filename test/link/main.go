@@ -2,7 +2,7 @@
 // delays, caps and counts; and the raw download that everything is held
 // against.
 //
-//	link proxy --listen 127.0.0.1:9000 --to 10.0.0.2:9000 --delay 10ms --rate 200000000
+//	link proxy --listen 127.0.0.1:9000 --to 10.0.0.2:9000 --delay 10ms --rate 200000000 --count 127.0.0.1:9001
 //	link get --parallel 8 --size 1073741824 URL
 //
 // proxy delays each way by --delay and lets at most --rate bytes a second come
@@ -47,7 +47,8 @@ func main() {
 
 // limit is so many bytes a second, shared by all connections.
 type limit struct {
-	rate float64
+	rate   float64
+	passed atomic.Int64 // bytes
 
 	mu   sync.Mutex // guards free
 	free time.Time  // when the link has sent all that it was given
@@ -55,6 +56,7 @@ type limit struct {
 
 // wait returns when n more bytes have passed the link.
 func (l *limit) wait(n int) {
+	l.passed.Add(int64(n))
 	if l.rate <= 0 {
 		return
 	}
@@ -75,14 +77,18 @@ func proxy(args []string) error {
 	to := fl.String("to", "", "")
 	delay := fl.Duration("delay", 0, "")
 	rate := fl.Float64("rate", 0, "")
+	count := fl.String("count", "", "")
 	if err := fl.Parse(args); err != nil {
 		return err
+	}
+	down := &limit{rate: *rate}
+	if *count != "" {
+		go http.ListenAndServe(*count, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, down.passed.Load()) }))
 	}
 	l, err := net.Listen("tcp", *listen)
 	if err != nil {
 		return err
 	}
-	down := &limit{rate: *rate}
 	for {
 		c, err := l.Accept()
 		if err != nil {

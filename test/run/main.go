@@ -2,8 +2,11 @@
 // failed the output and the one command that runs it again, with its seed, and at
 // the end the slowest tests.
 //
-//	go run ./test/run [-report FILE] [-slowest N] -- ARGUMENTS OF go test
+//	go run ./test/run [-report FILE] [-slowest N] [-again N] -- ARGUMENTS OF go test
 //
+// With -again up to N tests that failed are run once more, each alone: one that passes
+// then is told to be unsteady, as what it waits for came too late on a busy machine. A
+// panic, a race that was detected, or a test that did not end fails the run in any case.
 // With -report it writes what a soak found: each test's time and result, and
 // the lines of its log that begin with "figure: ".
 package main
@@ -24,6 +27,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -55,11 +59,14 @@ type run struct {
 	results map[id]*result
 	build   strings.Builder // what the compiler said
 	begun   time.Time
+
+	interrupted atomic.Bool
 }
 
 func main() {
 	report := flag.String("report", "", "write what was found to this file, as Markdown")
 	slowest := flag.Int("slowest", 10, "how many of the slowest tests to name")
+	again := flag.Int("again", 0, "how many tests that failed to run once more, alone")
 	flag.Parse()
 	r := &run{out: os.Stdout, args: flag.Args(), results: map[id]*result{}, begun: time.Now()}
 	code, err := r.test()
@@ -68,6 +75,9 @@ func main() {
 		os.Exit(1)
 	}
 	r.tellSlowest(*slowest)
+	if code != 0 && r.unsteady(*again) {
+		code = 0
+	}
 	if *report != "" {
 		if err := os.WriteFile(*report, []byte(r.report()), 0o644); err != nil {
 			fmt.Fprintln(os.Stderr, "run:", err)
@@ -94,6 +104,7 @@ func (r *run) test() (code int, err error) {
 	}
 	go func() {
 		for s := range signals {
+			r.interrupted.Store(true)
 			c.Process.Signal(s)
 		}
 	}()
@@ -204,6 +215,58 @@ func (r *run) again(x *result) string {
 		parts[i] = "^" + regexp.QuoteMeta(p) + "$"
 	}
 	return strings.Join(append(words, "-run", "'"+strings.ReplaceAll(strings.Join(parts, "/"), "'", `'\''`)+"'", "."+strings.TrimPrefix(x.pkg, module)), " ")
+}
+
+// wrong is what a test says that no busy machine makes it say.
+var wrong = regexp.MustCompile(`(?m)^\s*(panic:|fatal error:|WARNING: DATA RACE|FAIL: )|race detected|unexpected goroutines`)
+
+// unsteady runs what failed once more, up to most tests, and tells whether nothing else
+// is wrong than that they failed before.
+func (r *run) unsteady(most int) bool {
+	var failed []id
+	broken := r.interrupted.Load()
+	for _, x := range r.results {
+		switch {
+		case x.action == "", wrong.MatchString(x.output.String()): // it did not end, or says why
+			broken = true
+		case x.test == "" && x.action == "fail":
+			of := r.failed(x.pkg)
+			broken = broken || len(of) == 0
+			for _, y := range of {
+				top, _, _ := strings.Cut(y.test, "/")
+				failed = append(failed, id{y.pkg, top})
+			}
+		}
+	}
+	slices.SortFunc(failed, func(a, b id) int { return cmp.Or(cmp.Compare(a.pkg, b.pkg), cmp.Compare(a.test, b.test)) })
+	failed = slices.Compact(failed)
+	broken = broken || len(failed) == 0 || len(failed) > most
+	for _, k := range failed {
+		fmt.Fprintf(r.out, "\nfailed: %s %s", short(k.pkg), k.test)
+		if broken {
+			continue // one is enough
+		}
+		if out, passed := r.alone(r.results[k]); passed {
+			fmt.Fprint(r.out, "; it is unsteady, and passed alone")
+		} else {
+			fmt.Fprintf(r.out, ", and again:\n%s", indent(out))
+			broken = true
+		}
+	}
+	fmt.Fprintln(r.out)
+	return !broken
+}
+
+// alone runs one test as it ran, with nothing beside it.
+func (r *run) alone(x *result) (out string, passed bool) {
+	flags := slices.DeleteFunc(slices.Clone(r.args), func(a string) bool { return strings.HasPrefix(a, ".") })
+	c := exec.Command("go", slices.Concat([]string{"test"}, flags, []string{"-run", "^" + x.test + "$", "." + strings.TrimPrefix(x.pkg, module)})...)
+	c.Env = os.Environ()
+	if m := seeded.FindStringSubmatch(x.output.String()); m != nil {
+		c.Env = append(c.Env, "MLFLOWFS_SEED="+m[1])
+	}
+	said, err := c.CombinedOutput()
+	return string(said), err == nil && !strings.Contains(string(said), "no tests to run") && !r.interrupted.Load()
 }
 
 func (r *run) tellSlowest(n int) {
