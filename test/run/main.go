@@ -244,6 +244,7 @@ func (r *run) unsteady(most int) bool {
 	for _, k := range failed {
 		fmt.Fprintf(r.out, "\nfailed: %s %s", short(k.pkg), k.test)
 		if broken {
+			fmt.Fprint(r.out, r.complaint(k))
 			continue // one is enough
 		}
 		if out, passed := r.alone(r.results[k]); passed {
@@ -254,7 +255,39 @@ func (r *run) unsteady(most int) bool {
 		}
 	}
 	fmt.Fprintln(r.out)
+	if broken {
+		fmt.Fprintln(r.out, "on", machine())
+	}
 	return !broken
+}
+
+// complaint is the first that a test, or one below it, said of why it failed: what is
+// known of it where the end of a log is all that is left.
+func (r *run) complaint(k id) string {
+	for _, x := range r.failed(k.pkg) {
+		if top, _, _ := strings.Cut(x.test, "/"); top == k.test {
+			if m := complains.FindString(x.output.String()); m != "" {
+				return "\n" + indent(strings.TrimSpace(m[:min(len(m), 500)]))
+			}
+		}
+	}
+	return ""
+}
+
+var complains = regexp.MustCompile(`(?m)^ *\S+\.go:\d+: .*(\n +.*)?`)
+
+// machine is what tests may have lacked.
+func machine() string {
+	dir, s := os.TempDir(), ""
+	var st syscall.Statfs_t
+	if syscall.Statfs(dir, &st) == nil {
+		s = fmt.Sprintf("; %d of %d GiB are free in %s", st.Bavail*uint64(st.Bsize)>>30, st.Blocks*uint64(st.Bsize)>>30, dir)
+	}
+	mem, _ := os.ReadFile("/proc/meminfo")
+	if m := regexp.MustCompile(`MemAvailable: +(\d+)`).FindSubmatch(mem); m != nil {
+		s += fmt.Sprintf("; %s KiB of memory", m[1])
+	}
+	return fmt.Sprintf("%d cores%s", runtime.NumCPU(), s)
 }
 
 // alone runs one test as it ran, with nothing beside it.
