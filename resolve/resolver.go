@@ -65,7 +65,8 @@ type Resolver struct {
 	tracking meta.Tracking
 	registry meta.Registry
 
-	lost lostParts
+	lost   lostParts
+	likely likely
 
 	stores      *cache.Memo[place, *artifact.Router]
 	buckets     *cache.Memo[string, opened]
@@ -100,13 +101,11 @@ func New(opt Options) *Resolver {
 		}
 		return opt.TTL
 	}
-	return &Resolver{
-		opt:      opt,
-		log:      opt.Log,
-		tracking: meta.CachedTracking(opt.Tracking, final),
-		registry: meta.CachedRegistry(opt.Registry, final),
-		lost:     lostParts{why: map[lostPart]string{}, skipped: map[Kind]skipped{}},
-		stores:   cache.NewMemo[place](10_000, nil, func(*artifact.Router) time.Duration { return lasting }),
+	r := &Resolver{
+		opt:    opt,
+		log:    opt.Log,
+		lost:   lostParts{why: map[lostPart]string{}, skipped: map[Kind]skipped{}},
+		stores: cache.NewMemo[place](10_000, nil, func(*artifact.Router) time.Duration { return lasting }),
 		buckets: cache.NewMemo[string](1_000, nil, func(o opened) time.Duration {
 			if o.err != nil {
 				return time.Minute
@@ -121,6 +120,9 @@ func New(opt Options) *Resolver {
 			func(*Index[meta.Run]) time.Duration { return opt.TTL }),
 		tables: newTableSet(opt.Cache, final),
 	}
+	r.tracking = meta.CachedTracking(connecting{opt.Tracking, r.connect}, final)
+	r.registry = meta.CachedRegistry(connecting{opt.Registry, r.connect}, final)
+	return r
 }
 
 // TTL is how long an answer that is final, or is not, is believed.

@@ -195,36 +195,41 @@ func (r *Resolver) served(p place, onItsDisk bool) []artifact.Route {
 }
 
 // bucket is the route to an object store with credentials of the client's own.
-// The key is cut off by hand: it may hold anything, percent signs included.
 func (r *Resolver) bucket(scheme, uri string) []artifact.Route {
-	open := r.opt.Buckets[scheme]
-	if open == nil {
+	if r.opt.Buckets[scheme] == nil {
 		return nil
 	}
-	_, rest, _ := strings.Cut(uri, ":")
-	rest, ok := strings.CutPrefix(rest, "//")
-	host, key, _ := strings.Cut(rest, "/")
-	if !ok || host == "" {
+	place, key, ok := inBucket(uri)
+	if !ok {
 		return unsupported(artifact.Direct, "a %s URI without a bucket", scheme)
 	}
 	b := artifact.NewBlob(Shown(uri), keyOf(scheme, key), func(ctx context.Context, fresh bool) (*artifact.Bucket, error) {
-		get := func() (opened, error) {
-			return r.buckets.Get(cache.NotAnew(ctx), scheme+"://"+host, func(ctx context.Context) (opened, error) {
-				b, err := open(ctx, host)
-				if none := artifact.NoCredentials(""); errors.As(err, &none) {
-					return opened{nil, err, time.Now()}, nil
-				}
-				return opened{b, nil, time.Now()}, err
-			})
-		}
-		o, err := get()
-		if fresh && err == nil && time.Since(o.at) > reopenEvery {
-			r.buckets.Drop(scheme + "://" + host)
-			o, err = get()
-		}
-		return o.bucket, errors.Join(err, o.err)
+		return r.open(ctx, scheme, place, fresh)
 	})
 	return []artifact.Route{{Access: artifact.Direct, Says: "the object store itself, with credentials of this client", Store: b}}
+}
+
+// open opens a bucket, once; and again where its credentials are refused (fresh).
+func (r *Resolver) open(ctx context.Context, scheme, place string, fresh bool) (*artifact.Bucket, error) {
+	key := scheme + "://" + place
+	get := func() (opened, error) {
+		return r.buckets.Get(cache.NotAnew(ctx), key, func(ctx context.Context) (opened, error) {
+			b, err := r.opt.Buckets[scheme](ctx, place)
+			if none := artifact.NoCredentials(""); errors.As(err, &none) {
+				return opened{nil, err, time.Now()}, nil
+			}
+			if err == nil {
+				r.likely.add(scheme, place)
+			}
+			return opened{b, nil, time.Now()}, err
+		})
+	}
+	o, err := get()
+	if fresh && err == nil && time.Since(o.at) > reopenEvery {
+		r.buckets.Drop(key)
+		o, err = get()
+	}
+	return o.bucket, errors.Join(err, o.err)
 }
 
 // keyOf is the key that the path of a URI stands for: itself, but in a data lake,

@@ -180,7 +180,7 @@ func (o *options) checkServer(ctx context.Context) []finding {
 	actx, cancel := context.WithTimeout(ctx, doctorWait)
 	defer cancel()
 	begin := time.Now()
-	err = s.tracking.Ping(actx)
+	_, err = s.tracking.Ping(actx)
 	took := time.Since(begin).Round(time.Millisecond)
 	var refusal *rest.Error
 	switch {

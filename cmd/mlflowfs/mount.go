@@ -18,7 +18,6 @@ import (
 	"github.com/mlflowfs/mlflowfs/cache/disk"
 	"github.com/mlflowfs/mlflowfs/fs"
 	"github.com/mlflowfs/mlflowfs/resolve/answers"
-	"github.com/mlflowfs/mlflowfs/resolve/meta"
 	"github.com/mlflowfs/mlflowfs/resolve/rest"
 )
 
@@ -140,7 +139,7 @@ func (o *options) openDaemon(ctx context.Context, log *slog.Logger) (*daemon, er
 	if o.Server.Offline {
 		log.Info("the network is not used; what was listed before is shown, and what the cache has can be read")
 	} else {
-		err = ping(ctx, s.tracking, d.server, log)
+		err = ping(ctx, s, d.server, log)
 	}
 	if err == nil && o.Mount.MetricsAddr != "" {
 		err = d.meter.listen(o.Mount.MetricsAddr, o.Mount.Pprof, log)
@@ -175,10 +174,11 @@ func (o *options) openDaemon(ctx context.Context, log *slog.Logger) (*daemon, er
 // that is down now may come up later, and the mount with it.
 const pingFor = 1500 * time.Millisecond
 
-func ping(ctx context.Context, s meta.Store, uri string, log *slog.Logger) error {
+func ping(ctx context.Context, s *stores, uri string, log *slog.Logger) error {
 	soon, cancel := context.WithTimeout(ctx, pingFor)
 	defer cancel()
-	err := s.Ping(soon)
+	place, err := s.tracking.Ping(soon)
+	s.Expect(place)
 	shown := rest.Redact(uri)
 	var refusal *rest.Error
 	switch {

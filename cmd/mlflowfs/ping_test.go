@@ -29,7 +29,7 @@ func TestRefusalIsTheServersWord(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := ping(t.Context(), meta.NewREST(c), srv.URL, quiet); err == nil || !strings.Contains(err.Error(), want) {
+		if err := ping(t.Context(), &stores{tracking: meta.NewREST(c)}, srv.URL, quiet); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", body, err)
 		}
 		srv.Close()

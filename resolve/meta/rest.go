@@ -82,14 +82,19 @@ func (m *restModel) model() RegisteredModel {
 
 // Ping asks for an experiment. A server that forbids that, and answers another question,
 // has taken the credentials.
-func (s *restStore) Ping(ctx context.Context) error {
-	var out struct{}
-	err := s.searchExperiments(ctx, 1, "", &out)
+func (s *restStore) Ping(ctx context.Context) (place string, err error) {
+	var out struct {
+		Experiments []restExperiment `json:"experiments"`
+	}
+	err = s.searchExperiments(ctx, 1, "", &out)
 	var e *rest.Error
 	if errors.As(err, &e) && e.Status == http.StatusForbidden && s.c.API(ctx, "registered-models/search", search(1, "", ""), nil, &out) == nil {
-		return nil
+		return "", nil
 	}
-	return err
+	for _, e := range out.Experiments {
+		place = e.Where
+	}
+	return place, err
 }
 
 // searchExperiments asks a server before MLflow 1.28, which has no search, for a list.

@@ -58,7 +58,7 @@ func TestServerBefore128IsRead(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := NewREST(c)
-	if err := s.Ping(context.Background()); err != nil {
+	if _, err := s.Ping(context.Background()); err != nil {
 		t.Error(err)
 	}
 	for token, next := range map[string]string{"": "p", "p": ""} {
@@ -96,7 +96,7 @@ func TestWorkspaceWantsAServerThatHasThem(t *testing.T) {
 			t.Fatal(err)
 		}
 		for range 2 {
-			err := NewREST(c).Ping(t.Context())
+			_, err := NewREST(c).Ping(t.Context())
 			var refusal *rest.Error
 			if isThere := strings.Contains(info, "true"); isThere != (err == nil) || err != nil && (!errors.As(err, &refusal) || !refusal.Final()) {
 				t.Errorf("%q: %v", info, err)

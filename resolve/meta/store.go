@@ -47,8 +47,9 @@ type Store interface {
 	Registry
 
 	// Ping asks the least question there is, to learn whether the store
-	// answers and takes the credentials.
-	Ping(ctx context.Context) error
+	// answers and takes the credentials. place is where it says that artifacts lie:
+	// the storage URI of an experiment that it met; empty where it met none.
+	Ping(ctx context.Context) (place string, err error)
 
 	// Tell gives remarks for `doctor` and `status`, by what was read so far: it
 	// reads nothing itself, so that it never waits. A tracking server tells none.

@@ -1,0 +1,97 @@
+package resolve
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/mlflowfs/mlflowfs/cache"
+	"github.com/mlflowfs/mlflowfs/resolve/meta"
+)
+
+// likely are the buckets that what is asked for next is likely to lie in: those that were
+// opened or expected last.
+type likely struct {
+	mu      sync.Mutex  // guards what follows
+	buckets [][2]string // scheme and place, the last first
+}
+
+// maxLikely bounds how many connections are made for one question.
+const maxLikely = 2
+
+func (l *likely) add(scheme, place string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	b := [2]string{scheme, place}
+	l.buckets = slices.DeleteFunc(l.buckets, func(o [2]string) bool { return o == b })
+	l.buckets = slices.Insert(l.buckets, 0, b)[:min(len(l.buckets)+1, maxLikely)]
+}
+
+func (l *likely) all() [][2]string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.buckets)
+}
+
+// Expect says that artifacts are likely to lie below a storage URI. Nothing is sent
+// before a name is asked for.
+func (r *Resolver) Expect(uri string) {
+	s := scheme(uri)
+	if place, _, ok := inBucket(uri); ok && r.opt.Buckets[s] != nil && r.opt.Allowed.opens(uri) {
+		r.likely.add(s, place)
+	}
+}
+
+// connect makes connections to the buckets that are likely, and that were not asked for
+// connectAfter, while a store of metadata is asked what a name means: what that leads to
+// is listed next, and need not wait for a connection then.
+func (r *Resolver) connect(ctx context.Context) {
+	for _, b := range r.likely.all() {
+		go cache.Guard(func() error {
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), connectWithin)
+			defer cancel()
+			bucket, err := r.open(ctx, b[0], b[1], false)
+			if err == nil {
+				bucket.Connect(ctx, connectAfter)
+			}
+			return err
+		})
+	}
+}
+
+const (
+	connectAfter  = 20 * time.Second // servers keep a connection that is not used for so long, or not much longer
+	connectWithin = 10 * time.Second
+)
+
+// connecting is a store of metadata that has connections made while it is asked.
+type connecting struct {
+	meta.Store
+	connect func(context.Context)
+}
+
+func (c connecting) Run(ctx context.Context, id string) (*meta.Run, error) {
+	c.connect(ctx)
+	return c.Store.Run(ctx, id)
+}
+
+func (c connecting) LoggedModel(ctx context.Context, id string) (*meta.LoggedModel, error) {
+	c.connect(ctx)
+	return c.Store.LoggedModel(ctx, id)
+}
+
+func (c connecting) RegisteredModel(ctx context.Context, name string) (*meta.RegisteredModel, error) {
+	c.connect(ctx)
+	return c.Store.RegisteredModel(ctx, name)
+}
+
+// inBucket is a storage URI's bucket, or what stands in its place, and the key behind it.
+// The key is cut off by hand: it may hold anything, percent signs included.
+func inBucket(uri string) (place, key string, ok bool) {
+	_, rest, _ := strings.Cut(uri, ":")
+	rest, ok = strings.CutPrefix(rest, "//")
+	place, key, _ = strings.Cut(rest, "/")
+	return place, key, ok && place != ""
+}
