@@ -11,10 +11,9 @@ import (
 // sqliteSchema is what tables and columns a file has: they grew over MLflow's
 // versions.
 type sqliteSchema struct {
-	file       *sqliteFile
-	generation int64                      // sqlite's own number, which each change of a table raises
-	columns    map[string]map[string]bool // of each table
-	revision   string                     // of MLflow's migrations (alembic_version); empty where the file names none
+	file *sqliteFile
+	generation
+	columns map[string]map[string]bool // of each table
 }
 
 // revisions are those of MLflow's migrations, in their order
@@ -62,13 +61,23 @@ func (c *sqliteSchema) words() string {
 	}[c.age()]
 }
 
-func generationOf(ctx context.Context, db *sql.DB) (n int64, err error) {
-	err = db.QueryRowContext(ctx, "PRAGMA schema_version").Scan(&n)
-	return n, err
+// generation is what an upgrade changes: the tables, and after them the revision.
+type generation struct {
+	tables   int64  // sqlite's own number, which each change of a table raises
+	revision string // of MLflow's migrations (alembic_version); empty where the file names none
 }
 
-func readSchema(ctx context.Context, f *sqliteFile, generation int64) (*sqliteSchema, error) {
-	c := &sqliteSchema{file: f, generation: generation, columns: map[string]map[string]bool{}}
+func generationOf(ctx context.Context, db *sql.DB) (g generation, err error) {
+	err = db.QueryRowContext(ctx, "PRAGMA schema_version").Scan(&g.tables)
+	var revision sql.NullString
+	if err == nil && db.QueryRowContext(ctx, "SELECT group_concat(version_num, ' ') FROM alembic_version").Scan(&revision) == nil {
+		g.revision = revision.String
+	}
+	return g, err
+}
+
+func readSchema(ctx context.Context, f *sqliteFile, g generation) (*sqliteSchema, error) {
+	c := &sqliteSchema{file: f, generation: g, columns: map[string]map[string]bool{}}
 	rows, err := query(ctx, f.db, func(r *sql.Rows) (c [2]string, err error) {
 		err = r.Scan(&c[0], &c[1])
 		return c, err
@@ -81,16 +90,6 @@ func readSchema(ctx context.Context, f *sqliteFile, generation int64) (*sqliteSc
 			c.columns[r[0]] = map[string]bool{}
 		}
 		c.columns[r[0]][r[1]] = true
-	}
-	if c.has("alembic_version", "version_num") {
-		revision, err := query(ctx, f.db, func(r *sql.Rows) (s string, err error) {
-			err = r.Scan(&s)
-			return s, err
-		}, "SELECT version_num FROM alembic_version")
-		if err != nil {
-			return nil, err
-		}
-		c.revision = strings.Join(revision, " ")
 	}
 	return c, nil
 }

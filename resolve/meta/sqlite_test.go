@@ -131,6 +131,12 @@ func TestUpgradedDatabaseIsSeen(t *testing.T) {
 		t.Errorf("what came with the upgrade: %v, %v", m, err)
 	}
 	told("newer")
+	database(t, path, "UPDATE alembic_version SET version_num = '0584bdc529eb'") // no table changes
+	if name := nameOf(s, "r1"); name != "first" {
+		t.Error(name)
+	}
+	told("0584bdc529eb")
+	database(t, path, "UPDATE alembic_version SET version_num = 'fffffffffff0'")
 	// What a file lacks for good is said, with its name and its revision.
 	database(t, path, "DROP TABLE tags")
 	if _, err := s.Run(context.Background(), "r1"); err == nil || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "fffffffffff0") || !strings.Contains(err.Error(), "tags") {
