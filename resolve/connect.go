@@ -8,14 +8,20 @@ import (
 	"time"
 
 	"github.com/mlflowfs/mlflowfs/cache"
+	"github.com/mlflowfs/mlflowfs/resolve/artifact"
 	"github.com/mlflowfs/mlflowfs/resolve/meta"
 )
 
 // likely are the buckets that what is asked for next is likely to lie in: those that were
 // opened or expected last.
 type likely struct {
-	mu      sync.Mutex  // guards what follows
-	buckets [][2]string // scheme and place, the last first
+	mu      sync.Mutex // guards what follows
+	buckets []likelyBucket
+}
+
+type likelyBucket struct {
+	scheme, place string
+	tried         time.Time // when a connection was last made, or could not be made
 }
 
 // maxLikely bounds how many connections are made for one question.
@@ -24,35 +30,47 @@ const maxLikely = 2
 func (l *likely) add(scheme, place string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	b := [2]string{scheme, place}
-	l.buckets = slices.DeleteFunc(l.buckets, func(o [2]string) bool { return o == b })
-	l.buckets = slices.Insert(l.buckets, 0, b)[:min(len(l.buckets)+1, maxLikely)]
+	b := likelyBucket{scheme: scheme, place: place}
+	for i, o := range l.buckets {
+		if o.scheme == scheme && o.place == place {
+			b, l.buckets = o, slices.Delete(l.buckets, i, i+1)
+			break
+		}
+	}
+	l.buckets = slices.Insert(l.buckets, 0, b)
+	l.buckets = l.buckets[:min(len(l.buckets), maxLikely)]
 }
 
-func (l *likely) all() [][2]string {
+// due are those that were not tried for connectAfter, and are now.
+func (l *likely) due() (due []likelyBucket) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return slices.Clone(l.buckets)
+	for i := range l.buckets {
+		if b := &l.buckets[i]; time.Since(b.tried) > connectAfter {
+			due, b.tried = append(due, *b), time.Now()
+		}
+	}
+	return due
 }
 
 // Expect says that artifacts are likely to lie below a storage URI. Nothing is sent
 // before a name is asked for.
 func (r *Resolver) Expect(uri string) {
-	s := scheme(uri)
-	if place, _, ok := inBucket(uri); ok && r.opt.Buckets[s] != nil && r.opt.Allowed.opens(uri) {
+	s, direct := scheme(uri), r.opt.Access == Auto || r.opt.Access == artifact.Direct
+	if place, _, ok := inBucket(uri); ok && direct && r.opt.Buckets[s] != nil && r.opt.Allowed.opens(uri) {
 		r.likely.add(s, place)
 	}
 }
 
-// connect makes connections to the buckets that are likely, and that were not asked for
-// connectAfter, while a store of metadata is asked what a name means: what that leads to
+// connect makes connections to the buckets that are likely, and that were asked for nothing
+// in connectAfter, while a store of metadata is asked what a name means: what that leads to
 // is listed next, and need not wait for a connection then.
 func (r *Resolver) connect(ctx context.Context) {
-	for _, b := range r.likely.all() {
+	for _, b := range r.likely.due() {
 		go cache.Guard(func() error {
 			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), connectWithin)
 			defer cancel()
-			bucket, err := r.open(ctx, b[0], b[1], false)
+			bucket, err := r.open(ctx, b.scheme, b.place, false)
 			if err == nil {
 				bucket.Connect(ctx, connectAfter)
 			}
