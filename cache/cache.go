@@ -149,6 +149,7 @@ func (c *Cache) newContent(key Key, src Source, keep bool) *content {
 	ct.life.ctx, ct.life.cancel = context.WithCancelCause(context.Background())
 	ct.store.writing = map[int64]*block{}
 	ct.fetch.pending = map[int64]*pendingBlock{}
+	ct.fetch.wait = time.Hour // until it is known
 	ct.ahead.unit = firstUnit
 	return ct
 }

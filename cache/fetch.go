@@ -24,6 +24,8 @@ type fetcher struct {
 	stream bool     // a whole body comes in: it brings every block
 	sums   []uint32 // of the blocks that came in whole bodies, to hold the next body against
 
+	wait time.Duration // for the first byte of an answer: the least of late
+
 	// The origin fell silent: who asks again at once is told so at once. The
 	// kernel does, of a page that its read-ahead did not get.
 	silence      error
@@ -48,13 +50,15 @@ type fetch struct {
 	mine   []*pendingBlock // those that are not complete
 	urgent bool            // a program waits for it; guarded by Cache.mu
 	permit *limit.Permit   // while it waits for one; guarded by Cache.mu
+	waited time.Duration   // for the first byte of the last answer
 	id     int64
 }
 
 const (
-	wholeFetch = 1 << 20  // bytes: a file up to this size is fetched in one request
-	inMemory   = 16 << 20 // bytes: a whole body up to this size needs no file
-	aroundMiss = 16       // blocks that are fetched for a missing one, of a file that is to come whole
+	wholeFetch = 1 << 20              // bytes: a file up to this size is fetched in one request
+	inMemory   = 16 << 20             // bytes: a whole body up to this size needs no file
+	aroundMiss = 16                   // blocks that are fetched for a missing one, of a file that is to come whole
+	nearBy     = 8 * time.Millisecond // for a first byte: of what is no further, more than is asked for may come
 
 	silentFor = time.Second // how long an origin's silence is remembered
 )
@@ -144,6 +148,7 @@ func (ct *content) complete(i int64, b *block, err error) {
 // demand starts fetches for what is missing of blocks first to last. c.mu is
 // held.
 func (ct *content) demand(first, last int64, urgent bool) {
+	from := first
 	switch {
 	case ct.key.Size <= wholeFetch:
 		first, last = 0, ct.lastBlock()
@@ -158,11 +163,47 @@ func (ct *content) demand(first, last int64, urgent bool) {
 		for first > 0 && last-first+1 < around && ct.missing(first-1) {
 			first--
 		}
+		from = first
+	case urgent && first == last:
+		from, last = ct.denseAround(first)
 	}
 	for i := first; i <= last; {
 		i = ct.start(i, last, urgent)
 	}
+	for i := from; i < first; {
+		i = ct.start(i, first-1, false)
+	}
 }
+
+// denseAround is what is to come with block i, which a program wants: a region of which
+// one block in densePart is here or wanted, of an origin that is near, where there is a
+// place for it. Small reads at random cost a block each where their neighbours are not
+// wanted, and soon nothing where they are; larger ones bring enough by themselves. c.mu is
+// held.
+func (ct *content) denseAround(i int64) (first, last int64) {
+	if ct.fetch.wait > nearBy || !ct.kept() {
+		return i, i
+	}
+	for _, blocks := range regions {
+		first, last = i-i%blocks, min(i-i%blocks+blocks-1, ct.lastBlock())
+		wanted := int64(1)
+		for j := first; j <= last && wanted*densePart < blocks; j++ {
+			if !ct.missing(j) {
+				wanted++
+			}
+		}
+		if wanted*densePart >= blocks {
+			return first, last
+		}
+	}
+	return i, i
+}
+
+// regions are the blocks of those that come whole, the largest first, and densePart the
+// part of one that is to be wanted before: what comes in vain is a few times that, at most.
+var regions = [...]int64{64, 16}
+
+const densePart = 8
 
 // start starts one fetch for the missing blocks that begin at or behind first
 // and end, at the latest, at last. It returns the block to go on with. c.mu is
@@ -222,6 +263,9 @@ func (f *fetch) run() {
 		}
 		return
 	}
+	if f.waited > 0 { // it was not brought otherwise
+		fe.wait = min(f.waited, fe.wait+fe.wait/8)
+	}
 	ct.adapt(f, time.Since(begin))
 	ct.pump()
 }
@@ -277,7 +321,9 @@ func (f *fetch) attempt() (err error) {
 	}()
 	first, last := f.mine[0].index, f.mine[len(f.mine)-1].index
 	off := first * BlockSize
+	begin := time.Now()
 	body, err := ct.ask(f.id, off, last*BlockSize+ct.blockLen(last)-off, ct.expected())
+	f.waited = time.Since(begin)
 	if err != nil {
 		return err
 	}

@@ -275,3 +275,54 @@ func TestLaterReadsWait(t *testing.T) {
 		}
 	})
 }
+
+// TestDenseRegionComesWhole fails when small reads at random that come near each other are
+// each a request, of an origin that is near; or when more than each needs is asked for
+// where the origin is far, nothing keeps it, nothing near was wanted, or reads are large.
+func TestDenseRegionComesWhole(t *testing.T) {
+	t.Parallel()
+	small, wide := regions[1], regions[0]
+	for name, c := range map[string]struct {
+		newCache cacheMaker
+		wait     time.Duration
+		reads    []int64 // blocks
+		n        int     // bytes of each read
+		blocks   int64   // that come
+	}{
+		"near":            {diskCache, time.Millisecond, []int64{20, 18}, 10, small},
+		"soon more":       {diskCache, time.Millisecond, []int64{20, 18, 50}, 10, wide},
+		"far":             {diskCache, 20 * time.Millisecond, []int64{20, 18, 50}, 10, 3},
+		"memory alone":    {memoryCache, time.Millisecond, []int64{20, 18}, 10, 2},
+		"another region":  {diskCache, time.Millisecond, []int64{20, 40}, 10, 2},
+		"the file's last": {diskCache, time.Millisecond, []int64{20, planBlocks - 1}, 10, 2},
+		"large reads":     {diskCache, time.Millisecond, []int64{20, 24}, 2 * BlockSize, 4},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				cache := c.newCache(t, Options{})
+				o := &origin{data: noise(planSize), validator: etag}
+				f := cache.Open(Key{"x", planSize, ""}, sourceFunc(func(off, n int64) (*Body, error) {
+					time.Sleep(c.wait)
+					return o.ReadRange(t.Context(), off, n, "")
+				}), true)
+				defer f.Close()
+				got := during(cache, func() {
+					for _, i := range c.reads {
+						p, off := make([]byte, c.n), i*BlockSize
+						if _, err := f.ReadAt(t.Context(), p, off); err != nil || !bytes.Equal(p, o.data[off:off+int64(c.n)]) {
+							t.Error("wrong bytes", err)
+						}
+					}
+				})
+				if got.bytes != c.blocks*BlockSize || o.sent.Load() != got.bytes {
+					t.Errorf("%+v", got)
+				}
+				if c.blocks > small {
+					if got := during(cache, func() { readAt(t, f, 0, int(wide*BlockSize)) }); !got.hits(wide) {
+						t.Errorf("read after it came: %+v", got)
+					}
+				}
+			})
+		})
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -67,6 +68,10 @@ func pluginUserOf(t *testing.T, r release, flavors, location string, env ...stri
 	return u
 }
 
+// turns are those of scripts that import MLflow, and what loads models besides: one has
+// a core to itself, and tests of other things what is left.
+var turns = make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2))
+
 // script runs a script in a process of its own, and gives what it prints, and says.
 func (u *pluginUser) script(env []string, name string, args ...string) (out, errs string) {
 	u.t.Helper()
@@ -76,9 +81,11 @@ func (u *pluginUser) script(env []string, name string, args ...string) (out, err
 	}
 	c := exec.Command(u.r.bin("python"), append([]string{path}, args...)...)
 	c.Dir = u.t.TempDir()
-	c.Env = slices.Concat(pythonEnv(), []string{"PYTHONDONTWRITEBYTECODE=1", allowLoopback, "MLFLOWFS_CACHE_DIR=" + u.cache, "XDG_RUNTIME_DIR=" + u.run}, u.env, env)
+	c.Env = slices.Concat(pythonEnv(), []string{"PYTHONDONTWRITEBYTECODE=1", "OMP_NUM_THREADS=1", allowLoopback, "MLFLOWFS_CACHE_DIR=" + u.cache, "XDG_RUNTIME_DIR=" + u.run}, u.env, env)
 	var said, warned strings.Builder
 	c.Stdout, c.Stderr = &said, &warned
+	turns <- struct{}{}
+	defer func() { <-turns }()
 	if err := c.Run(); err != nil {
 		u.t.Fatalf("%s %s: %v\n%s%s", name, args, err, tail(said.String()), tail(warned.String()))
 	}
