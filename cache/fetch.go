@@ -50,15 +50,11 @@ type fetch struct {
 	mine   []*pendingBlock // those that are not complete
 	urgent bool            // a program waits for it; guarded by Cache.mu
 	permit *limit.Permit   // while it waits for one; guarded by Cache.mu
-	waited time.Duration   // for the first byte of the last answer
 	id     int64
 }
 
 const (
-	wholeFetch = 1 << 20              // bytes: a file up to this size is fetched in one request
-	inMemory   = 16 << 20             // bytes: a whole body up to this size needs no file
-	aroundMiss = 16                   // blocks that are fetched for a missing one, of a file that is to come whole
-	nearBy     = 8 * time.Millisecond // for a first byte: of what is no further, more than is asked for may come
+	inMemory = 16 << 20 // bytes: a whole body up to this size needs no file
 
 	silentFor = time.Second // how long an origin's silence is remembered
 )
@@ -145,66 +141,6 @@ func (ct *content) complete(i int64, b *block, err error) {
 	}
 }
 
-// demand starts fetches for what is missing of blocks first to last. c.mu is
-// held.
-func (ct *content) demand(first, last int64, urgent bool) {
-	from := first
-	switch {
-	case ct.key.Size <= wholeFetch:
-		first, last = 0, ct.lastBlock()
-	case ct.ahead.whole.filling: // all of it is to come: this part now
-		around := int64(aroundMiss)
-		if !urgent {
-			around = ct.ahead.unit
-		}
-		for last < ct.lastBlock() && last-first+1 < around && ct.missing(last+1) {
-			last++
-		}
-		for first > 0 && last-first+1 < around && ct.missing(first-1) {
-			first--
-		}
-		from = first
-	case urgent && first == last:
-		from, last = ct.denseAround(first)
-	}
-	for i := first; i <= last; {
-		i = ct.start(i, last, urgent)
-	}
-	for i := from; i < first; {
-		i = ct.start(i, first-1, false)
-	}
-}
-
-// denseAround is what is to come with block i, which a program wants: a region of which
-// one block in densePart is here or wanted, of an origin that is near, where there is a
-// place for it. Small reads at random cost a block each where their neighbours are not
-// wanted, and soon nothing where they are; larger ones bring enough by themselves. c.mu is
-// held.
-func (ct *content) denseAround(i int64) (first, last int64) {
-	if ct.fetch.wait > nearBy || !ct.kept() {
-		return i, i
-	}
-	for _, blocks := range regions {
-		first, last = i-i%blocks, min(i-i%blocks+blocks-1, ct.lastBlock())
-		wanted := int64(1)
-		for j := first; j <= last && wanted*densePart < blocks; j++ {
-			if !ct.missing(j) {
-				wanted++
-			}
-		}
-		if wanted*densePart >= blocks {
-			return first, last
-		}
-	}
-	return i, i
-}
-
-// regions are the blocks of those that come whole, the largest first, and densePart the
-// part of one that is to be wanted before: what comes in vain is a few times that, at most.
-var regions = [...]int64{64, 16}
-
-const densePart = 8
-
 // start starts one fetch for the missing blocks that begin at or behind first
 // and end, at the latest, at last. It returns the block to go on with. c.mu is
 // held.
@@ -263,9 +199,6 @@ func (f *fetch) run() {
 		}
 		return
 	}
-	if f.waited > 0 { // it was not brought otherwise
-		fe.wait = min(f.waited, fe.wait+fe.wait/8)
-	}
 	ct.adapt(f, time.Since(begin))
 	ct.pump()
 }
@@ -323,7 +256,7 @@ func (f *fetch) attempt() (err error) {
 	off := first * BlockSize
 	begin := time.Now()
 	body, err := ct.ask(f.id, off, last*BlockSize+ct.blockLen(last)-off, ct.expected())
-	f.waited = time.Since(begin)
+	waited := time.Since(begin)
 	if err != nil {
 		return err
 	}
@@ -337,6 +270,7 @@ func (f *fetch) attempt() (err error) {
 	}
 	ct.c.mu.Lock()
 	ct.fetch.ranged = true
+	ct.fetch.wait = min(waited, ct.fetch.wait+ct.fetch.wait/8)
 	ct.c.mu.Unlock()
 	release()
 	defer body.Close()
