@@ -53,12 +53,14 @@ func (l *likely) due() (due []likelyBucket) {
 	return due
 }
 
-// Expect says that artifacts are likely to lie below a storage URI. Nothing is sent
-// before a name is asked for.
-func (r *Resolver) Expect(uri string) {
-	s, direct := scheme(uri), r.opt.Access == Auto || r.opt.Access == artifact.Direct
-	if place, _, ok := inBucket(uri); ok && direct && r.opt.Buckets[s] != nil && r.opt.Allowed.opens(uri) {
-		r.likely.add(s, place)
+// Expect says that artifacts are likely to lie below storage URIs, the likeliest first.
+// Nothing is sent before a name is asked for.
+func (r *Resolver) Expect(uris []string) {
+	for _, uri := range slices.Backward(uris) {
+		s, direct := scheme(uri), r.opt.Access == Auto || r.opt.Access == artifact.Direct
+		if place, _, ok := inBucket(uri); ok && direct && r.opt.Buckets[s] != nil && r.opt.Allowed.opens(uri) {
+			r.likely.add(s, place)
+		}
 	}
 }
 

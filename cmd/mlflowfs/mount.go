@@ -177,8 +177,8 @@ const pingFor = 1500 * time.Millisecond
 func ping(ctx context.Context, s *stores, uri string, log *slog.Logger) error {
 	soon, cancel := context.WithTimeout(ctx, pingFor)
 	defer cancel()
-	place, err := s.tracking.Ping(soon)
-	s.Expect(place)
+	places, err := s.tracking.Ping(soon)
+	s.Expect(places)
 	shown := rest.Redact(uri)
 	var refusal *rest.Error
 	switch {

@@ -68,9 +68,9 @@ func askFiles[T any](s *fileStore, question func(fileView) (T, error)) (out T, e
 	return question(fileView{t, &s.passed})
 }
 
-func (s *fileStore) Ping(context.Context) (string, error) {
+func (s *fileStore) Ping(context.Context) ([]string, error) {
 	_, err := askFiles(s, func(fileView) (struct{}, error) { return struct{}{}, nil })
-	return "", err
+	return nil, err
 }
 
 func (s *fileStore) Close() error { return nil }

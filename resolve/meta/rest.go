@@ -80,21 +80,24 @@ func (m *restModel) model() RegisteredModel {
 	return out
 }
 
-// Ping asks for an experiment. A server that forbids that, and answers another question,
+// pinged is how many experiments a server is asked for by Ping.
+const pinged = 20
+
+// Ping asks for some experiments. A server that forbids that, and answers another question,
 // has taken the credentials.
-func (s *restStore) Ping(ctx context.Context) (place string, err error) {
+func (s *restStore) Ping(ctx context.Context) (places []string, err error) {
 	var out struct {
 		Experiments []restExperiment `json:"experiments"`
 	}
-	err = s.searchExperiments(ctx, 1, "", &out)
+	err = s.searchExperiments(ctx, pinged, "", &out)
 	var e *rest.Error
 	if errors.As(err, &e) && e.Status == http.StatusForbidden && s.c.API(ctx, "registered-models/search", search(1, "", ""), nil, &out) == nil {
-		return "", nil
+		return nil, nil
 	}
 	for _, e := range out.Experiments {
-		place = e.Where
+		places = append(places, e.Where)
 	}
-	return place, err
+	return places, err
 }
 
 // searchExperiments asks a server before MLflow 1.28, which has no search, for a list.

@@ -237,9 +237,9 @@ func ask[T any](ctx context.Context, s *sqliteStore, question func(sqlView) (T, 
 	}
 }
 
-func (s *sqliteStore) Ping(ctx context.Context) (string, error) {
+func (s *sqliteStore) Ping(ctx context.Context) ([]string, error) {
 	_, err := ask(ctx, s, func(v sqlView) (struct{}, error) { return struct{}{}, nil })
-	return "", err
+	return nil, err
 }
 
 // Tell says of which revision the file is.

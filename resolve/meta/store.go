@@ -47,9 +47,9 @@ type Store interface {
 	Registry
 
 	// Ping asks the least question there is, to learn whether the store
-	// answers and takes the credentials. place is where it says that artifacts lie:
-	// the storage URI of an experiment that it met; empty where it met none.
-	Ping(ctx context.Context) (place string, err error)
+	// answers and takes the credentials. places are where it says that artifacts lie: the
+	// storage URIs of the experiments that it met, if any.
+	Ping(ctx context.Context) (places []string, err error)
 
 	// Tell gives remarks for `doctor` and `status`, by what was read so far: it
 	// reads nothing itself, so that it never waits. A tracking server tells none.
