@@ -148,6 +148,30 @@ func launch(t *testing.T, dir string, cmd *exec.Cmd) *mount {
 	}
 }
 
+// holders are the processes that have something of a mount open, stand in it, or have it
+// in a mount namespace of their own.
+func holders(dir string) (out []string) {
+	procs, _ := filepath.Glob("/proc/[0-9]*")
+	for _, p := range procs {
+		mounts, _ := os.ReadFile(p + "/mountinfo")
+		how := ""
+		if bytes.Contains(mounts, []byte(" "+dir+" ")) {
+			how = "its namespace"
+		}
+		places, _ := filepath.Glob(p + "/fd/*")
+		for _, l := range append(places, p+"/cwd", p+"/root") {
+			if to, err := os.Readlink(l); err == nil && strings.HasPrefix(to, dir) {
+				how = to
+			}
+		}
+		if how != "" {
+			args, _ := os.ReadFile(p + "/cmdline")
+			out = append(out, fmt.Sprintf("%s (%.100q): %s", filepath.Base(p), args, how))
+		}
+	}
+	return out
+}
+
 // stop unmounts by SIGTERM and looks at what the daemon said.
 func (m *mount) stop() {
 	m.t.Helper()
@@ -155,6 +179,7 @@ func (m *mount) stop() {
 	select {
 	case <-m.ended:
 	case <-time.After(20 * time.Second):
+		held := holders(m.dir)
 		m.cmd.Process.Signal(syscall.SIGQUIT) // its goroutines go to the log
 		select {
 		case <-m.ended:
@@ -162,7 +187,7 @@ func (m *mount) stop() {
 			m.cmd.Process.Kill()
 			<-m.ended
 		}
-		m.t.Errorf("the daemon does not end:\n%s", m.log)
+		m.t.Errorf("the daemon does not end; its mount is in use by %v:\n%s", held, m.log)
 	}
 	if m.err != nil && !m.killed {
 		m.t.Errorf("the daemon ended with %v:\n%s", m.err, m.log)
