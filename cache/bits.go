@@ -35,3 +35,28 @@ func (s bitset) next(i int64) int64 {
 	}
 	return -1
 }
+
+// marks are some of many block indexes, with the marks near each other in one word: of
+// large and small indexes alike few take little memory, and where there are too many, all
+// are forgotten.
+type marks map[int64]uint64
+
+const (
+	markedAtOnce = 64      // blocks of a word
+	mostMarks    = 4 << 10 // words
+)
+
+func (m *marks) set(i int64) {
+	word, has := (*m)[i/markedAtOnce]
+	if *m == nil || (!has && len(*m) >= mostMarks) {
+		*m = marks{}
+	}
+	(*m)[i/markedAtOnce] = word | 1<<(i%markedAtOnce)
+}
+
+// count is how many of n blocks from first on are marked; first is a multiple of n, and
+// that a part of markedAtOnce.
+func (m marks) count(first, n int64) int64 {
+	word := m[first/markedAtOnce] >> (first % markedAtOnce)
+	return int64(bits.OnesCount64(word << (markedAtOnce - n)))
+}

@@ -12,8 +12,8 @@ import (
 	"github.com/mlflowfs/mlflowfs/cache/lru"
 )
 
-// BlockSize is the unit of caching, in bytes. It bounds what a small read moves
-// where the origin honours ranges.
+// BlockSize is the unit of caching, in bytes. It is what a small read moves where the
+// origin honours ranges, and no others near it bring more (regions).
 const BlockSize = disk.BlockSize
 
 // MaxSize is that of the largest file that is believed in, in bytes: twenty times
@@ -149,7 +149,7 @@ func (c *Cache) newContent(key Key, src Source, keep bool) *content {
 	ct.life.ctx, ct.life.cancel = context.WithCancelCause(context.Background())
 	ct.store.writing = map[int64]*block{}
 	ct.fetch.pending = map[int64]*pendingBlock{}
-	ct.fetch.wait = time.Hour // until it is known
+	ct.fetch.wait, ct.fetch.each = time.Hour, time.Hour // until they are known
 	ct.ahead.unit = firstUnit
 	return ct
 }

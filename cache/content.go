@@ -46,7 +46,9 @@ func (ct *content) look(i, last int64, urgent bool) (p place, err error) {
 	}
 	ct.ahead.fresh.clear(i)
 	did := &ct.c.did
-	if !urgent {
+	if urgent {
+		ct.ahead.wanted.set(i)
+	} else {
 		did = &counters{} // no program's
 	}
 	if b := ct.inMemory(i); b != nil {
@@ -118,14 +120,17 @@ func (ct *content) read(ctx context.Context, p []byte, off, last int64, urgent b
 // cost is the memory that is taken by what is known of the content, beside its
 // blocks. c.mu is held.
 func (ct *content) cost() int64 {
-	n := int64(contentCost + 4*cap(ct.fetch.sums) + len(ct.key.Location) + len(ct.validator))
+	n := int64(contentCost + 4*cap(ct.fetch.sums) + markCost*len(ct.ahead.wanted) + 8*cap(ct.ahead.fresh) + len(ct.key.Location) + len(ct.validator))
 	if f := ct.store.file; f != nil {
 		n += f.Memory()
 	}
 	return n
 }
 
-const contentCost = 1 << 10
+const (
+	contentCost = 1 << 10
+	markCost    = 40
+)
 
 // unsure tells whether nothing would show that the rest of the content is of the
 // same: what there is of it is forgotten with the last handle. c.mu is held.

@@ -25,6 +25,7 @@ type fetcher struct {
 	sums   []uint32 // of the blocks that came in whole bodies, to hold the next body against
 
 	wait time.Duration // for the first byte of an answer: the least of late
+	each time.Duration // for a block of it: the least of late
 
 	// The origin fell silent: who asks again at once is told so at once. The
 	// kernel does, of a page that its read-ahead did not get.
@@ -270,7 +271,7 @@ func (f *fetch) attempt() (err error) {
 	}
 	ct.c.mu.Lock()
 	ct.fetch.ranged = true
-	ct.fetch.wait = min(waited, ct.fetch.wait+ct.fetch.wait/8)
+	ct.fetch.wait = leastOfLate(ct.fetch.wait, waited)
 	ct.c.mu.Unlock()
 	release()
 	defer body.Close()
@@ -282,12 +283,16 @@ func (f *fetch) take(body io.Reader, first, last int64) error {
 	ct := f.ct
 	var come landed
 	defer func() { ct.write(&come, false) }()
+	begin := time.Now()
 	for i := first; i <= last; i++ {
 		b, sum, err := ct.receive(body, i)
 		if err != nil {
 			return err
 		}
 		ct.c.mu.Lock()
+		if i == last {
+			ct.fetch.each = leastOfLate(ct.fetch.each, time.Since(begin)/time.Duration(last-first+1))
+		}
 		ct.complete(i, b, nil) // first: no reader waits for the disk
 		come.add(ct, i, b, sum)
 		ct.c.release(b)
@@ -298,6 +303,10 @@ func (f *fetch) take(body io.Reader, first, last int64) error {
 	}
 	return nil
 }
+
+// leastOfLate is the least of some times, the last of which is now: those before it count
+// for less and less.
+func leastOfLate(before, now time.Duration) time.Duration { return min(now, before+before/4) }
 
 // receive reads block i from body.
 func (ct *content) receive(body io.Reader, i int64) (*block, uint32, error) {

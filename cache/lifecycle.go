@@ -65,7 +65,7 @@ func (ct *content) move() {
 	switch was {
 	case open:
 		c.open--
-		ct.ahead.readers, ct.ahead.wake, ct.ahead.fresh = nil, nil, nil
+		ct.ahead.readers, ct.ahead.wake, ct.ahead.fresh, ct.ahead.wanted = nil, nil, nil, nil
 		ct.store.attached = false
 	case idle:
 		c.idle.Remove(ct)

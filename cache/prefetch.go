@@ -24,8 +24,9 @@ type prefetching struct {
 	verifying int     // how many verify blocks
 	claimed   []int64 // those blocks
 
-	fresh bitset // blocks that came unasked, and that nobody has read
-	wake  func() // told of fresh blocks
+	wanted marks  // blocks that programs have asked for
+	fresh  bitset // blocks that came unasked, and that nobody has read
+	wake   func() // told of fresh blocks
 }
 
 // prefetcher is what the reads of one handle say of those to come. Guarded by

@@ -13,7 +13,7 @@ import (
 )
 
 // likely are the buckets that what is asked for next is likely to lie in: those that were
-// opened or expected last.
+// asked or expected last.
 type likely struct {
 	mu      sync.Mutex // guards what follows
 	buckets []likelyBucket
@@ -57,6 +57,7 @@ func (l *likely) due() (due []likelyBucket) {
 // Nothing is sent before a name is asked for.
 func (r *Resolver) Expect(uris []string) {
 	for _, uri := range slices.Backward(uris) {
+		uri = rootOf(uri, artifact.Door{}).uri
 		s, direct := scheme(uri), r.opt.Access == Auto || r.opt.Access == artifact.Direct
 		if place, _, ok := inBucket(uri); ok && direct && r.opt.Buckets[s] != nil && r.opt.Allowed.opens(uri) {
 			r.likely.add(s, place)
@@ -82,7 +83,7 @@ func (r *Resolver) connect(ctx context.Context) {
 }
 
 const (
-	connectAfter  = 20 * time.Second // servers keep a connection that is not used for so long, or not much longer
+	connectAfter  = 65 * time.Second // a connection that was not used for so long is none any more (rest.Settings.Tune)
 	connectWithin = 10 * time.Second
 )
 

@@ -204,7 +204,11 @@ func (r *Resolver) bucket(scheme, uri string) []artifact.Route {
 		return unsupported(artifact.Direct, "a %s URI without a bucket", scheme)
 	}
 	b := artifact.NewBlob(Shown(uri), keyOf(scheme, key), func(ctx context.Context, fresh bool) (*artifact.Bucket, error) {
-		return r.open(ctx, scheme, place, fresh)
+		b, err := r.open(ctx, scheme, place, fresh)
+		if err == nil {
+			r.likely.add(scheme, place)
+		}
+		return b, err
 	})
 	return []artifact.Route{{Access: artifact.Direct, Says: "the object store itself, with credentials of this client", Store: b}}
 }
@@ -217,9 +221,6 @@ func (r *Resolver) open(ctx context.Context, scheme, place string, fresh bool) (
 			b, err := r.opt.Buckets[scheme](ctx, place)
 			if none := artifact.NoCredentials(""); errors.As(err, &none) {
 				return opened{nil, err, time.Now()}, nil
-			}
-			if err == nil {
-				r.likely.add(scheme, place)
 			}
 			return opened{b, nil, time.Now()}, err
 		})

@@ -43,6 +43,8 @@ type Dir struct {
 	rests  [allOps]rest
 	said   atomic.Bool // that the disk is not well
 
+	takesPlace bool // see takePlace
+
 	mu    sync.Mutex   // guards inUse; no other lock is taken under it
 	inUse map[Name]int // contents that this process has open
 
@@ -88,6 +90,7 @@ func Open(dir string, opt Options) (*Dir, error) {
 		root.Close()
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
+	d.takesPlace = takesPlace(d.lock)
 	d.start(isNew)
 	return d, nil
 }

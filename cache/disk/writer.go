@@ -46,6 +46,8 @@ const (
 	// machine's host, and cost up to twice the rest.
 	RunBlocks = 15
 
+	largeRun = 4 // blocks whose place is worth taking
+
 	maxQueued = 4 << 20 // bytes that wait to be written to one file
 )
 
@@ -222,6 +224,9 @@ func (f *File) put(runs []Run) (took int64, err error) {
 		for k, sum := range r.Sums {
 			marks = append(marks, f.mark(r.First+int64(k), sum)...)
 		}
+	}
+	if f.d != nil && f.d.takesPlace && len(data) >= largeRun {
+		takePlace(f.data, runs[0].First*BlockSize, int64(len(data)-1)*BlockSize+int64(len(data[len(data)-1])))
 	}
 	n, err := writeAll(f.data, data, runs[0].First*BlockSize)
 	if err == nil && f.record != nil {

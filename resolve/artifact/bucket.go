@@ -61,7 +61,7 @@ type Answer struct {
 // Connect makes a connection to the store, where it was not asked for idle. It asks for
 // what it then does not wait for: once the transport dials, it dials for whoever comes
 // next (net/http.Transport keeps what a request that was given up has dialled). Where
-// there is a connection, the store gives an answer.
+// there is a connection all the same, the store gives an answer to nobody.
 func (b *Bucket) Connect(ctx context.Context, idle time.Duration) {
 	now, last := time.Now().UnixNano(), b.asked.Load()
 	if now-last < int64(idle) || !b.asked.CompareAndSwap(last, now) {
@@ -69,9 +69,9 @@ func (b *Bucket) Connect(ctx context.Context, idle time.Duration) {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	b.IsAccessible(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+	b.ListPage(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		ConnectStart: func(string, string) { cancel() },
-	}))
+	}), blob.FirstPageToken, 1, &blob.ListOptions{BeforeList: func(as func(any) bool) error { return b.BeforeList(as, "") }})
 }
 
 // twice asks once, and again where the first answer says how.

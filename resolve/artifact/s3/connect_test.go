@@ -67,3 +67,19 @@ func TestConnectionIsThereBeforeItIsNeeded(t *testing.T) {
 		})
 	}
 }
+
+// TestHostedPlaceIsOneHost fails when what a server names as a host of a service holds
+// what has a part of it be none: the keys would be sent to another.
+func TestHostedPlaceIsOneHost(t *testing.T) {
+	env := map[string]string{"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s", "AWS_DEFAULT_REGION": "us-east-1"}
+	d := Driver{Settings: rest.Settings{Silence: time.Minute}, Env: func(name string) string { return env[name] }, Home: t.TempDir()}
+	open := d.OpenHosted(".r2.cloudflarestorage.com", false)
+	if _, err := open(t.Context(), "b@account.r2.cloudflarestorage.com"); err != nil {
+		t.Fatal(err)
+	}
+	for _, odd := range []string{"#", "?", `\`, "@", "/", ":80/", "%23"} {
+		if _, err := open(t.Context(), "b@evil.example"+odd+".r2.cloudflarestorage.com"); err == nil {
+			t.Errorf("%q stands in a host", odd)
+		}
+	}
+}

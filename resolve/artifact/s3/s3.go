@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"regexp"
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -53,7 +54,7 @@ func (d Driver) Open(ctx context.Context, bucket string) (*artifact.Bucket, erro
 func (d Driver) OpenHosted(domain string, pathStyle bool) artifact.OpenBucket {
 	return func(ctx context.Context, place string) (*artifact.Bucket, error) {
 		bucket, host, ok := strings.Cut(place, "@")
-		if !ok || bucket == "" || host == "" {
+		if !ok || !bucketName.MatchString(bucket) || !hostName.MatchString(host) {
 			return nil, fmt.Errorf("the URI must name its bucket and its host: <bucket>@<host>%s, and not %q", domain, place)
 		}
 		conf, err := FromEnv(d.Env, d.Home)
@@ -75,6 +76,12 @@ func (d Driver) OpenHosted(domain string, pathStyle bool) artifact.OpenBucket {
 		return d.open(ctx, bucket, conf)
 	}
 }
+
+// A bucket's and a host's name have nothing in them that ends a host in a URL.
+var (
+	bucketName = regexp.MustCompile(`^[A-Za-z0-9._-]+$`)
+	hostName   = regexp.MustCompile(`^([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]+)?$`)
+)
 
 // client makes an SDK's client, with credentials where there are to be any.
 func (d Driver) client(ctx context.Context, c Config) (*s3.Client, error) {
