@@ -18,9 +18,6 @@ BIN = .testenv/bin
 UNITS = ./cache/... ./cmd/... ./fs/... ./resolve/... ./test/count ./test/fault ./test/run
 # The tests that take as long as they are given.
 LONG = ^Test(ReferenceModel|MountMeansWhatTheClientMeans|OpenFilesAreOneVersion|WorkLeavesNothingBehind|KilledAtAnyMomentLosesLittle|AnyDiskFaultFailsNoRead|AliasMovesUnderReaders|ManyNamesTakeLittleMemory|ForgottenNamesAreFreed|ContentsDoNotMix|CachedReadWaitsForNothing|ReplacedFilesDoNotMix|ManySmallContentsSlowNothing|ManyClosedFilesTakeLittleMemory)$$
-# The mounts of the tests are in a mount namespace of their own, and shared: what is unmounted
-# there leaves the namespaces of commands that are run beside it, too.
-ALONE = $(if $(filter 0,$(shell id -u)),-exec 'unshare --mount --propagation shared')
 # runs, and not a time: at whose end go test may fail with "context deadline exceeded"
 FUZZTIME ?= 100000x
 SOAK ?= 30m
@@ -38,8 +35,8 @@ demo: build
 	./mlflowfs demo
 
 test: setup check
-	CGO_ENABLED=1 go run ./test/run -- -race $(UNITS)
-	go run ./test/run -again 12 -- $(ALONE) -count=1 -timeout 50m ./test
+	CGO_ENABLED=1 go run ./test/run -- -exec $(CURDIR)/test/alone.sh -race $(UNITS)
+	go run ./test/run -again 12 -- -exec $(CURDIR)/test/alone.sh -count=1 -timeout 50m ./test
 
 quick: format $(BIN)/staticcheck
 	go vet ./...
