@@ -152,6 +152,9 @@ func (t *tree) anew(ctx context.Context, uri, up string) (*Node, error) {
 	if stale || found.ByPath() || len(found.Parted()) > 1 {
 		up = otherwise + up
 	}
+	if found.Dir != nil { // its listing is the next that is asked for
+		go contain(t.log, "a listing", func() { t.r.List(context.WithoutCancel(ctx), found.Dir) })
+	}
 	to := treePath(u)
 	if to == "" {
 		to = path.Join(AboutDir, ownDir, urisDir, uriParts(uri), ownName(uri))

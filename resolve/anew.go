@@ -13,19 +13,16 @@ import (
 // a version, and the path in it. stale says that a server can't be asked, and that it is
 // what that said before.
 //
-// Unless ctx is anew itself, and the caller lists with it, the directory is listed at once,
-// for whoever looks into it next; and meanwhile the one that the URI led to when it was
-// last asked for.
+// The directory that it led to when it was last asked for is listed meanwhile, unless ctx
+// is anew itself: then the caller lists with it.
 func (r *Resolver) Anew(ctx context.Context, uri string) (_ URI, _ Found, stale bool, _ error) {
 	u, named, err := ParseURI(uri)
-	listed := !cache.IsAnew(ctx)
-	if listed {
+	if !cache.IsAnew(ctx) {
 		ctx = cache.Anew(ctx)
 		if err == nil && named {
 			r.listBefore(ctx, uri)
 		}
 	}
-	began := ctx
 	ctx, mark := cache.WithStaleMark(ctx)
 	if err == nil && named && u.Name != "" {
 		u, err = r.exact(ctx, u)
@@ -37,9 +34,6 @@ func (r *Resolver) Anew(ctx context.Context, uri string) (_ URI, _ Found, stale 
 	f, err := r.Resolve(ctx, uri)
 	if err == nil && f.Dir != nil {
 		r.forgetBelow(ctx, f.Dir)
-		if listed {
-			r.listSoon(began, *f.Dir)
-		}
 	}
 	return u, f, mark.Load(), err
 }
@@ -54,11 +48,6 @@ func (r *Resolver) listBefore(ctx context.Context, uri string) {
 	r.forgetBelow(ctx, f.Dir)
 	d := *f.Dir
 	d.Final = false // nobody has said so since
-	r.listSoon(ctx, d)
-}
-
-// listSoon has d listed behind the caller, for who asks for that next.
-func (r *Resolver) listSoon(ctx context.Context, d Dir) {
 	go cache.Guard(func() error {
 		_, err := r.List(cache.NotAnew(context.WithoutCancel(ctx)), &d)
 		return err
