@@ -21,14 +21,15 @@ type likely struct {
 
 type likelyBucket struct {
 	scheme, place string
-	asked         time.Time // for anything, or connected to, last; zero: never
+	tried         time.Time // when a connection was last made, or could not be made
 }
 
 // maxLikely bounds how many connections are made for one question.
 const maxLikely = 2
 
-// first gives a bucket, which is the likeliest now. l.mu is held.
-func (l *likely) first(scheme, place string) *likelyBucket {
+func (l *likely) add(scheme, place string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	b := likelyBucket{scheme: scheme, place: place}
 	for i, o := range l.buckets {
 		if o.scheme == scheme && o.place == place {
@@ -38,30 +39,15 @@ func (l *likely) first(scheme, place string) *likelyBucket {
 	}
 	l.buckets = slices.Insert(l.buckets, 0, b)
 	l.buckets = l.buckets[:min(len(l.buckets), maxLikely)]
-	return &l.buckets[0]
 }
 
-func (l *likely) expect(scheme, place string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.first(scheme, place)
-}
-
-// ask notes that a bucket is asked now.
-func (l *likely) ask(scheme, place string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.first(scheme, place).asked = time.Now()
-}
-
-// due are those that were not asked for connectAfter, and are now.
+// due are those that were not tried for connectAfter, and are now.
 func (l *likely) due() (due []likelyBucket) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for i := range l.buckets {
-		if b := &l.buckets[i]; time.Since(b.asked) > connectAfter {
-			b.asked = time.Now()
-			due = append(due, *b)
+		if b := &l.buckets[i]; time.Since(b.tried) > connectAfter {
+			due, b.tried = append(due, *b), time.Now()
 		}
 	}
 	return due
@@ -74,7 +60,7 @@ func (r *Resolver) Expect(uris []string) {
 		uri = rootOf(uri, artifact.Door{}).uri
 		s, direct := scheme(uri), r.opt.Access == Auto || r.opt.Access == artifact.Direct
 		if place, _, ok := inBucket(uri); ok && direct && r.opt.Buckets[s] != nil && r.opt.Allowed.opens(uri) {
-			r.likely.expect(s, place)
+			r.likely.add(s, place)
 		}
 	}
 }
@@ -89,7 +75,7 @@ func (r *Resolver) connect(ctx context.Context) {
 			defer cancel()
 			bucket, err := r.open(ctx, b.scheme, b.place, false)
 			if err == nil {
-				bucket.Connect(ctx)
+				bucket.Connect(ctx, connectAfter)
 			}
 			return err
 		})

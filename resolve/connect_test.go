@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"testing"
 
-	"gocloud.dev/blob/memblob"
-
 	"github.com/mlflowfs/mlflowfs/resolve/artifact"
 )
 
@@ -43,26 +41,5 @@ func TestLikelyBucketsAreThoseThatMayBeOpened(t *testing.T) {
 		if again := r.likely.due(); len(again) > 0 {
 			t.Errorf("%s: %v at once again", name, again)
 		}
-	}
-}
-
-// TestBucketThatIsAskedNeedsNoConnection fails when a bucket that was asked just before is
-// connected to; or one that is used is not the likeliest.
-func TestBucketThatIsAskedNeedsNoConnection(t *testing.T) {
-	open := func(context.Context, string) (*artifact.Bucket, error) {
-		none := func(func(any) bool, string) error { return nil }
-		return &artifact.Bucket{Bucket: memblob.OpenBucket(nil), BeforeList: none}, nil
-	}
-	r := New(Options{Buckets: map[string]artifact.OpenBucket{"s3": open}})
-	r.Expect([]string{"s3://one/x", "s3://two/x"})
-	s, err := r.store(t.Context(), place{uri: "s3://used/x"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := s.List(t.Context(), ""); err != nil {
-		t.Fatal(err)
-	}
-	if due := r.likely.due(); len(due) != 1 || due[0].place != "one" {
-		t.Errorf("due are %v", due)
 	}
 }

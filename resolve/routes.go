@@ -206,7 +206,7 @@ func (r *Resolver) bucket(scheme, uri string) []artifact.Route {
 	b := artifact.NewBlob(Shown(uri), keyOf(scheme, key), func(ctx context.Context, fresh bool) (*artifact.Bucket, error) {
 		b, err := r.open(ctx, scheme, place, fresh)
 		if err == nil {
-			r.likely.ask(scheme, place)
+			r.likely.add(scheme, place)
 		}
 		return b, err
 	})

@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"net/http/httptrace"
+	"sync/atomic"
 	"time"
 
 	"gocloud.dev/blob"
@@ -40,6 +41,8 @@ type Bucket struct {
 
 	// ReadRaw reads a key that gocloud can't name; nil where it can name all.
 	ReadRaw func(ctx context.Context, key, version string, off, n int64) (io.ReadCloser, Answer, error)
+
+	asked atomic.Int64 // when, in nanoseconds since 1970
 }
 
 // OpenBucket opens a bucket of one scheme. place is what stands between // and
@@ -55,11 +58,15 @@ type Answer struct {
 	cache.Sums
 }
 
-// Connect makes a connection to the store, to which there should be none. It asks for what
-// it then does not wait for: once the transport dials, it dials for whoever comes next
-// (net/http.Transport keeps what a request that was given up has dialled). Where there is
-// a connection all the same, the store gives an answer to nobody.
-func (b *Bucket) Connect(ctx context.Context) {
+// Connect makes a connection to the store, where it was not asked for idle. It asks for
+// what it then does not wait for: once the transport dials, it dials for whoever comes
+// next (net/http.Transport keeps what a request that was given up has dialled). Where
+// there is a connection all the same, the store gives an answer to nobody.
+func (b *Bucket) Connect(ctx context.Context, idle time.Duration) {
+	now, last := time.Now().UnixNano(), b.asked.Load()
+	if now-last < int64(idle) || !b.asked.CompareAndSwap(last, now) {
+		return
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	b.ListPage(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
@@ -69,6 +76,7 @@ func (b *Bucket) Connect(ctx context.Context) {
 
 // twice asks once, and again where the first answer says how.
 func (b *Bucket) twice(ask func() error) error {
+	b.asked.Store(time.Now().UnixNano())
 	err := ask()
 	if err != nil && b.Again != nil && b.Again(err) {
 		err = ask()

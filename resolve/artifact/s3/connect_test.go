@@ -15,8 +15,8 @@ import (
 )
 
 // TestConnectionIsThereBeforeItIsNeeded fails when Connect makes no connection, when it
-// asks the store for anything in order to make one, or when what is asked next makes
-// another; with TLS and without.
+// asks the store for anything in order to make one, when what is asked next makes
+// another, with TLS and without; or when it asks a store that was asked just before.
 func TestConnectionIsThereBeforeItIsNeeded(t *testing.T) {
 	for _, kind := range []string{"http", "https"} {
 		t.Run(kind, func(t *testing.T) {
@@ -46,7 +46,7 @@ func TestConnectionIsThereBeforeItIsNeeded(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			b.Connect(t.Context())
+			b.Connect(t.Context(), time.Minute)
 			for end := time.Now().Add(10 * time.Second); made.Load() == 0 && time.Now().Before(end); {
 				time.Sleep(time.Millisecond)
 			}
@@ -59,6 +59,7 @@ func TestConnectionIsThereBeforeItIsNeeded(t *testing.T) {
 				if _, err := store.List(t.Context(), ""); err != nil {
 					t.Fatal(err)
 				}
+				b.Connect(t.Context(), time.Minute)
 			}
 			if made.Load() != 1 || asked.Load() != 2 {
 				t.Errorf("%d connections, %d requests", made.Load(), asked.Load())
