@@ -4,6 +4,8 @@ import (
 	"os"
 	"strings"
 	"unsafe"
+
+	"github.com/mlflowfs/mlflowfs/resolve/rest"
 )
 
 // hidePasswords writes over the passwords of URIs on the command line, which
@@ -23,11 +25,14 @@ func hidePasswords() {
 	}
 }
 
-// passwordIn finds the password of a URI in s.
+// passwordIn finds the password of a URI in s; of a database's, all that may hold one.
 func passwordIn(s string) (begin, end int) {
 	at := strings.Index(s, "://")
 	if at < 0 {
 		return 0, 0
+	}
+	if rest.IsDatabase(s[strings.LastIndexByte(s[:at], '=')+1:]) { // --tracking-uri=…
+		return at + len("://"), len(s)
 	}
 	at += len("://")
 	authority := s[at:]

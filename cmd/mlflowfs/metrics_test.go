@@ -92,7 +92,8 @@ func TestPasswordIsFoundInArgument(t *testing.T) {
 	t.Parallel()
 	for s, want := range map[string]string{
 		"http://h": "", "http://u@h": "", "http://u:p@h/x": "p", "--tracking-uri=https://u:p@ss@h:1/a@b:c": "p@ss",
-		"http://h/a:b@c": "", "no://": "", "": "", "http://u:@h": "", "postgresql+x://u:secret@h?q=1": "secret",
+		"http://h/a:b@c": "", "no://": "", "": "", "http://u:@h": "", "postgresql+x://u:s/ec?r#et@h?q=1": "u:s/ec?r#et@h?q=1",
+		"--tracking-uri=mssql+pyodbc:///?odbc_connect=secret": "/?odbc_connect=secret",
 	} {
 		if begin, end := passwordIn(s); s[begin:end] != want {
 			t.Errorf("%q: %q", s, s[begin:end])

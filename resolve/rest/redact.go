@@ -9,6 +9,15 @@ func Redact(uri string) string {
 		return uri
 	}
 	scheme, rest := uri[:i+3], uri[i+3:]
+	if IsDatabase(uri) {
+		switch at := strings.IndexByte(rest, '@'); {
+		case at < 0:
+		case strings.ContainsAny(rest[:at], "?#") || strings.Contains(rest[at+1:], "@"):
+			return scheme + "…" // what is a password here is a guess
+		default:
+			rest = rest[at+1:]
+		}
+	}
 	if j := strings.IndexAny(rest, "?#"); j >= 0 {
 		rest = rest[:j]
 	}
@@ -22,6 +31,14 @@ func Redact(uri string) string {
 		return scheme + "…" // a password with a / in it: nothing here is safe to show
 	}
 	return scheme + host + path
+}
+
+// IsDatabase tells whether a URI is of a database server, by SQLAlchemy's rules: a ?, a #
+// or a / may stand in its password.
+func IsDatabase(uri string) bool {
+	scheme, _, ok := strings.Cut(strings.ToLower(uri), "://")
+	scheme, _, _ = strings.Cut(scheme, "+")
+	return ok && (scheme == "postgresql" || scheme == "postgres" || scheme == "mysql" || scheme == "mssql")
 }
 
 // ServerOf is what leads to the server of a URI: its scheme and host, as they

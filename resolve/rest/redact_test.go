@@ -10,16 +10,23 @@ import (
 func TestRedactHidesCredentials(t *testing.T) {
 	t.Parallel()
 	for in, want := range map[string]string{
-		"http://h:5000":                  "http://h:5000",
-		"https://user:s3cret@h/p":        "https://h/p",
-		"http://s3cret@h":                "http://h",
-		"http://u:s3c@ret@h/p?t=s3cret":  "http://h/p",
-		"http://u:s3cret/x@h/p":          "http://…",
-		"postgresql://u:s3cret@h:1/db":   "postgresql://h:1/db",
-		"sqlite:////tmp/a@b/mlflow.db":   "sqlite:////tmp/a@b/mlflow.db",
-		"./mlruns":                       "./mlruns",
-		"http://h/p#s3cret":              "http://h/p",
-		"mysql+pymysql://u:s3cret@h/db?": "mysql+pymysql://h/db",
+		"http://h:5000":                         "http://h:5000",
+		"https://user:s3cret@h/p":               "https://h/p",
+		"http://s3cret@h":                       "http://h",
+		"http://u:s3c@ret@h/p?t=s3cret":         "http://h/p",
+		"http://u:s3cret/x@h/p":                 "http://…",
+		"postgresql://u:s3cret@h:1/db":          "postgresql://h:1/db",
+		"sqlite:////tmp/a@b/mlflow.db":          "sqlite:////tmp/a@b/mlflow.db",
+		"./mlruns":                              "./mlruns",
+		"http://h/p#s3cret":                     "http://h/p",
+		"mysql+pymysql://u:s3cret@h/db?":        "mysql+pymysql://h/db",
+		"postgresql://u:s3/cret@h/db":           "postgresql://h/db",
+		"postgresql://u:s3/c?r#et@h/db":         "postgresql://…",
+		"postgresql://h:1/db?password=x@s3cret": "postgresql://…",
+		"postgresql://u:s3c@s3cret?@h":          "postgresql://…",
+		"MySQL://h/db?password=s3cret":          "MySQL://h/db",
+		"mssql://u:s3cret@h/db?x=a@b":           "mssql://…",
+		"mssql+pyodbc:///?odbc_connect=s3cret":  "mssql+pyodbc:///",
 	} {
 		if got := Redact(in); got != want {
 			t.Errorf("%s is shown as %s", in, got)
@@ -33,11 +40,13 @@ func FuzzRedactHidesThePassword(f *testing.F) {
 	f.Add("s3cret")
 	f.Add("p@ss/w?rd#")
 	f.Fuzz(func(t *testing.T, password string) {
-		if len(password) < 8 || strings.ContainsAny(password, "\x00") || strings.Contains("http://host:5000/path…", password) {
+		if len(password) < 8 || strings.ContainsAny(password, "\x00") || strings.Contains("http://host:5000/path… postgresql://host:5000/path mysql+pymysql://host:5000/path", password) {
 			return
 		}
-		if got := Redact("http://user:" + password + "@host:5000/path"); strings.Contains(got, password) {
-			t.Errorf("%q is shown in %q", password, got)
+		for _, scheme := range []string{"http", "postgresql", "mysql+pymysql"} {
+			if got := Redact(scheme + "://user:" + password + "@host:5000/path"); strings.Contains(got, password) {
+				t.Errorf("%q is shown in %q", password, got)
+			}
 		}
 	})
 }
