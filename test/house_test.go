@@ -41,6 +41,7 @@ func TestImportsRunOneWay(t *testing.T) {
 		"test/cold":              {},
 		"test/count":             {},
 		"test/anykey":            {"test/draw"},
+		"test/dbserver":          {},
 		"test/draw":              {},
 		"test/fault":             {"test/count"},
 		"test/run":               {},

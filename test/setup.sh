@@ -49,7 +49,7 @@ wheel() {
 	install wheel hatchling==1.33.0 mypy==2.4.1 pipx==1.18.4 uv==0.13.9
 }
 
-stores='boto3 google-cloud-storage azure-storage-blob azure-identity pyftpdlib requests-auth-aws-sigv4'
+stores='boto3 google-cloud-storage azure-storage-blob azure-identity pyftpdlib requests-auth-aws-sigv4 psycopg2-binary==2.9.13 pymysql==1.2.4'
 mlflow3() {
 	# shellcheck disable=SC2086
 	install mlflow3 $mlflow3 $stores kubernetes pillow onnx onnxruntime duckdb safetensors 'Flask-WTF<2'
@@ -114,6 +114,8 @@ need inotifywait inotify-tools
 need bwrap bubblewrap
 need mkfs.btrfs btrfs-progs # a filesystem with reflinks
 need npm nodejs npm
+need mariadb-install-db mariadb-server
+ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || missing="$missing postgresql"
 [ -d /usr/lib/python3/dist-packages/torch ] || missing="$missing python3-torch" # PyPI's comes with gigabytes for a GPU
 python3 -c 'import venv, ensurepip' 2>/dev/null || missing="$missing python3 python3-venv"
 if [ -n "$missing" ]; then

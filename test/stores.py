@@ -1,14 +1,14 @@
-"""Makes local stores by a seed with the installed MLflow, and prints what its own
-client reads of them: a JSON object of store to content.
+"""Makes stores by a seed with the installed MLflow, and prints what its own client reads
+of them: a JSON object of store to content. Without --server they are local ones.
 
 usage: stores.py DIR SEED [STORE...]    which reads the stores STORE, too
+       stores.py DIR SEED --server URI  in databases of the server at URI, which ends in a /
 """
 
 import json
 import os
 import random
 import shutil
-import sqlite3
 import sys
 import warnings
 
@@ -17,6 +17,7 @@ os.environ.update(MLFLOW_ALLOW_FILE_STORE="true", MLFLOW_DISABLE_TELEMETRY="true
 import logging
 
 import mlflow
+import sqlalchemy
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, ViewType
 
@@ -120,55 +121,79 @@ def bend_files(store, runs, rng):
     os.symlink(f"{away}/{id}", f"{store}/{e}/{id}")
 
 
-def bend_sqlite(path, runs):
+def bend_tables(uri, runs):
     """What other programs and older MLflows have left in tables."""
-    with sqlite3.connect(path) as db:
-        db.execute("UPDATE runs SET name = NULL WHERE run_uuid = ?", (runs[-1][1],))
-        db.execute("UPDATE runs SET name = '' WHERE run_uuid = ?", (runs[-2][1],))
-        db.execute("INSERT INTO tags (key, value, run_uuid) VALUES ('null', NULL, ?)", (runs[-1][1],))
-        db.execute("UPDATE runs SET end_time = NULL WHERE run_uuid = ?", (runs[-1][1],))
+    engine = sqlalchemy.create_engine(uri)
+    with engine.begin() as db:
+        do = lambda stmt, run: db.execute(sqlalchemy.text(stmt), {"run": run})
+        do("UPDATE runs SET name = NULL WHERE run_uuid = :run", runs[-1][1])
+        do("UPDATE runs SET name = '' WHERE run_uuid = :run", runs[-2][1])
+        do("INSERT INTO tags (" + key(engine) + ", value, run_uuid) VALUES ('null', NULL, :run)", runs[-1][1])
+        do("UPDATE runs SET end_time = NULL WHERE run_uuid = :run", runs[-1][1])
+    engine.dispose()
 
 
-def at_revision(path, revision):
-    """A file as the MLflow of a revision made it, by MLflow's own migrations, with
-    rows in the columns that were there; MLflow's client reads an upgraded copy."""
+def key(engine):
+    return engine.dialect.identifier_preparer.quote("key")
+
+
+def make_database(server, name):
+    """A database of a server's, and its URI."""
+    pg = server.startswith("postgresql")
+    engine = sqlalchemy.create_engine(server + ("postgres" if pg else ""), isolation_level="AUTOCOMMIT")
+    with engine.connect() as db:
+        db.execute(sqlalchemy.text(f"CREATE DATABASE {name}" + ("" if pg else " CHARACTER SET utf8mb4")))
+    engine.dispose()
+    return server + name
+
+
+def at_revision(uri, revision):
+    """Tables as the MLflow of a revision made them, by MLflow's own migrations, with
+    rows in the columns that were there."""
     from alembic import command
-    from mlflow.store.db.utils import _get_alembic_config, _initialize_tables, create_sqlalchemy_engine
-    from mlflow.store.db.base_sql_model import Base
+    from mlflow.store.db.utils import _get_alembic_config, create_sqlalchemy_engine
     import mlflow.store.tracking.dbmodels.initial_models as initial
 
-    engine = create_sqlalchemy_engine("sqlite:///" + path)
+    engine = create_sqlalchemy_engine(uri)
     initial.Base.metadata.create_all(engine)
-    config = _get_alembic_config("sqlite:///" + path)
+    config = _get_alembic_config(uri)
     with engine.begin() as conn:
         config.attributes["connection"] = conn
         command.upgrade(config, revision)
-    engine.dispose()
     rows = {
         "experiments": [dict(experiment_id=0, name="Default", lifecycle_stage="active"), dict(experiment_id=7, name="old", artifact_location="/a/7", lifecycle_stage="active", creation_time=5, last_update_time=5)],
         "runs": [dict(run_uuid=id, name=name, experiment_id=7, artifact_uri="/a/7/" + id, status="FINISHED", lifecycle_stage="active", start_time=n, end_time=n + 1, user_id="u", source_type="LOCAL", source_name="", source_version="", entry_point_name="") for n, (id, name) in enumerate([("a" * 32, "named"), ("b" * 32, None)], 1)],
         "params": [dict(key="lr", value="0.1", run_uuid="a" * 32)],
         "tags": [dict(key="mlflow.runName", value="tagged", run_uuid="b" * 32), dict(key="null", value=None, run_uuid="a" * 32)],
-        "metrics": [dict(key="loss", value=v, timestamp=9, step=s, is_nan=0, run_uuid="a" * 32) for s, v in enumerate([0.5, 0.25])],
-        "latest_metrics": [dict(key="loss", value=0.25, timestamp=9, step=1, is_nan=0, run_uuid="a" * 32)],
+        "metrics": [dict(key="loss", value=v, timestamp=9, step=s, is_nan=False, run_uuid="a" * 32) for s, v in enumerate([0.5, 0.25])],
+        "latest_metrics": [dict(key="loss", value=0.25, timestamp=9, step=1, is_nan=False, run_uuid="a" * 32)],
         "registered_models": [dict(name="m", creation_time=5, last_updated_time=5)],
         "model_versions": [dict(name="m", version=n, creation_time=5, last_updated_time=5, current_stage=s, source="/a/7/x", run_id="a" * 32, status="READY", storage_location=None) for n, s in [(1, "Production"), (2, "None")]],
         "registered_model_aliases": [dict(name="m", alias="best", version=1)],
     }
-    with sqlite3.connect(path) as db:
-        for table, all in rows.items():
-            columns = {c[1] for c in db.execute(f"PRAGMA table_info({table})")}
-            for row in all:
-                row = {k: v for k, v in row.items() if k in columns}
-                if row:
-                    db.execute(f"INSERT INTO {table} ({','.join(row)}) VALUES ({','.join('?' * len(row))})", list(row.values()))
-    shutil.copy(path, path + ".upgraded")
-    from mlflow.store.db.utils import _upgrade_db
+    there = sqlalchemy.MetaData()
+    there.reflect(engine)
+    with engine.begin() as db:
+        if uri.startswith("mysql"):
+            db.execute(sqlalchemy.text("SET SESSION sql_mode = CONCAT(@@sql_mode, ',NO_AUTO_VALUE_ON_ZERO')"))
+        for name, all in rows.items():
+            if name in there.tables:
+                table = there.tables[name]
+                for row in all:
+                    db.execute(table.insert().values({k: v for k, v in row.items() if k in table.columns}))
+    engine.dispose()
 
-    engine = create_sqlalchemy_engine("sqlite:///" + path + ".upgraded")
+
+def read_at(revision, uris):
+    """What the client reads of two databases at a revision, once the second is upgraded."""
+    from mlflow.store.db.utils import _upgrade_db, create_sqlalchemy_engine
+
+    for uri in uris:
+        at_revision(uri, revision)
+    engine = create_sqlalchemy_engine(uris[1])
     _upgrade_db(engine)
     engine.dispose()
-    return read("sqlite:///" + path + ".upgraded")
+    return read(uris[1])
 
 
 def main():
@@ -176,17 +201,27 @@ def main():
     rng = random.Random(seed)
     os.chdir(directory)
     out = {}
-    db = f"{directory}/mlflow.db"
-    runs = write("sqlite:///" + db, rng)
-    bend_sqlite(db, runs)
-    out["sqlite:///" + db] = read("sqlite:///" + db)
+    if sys.argv[3:4] == ["--server"]:
+        server = sys.argv[4]
+        uri = make_database(server, "v3" if V3 else "v2")
+        bend_tables(uri, write(uri, rng))
+        out[uri] = read(uri)
+        if V3:
+            old = [make_database(server, name) for name in ["v1_28", "v1_28_upgraded"]]
+            out[old[0]] = read_at("cc1f77228345", old)
+        print("\n" + json.dumps(out))
+        return
+    db = f"sqlite:///{directory}/mlflow.db"
+    bend_tables(db, write(db, rng))
+    out[db] = read(db)
     files = f"{directory}/mlruns-files"
     bend_files(files, write(files, rng), rng)
     for store in [files] + sys.argv[3:]:
         out[store] = read(store)
     if V3:
         for revision in ["89d4b8295536", "c48cb773bb87", "7f2a7d5fae7d"]:
-            out[f"sqlite:///{directory}/{revision}.db"] = at_revision(f"{directory}/{revision}.db", revision)
+            old = f"sqlite:///{directory}/{revision}.db"
+            out[old] = read_at(revision, [old, old + ".upgraded"])
     print("\n" + json.dumps(out))
 
 

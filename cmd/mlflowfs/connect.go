@@ -17,6 +17,7 @@ type stores struct {
 	*resolve.Resolver
 	tracking, registry meta.Store   // nil where none was needed
 	client             *rest.Client // nil where the tracking store is no server
+	remote             bool         // whether one of them is another machine's
 	clients            []*rest.Client
 	clocks             []*rest.Clocks // of servers and stores
 }
@@ -87,7 +88,7 @@ func (c *ClientConfig) open(opt openOptions, log *slog.Logger) (*stores, error) 
 	for _, c := range s.clients {
 		s.clocks = append(s.clocks, c.Clocks())
 	}
-	if len(s.clients) == 1 { // whoever writes to a store on this machine has its rights
+	if !s.remote { // whoever writes to a store on this machine has its rights
 		opt.allowed = nil
 	}
 	s.Resolver = resolve.New(resolve.Options{
@@ -108,13 +109,16 @@ func (s *stores) openTracking(c *ClientConfig, opt openOptions, log *slog.Logger
 	return err
 }
 
-// openStore opens the store at a URI, whose last answers are kept where it is a server.
+// openStore opens the store at a URI, whose last answers are kept where it is remote.
 func (s *stores) openStore(uri string, c *ClientConfig, opt openOptions, log *slog.Logger) (meta.Store, *rest.Client, error) {
 	store, client, err := meta.Open(uri, c.Env, log)
-	if err != nil || client == nil {
-		return store, client, err
+	if err != nil {
+		return nil, nil, err
 	}
-	s.clients = append(s.clients, client)
+	s.remote = s.remote || store.Remote()
+	if client != nil {
+		s.clients = append(s.clients, client)
+	}
 	if opt.answers != nil {
 		store = meta.WithLastAnswers(store, opt.answers, uri)
 	}

@@ -31,9 +31,9 @@ func (p *process) mountCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "mount [flags] MOUNTPOINT",
 		Short: "Mount a tracking server's runs and models",
-		Long: `Mount shows the runs and models of an MLflow tracking server, of a sqlite file, or
-of a FileStore directory at MOUNTPOINT, an empty directory. It stays in the
-foreground, where Ctrl-C (SIGINT) or SIGTERM unmounts; --daemon has it go on in
+		Long: `Mount shows the runs and models of an MLflow tracking server, of a database
+that one keeps (sqlite, PostgreSQL, MySQL, SQL Server), or of a FileStore directory
+at MOUNTPOINT, an empty directory. It stays in the foreground, where Ctrl-C (SIGINT) or SIGTERM unmounts; --daemon has it go on in
 the background.
 
 Credentials are taken from MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD,

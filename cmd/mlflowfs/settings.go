@@ -47,7 +47,7 @@ var settings = []*setting{
 	{name: "config", takes: client, field: func(c *ClientConfig) any { return &c.File }, help: "file of settings (default: mlflowfs/config.yaml below your configuration directory, else " + systemConfig + ")"},
 
 	// Where MLflow is, and who asks it
-	{name: "tracking-uri", variable: "MLFLOW_TRACKING_URI", takes: client, field: func(c *ClientConfig) any { return &c.Server.TrackingURI }, help: "http(s)://host:port, sqlite:///file.db, or a FileStore directory; default ./mlruns where it holds experiments, else sqlite:///mlflow.db"},
+	{name: "tracking-uri", variable: "MLFLOW_TRACKING_URI", takes: client, field: func(c *ClientConfig) any { return &c.Server.TrackingURI }, help: "http(s)://host:port, a database (sqlite:///file.db, postgresql://…, mysql://…, mssql://…), or a FileStore directory; default ./mlruns where it holds experiments, else sqlite:///mlflow.db"},
 	{name: "registry-uri", variable: "MLFLOW_REGISTRY_URI", takes: client, field: func(c *ClientConfig) any { return &c.Server.RegistryURI }, help: "where the model registry is, if not at the tracking URI"},
 	{name: "token-file", takes: client, field: func(c *ClientConfig) any { return &c.Server.TokenFile }, help: "file that holds the token for the tracking server, read anew when it changes"},
 	{name: "header-file", takes: client, field: func(c *ClientConfig) any { return &c.Server.HeaderFile }, help: "file of headers for the tracking server, one 'Name: value' a line, read anew when it changes"},

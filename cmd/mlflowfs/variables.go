@@ -22,11 +22,12 @@ var followed = []struct {
 	{"where S3 is, and how buckets are named", []string{"MLFLOW_S3_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "MLFLOW_BOTO_CLIENT_ADDRESSING_STYLE", "AWS_USE_DUALSTACK_ENDPOINT", "AWS_DEFAULT_REGION", "AWS_REGION"}},
 	{"S3's credentials and certificates", []string{"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN", "AWS_DEFAULT_PROFILE", "AWS_PROFILE", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "MLFLOW_EXPERIMENTAL_S3_SIGNATURE_VERSION", "MLFLOW_S3_EXPECTED_BUCKET_OWNER", "AWS_CA_BUNDLE", "MLFLOW_S3_IGNORE_TLS"}},
 	{"Google Cloud Storage", []string{"GOOGLE_APPLICATION_CREDENTIALS", "CLOUDSDK_CONFIG", "STORAGE_EMULATOR_HOST"}},
+	{"a MySQL database's password and certificates (PostgreSQL's are libpq's: PGPASSFILE, PGSSLMODE …)", []string{"MYSQL_PWD", "MLFLOW_MYSQL_SSL_CA", "MLFLOW_MYSQL_SSL_CERT", "MLFLOW_MYSQL_SSL_KEY"}},
 	{"Azure", []string{"AZURE_STORAGE_CONNECTION_STRING", "AZURE_STORAGE_ACCESS_KEY", "AZURE_STORAGE_SAS_TOKEN"}},
 }
 
 // The libraries that read the environment by themselves: the SDKs of AWS, Google and Azure
-// (roles, web identities, metadata services), Go's crypto/x509 (SSL_CERT_FILE,
+// (roles, web identities, metadata services), pgx (libpq's PG…), Go's crypto/x509 (SSL_CERT_FILE,
 // SSL_CERT_DIR) and os.TempDir (TMPDIR), systemd's notification (NOTIFY_SOCKET,
 // WATCHDOG_USEC).
 
@@ -55,11 +56,11 @@ var unhonoured = []struct {
 	{"MLFLOW_HTTP_TCP_KEEPALIVE_INTERVAL", "a connection that is silent is probed each 5 s", nil},
 	{"MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "--quiet says whether download shows how far it is", nil},
 	{"MLFLOW_ALLOW_FILE_STORE", "a FileStore is read, whatever it says", []string{"true", "1"}},
-	{"MLFLOW_SQLALCHEMYSTORE_ECHO", "a sqlite file is read without SQLAlchemy", nil},
-	{"MLFLOW_SQLALCHEMYSTORE_MAX_OVERFLOW", "a sqlite file is read without SQLAlchemy", nil},
-	{"MLFLOW_SQLALCHEMYSTORE_POOLCLASS", "a sqlite file is read without SQLAlchemy", nil},
-	{"MLFLOW_SQLALCHEMYSTORE_POOL_RECYCLE", "a sqlite file is read without SQLAlchemy", nil},
-	{"MLFLOW_SQLALCHEMYSTORE_POOL_SIZE", "a sqlite file is read without SQLAlchemy", nil},
+	{"MLFLOW_SQLALCHEMYSTORE_ECHO", "a database is read without SQLAlchemy, by 4 connections at most", nil},
+	{"MLFLOW_SQLALCHEMYSTORE_MAX_OVERFLOW", "a database is read without SQLAlchemy, by 4 connections at most", nil},
+	{"MLFLOW_SQLALCHEMYSTORE_POOLCLASS", "a database is read without SQLAlchemy, by 4 connections at most", nil},
+	{"MLFLOW_SQLALCHEMYSTORE_POOL_RECYCLE", "a database is read without SQLAlchemy, by 4 connections at most", nil},
+	{"MLFLOW_SQLALCHEMYSTORE_POOL_SIZE", "a database is read without SQLAlchemy, by 4 connections at most", nil},
 	{"AWS_CREDENTIAL_EXPIRATION", "keys of the environment are sent until they are refused", nil},
 	{"AWS_DATA_PATH", "it is where Python's SDK finds its own parts", nil},
 	{"AWS_IMDS_USE_IPV6", "AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE says so", nil},
@@ -74,9 +75,6 @@ var unhonoured = []struct {
 	{"SSLKEYLOGFILE", "keys are written to no file", nil},
 	{"MLFLOW_KERBEROS_TICKET_CACHE", "hdfs:// is not read", nil},
 	{"MLFLOW_KERBEROS_USER", "hdfs:// is not read", nil},
-	{"MLFLOW_MYSQL_SSL_CA", "databases are read through a tracking server", nil},
-	{"MLFLOW_MYSQL_SSL_CERT", "databases are read through a tracking server", nil},
-	{"MLFLOW_MYSQL_SSL_KEY", "databases are read through a tracking server", nil},
 }
 
 // checkVariables names the variables that are set and not honoured.

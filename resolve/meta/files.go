@@ -75,6 +75,9 @@ func (s *fileStore) Ping(context.Context) ([]string, error) {
 
 func (s *fileStore) Close() error { return nil }
 
+// Remote is false: the directory is of this machine.
+func (s *fileStore) Remote() bool { return false }
+
 // Tell says what of the store can't be read, as far as anybody has looked.
 func (s *fileStore) Tell() []Remark { return s.passed.remarks() }
 

@@ -35,5 +35,6 @@ func (n none) Version(context.Context, string, string) (*Version, error) { retur
 func (n none) SearchVersions(context.Context, string, string) (Page[Version], error) {
 	return Page[Version]{}, n.why
 }
+func (n none) Remote() bool   { return false }
 func (n none) Tell() []Remark { return nil }
 func (n none) Close() error   { return nil }

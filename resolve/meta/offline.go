@@ -17,9 +17,12 @@ type offlineStore struct {
 	uri     string
 }
 
-// WithLastAnswers makes a store of s, a tracking server at uri, that gives the last
-// answer from the answers where there is none to be had.
+// WithLastAnswers makes a store of s, which is at uri, that gives the last answer from the
+// answers where there is none to be had. A store of this machine stays as it is.
 func WithLastAnswers(s Store, answers *answers.Answers, uri string) Store {
+	if !s.Remote() {
+		return s
+	}
 	return &offlineStore{s, answers, rest.ServerOf(uri), rest.Redact(uri)}
 }
 
@@ -28,7 +31,15 @@ var _ Store = (*offlineStore)(nil)
 // staleIfError asks the store, or gives what it answered last to the question that
 // what and args are.
 func staleIfError[T any](ctx context.Context, k *offlineStore, ask func(context.Context) (T, error), what string, args ...string) (T, error) {
-	return answers.StaleIfError(ctx, k.answers, k.server, fmt.Sprintf("%s %s %q", k.uri, what, args), ask, rest.IsAnswer)
+	return answers.StaleIfError(ctx, k.answers, k.server, fmt.Sprintf("%s %s %q", k.uri, what, args), ask, isAnswer)
+}
+
+// isAnswer tells whether err is an answer to what was asked, as [rest.IsAnswer] does.
+func isAnswer(err error) bool {
+	if t := troubleOf(err); t != unasked {
+		return t != unreachable
+	}
+	return rest.IsAnswer(err)
 }
 
 func (k *offlineStore) Run(ctx context.Context, id string) (*Run, error) {

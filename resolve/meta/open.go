@@ -33,8 +33,9 @@ func isDigits(s string) bool {
 	return s != "" && strings.Trim(s, "0123456789") == ""
 }
 
-// Open opens the store at a tracking URI: http(s)://…, sqlite:///path,
-// file://… or a path. The client is nil but for http(s).
+// Open opens the store at a tracking URI: http(s)://…, a database's (sqlite:///path,
+// postgresql://…, mysql://…, mssql://…), file://… or a path. The client is nil but for
+// http(s).
 func Open(uri string, env rest.Env, log *slog.Logger) (Store, *rest.Client, error) {
 	scheme, behind, ok := strings.Cut(uri, ":")
 	if !ok || strings.ContainsAny(scheme, "/.") {
@@ -57,7 +58,18 @@ func Open(uri string, env rest.Env, log *slog.Logger) (Store, *rest.Client, erro
 		if !strings.HasPrefix(path, "///") || path == "///" {
 			return nil, nil, fmt.Errorf("the tracking URI %s names no file: write sqlite:///relative/path.db or sqlite:////absolute/path.db", rest.Redact(uri))
 		}
-		s, err := openSQLite(path[len("///"):], sqlWorkspace(env))
+		d, err := openSQLite(path[len("///"):])
+		if err != nil {
+			return nil, nil, err
+		}
+		s, err := newSQL(d, env)
+		return s, nil, err
+	case "postgresql", "postgres", "mysql", "mssql":
+		d, err := openDatabase(uri, env, log)
+		if err != nil {
+			return nil, nil, err
+		}
+		s, err := newSQL(d, env)
 		return s, nil, err
 	case "", "file":
 		path := uri
@@ -70,10 +82,8 @@ func Open(uri string, env rest.Env, log *slog.Logger) (Store, *rest.Client, erro
 		}
 		s, err := openFileStore(path, log)
 		return s, nil, err
-	case "postgresql", "postgres", "mysql", "mssql":
-		return nil, nil, fmt.Errorf("the tracking URI is a %s database, which mlflowfs does not read itself: start `mlflow server --backend-store-uri …` on it and give that server's http:// address", dialect)
 	case "databricks", "databricks-uc", "uc":
 		return nil, nil, fmt.Errorf("the tracking URI %s is Databricks, which mlflowfs does not speak with", rest.Redact(uri))
 	}
-	return nil, nil, fmt.Errorf("the tracking URI %s can't be understood: it must be http(s)://host:port, sqlite:///file.db, or a FileStore directory", rest.Redact(uri))
+	return nil, nil, fmt.Errorf("the tracking URI %s can't be understood: it must be http(s)://host:port, sqlite:///file.db, postgresql://, mysql:// or mssql:// with user:password@host/database, or a FileStore directory", rest.Redact(uri))
 }

@@ -325,6 +325,9 @@ func quote(name string) string {
 	return ""
 }
 
+// Remote is true.
+func (s *restStore) Remote() bool { return true }
+
 // Tell tells nothing: a server's state is its own.
 func (s *restStore) Tell() []Remark { return nil }
 

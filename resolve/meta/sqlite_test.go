@@ -13,8 +13,8 @@ import (
 	"testing"
 )
 
-// database makes a sqlite file of statements, and gives its path.
-func database(t *testing.T, path string, statements ...string) string {
+// sqliteOf makes a sqlite file of statements, and gives its path.
+func sqliteOf(t *testing.T, path string, statements ...string) string {
 	t.Helper()
 	db, err := sql.Open("sqlite", "file:"+path+"?_pragma=busy_timeout(10000)")
 	if err != nil {
@@ -71,13 +71,13 @@ func nameOf(s Store, id string) string {
 func TestReplacedDatabaseIsSeen(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	path := database(t, filepath.Join(dir, "mlflow.db"), aRun("r1", "first")...)
+	path := sqliteOf(t, filepath.Join(dir, "mlflow.db"), aRun("r1", "first")...)
 	s := openStore(t, "sqlite:///"+path, nil)
 	if got := nameOf(s, "r1"); got != "first" {
 		t.Fatal(got)
 	}
-	old := s.(*sqliteStore).file
-	if err := os.Rename(database(t, filepath.Join(dir, "new.db"), aRun("r1", "second")...), path); err != nil {
+	old := s.(*sqlStore).database.(*sqliteFile).file
+	if err := os.Rename(sqliteOf(t, filepath.Join(dir, "new.db"), aRun("r1", "second")...), path); err != nil {
 		t.Fatal(err)
 	}
 	if got := nameOf(s, "r1"); got != "second" {
@@ -93,7 +93,7 @@ func TestReplacedDatabaseIsSeen(t *testing.T) {
 	if _, err := s.Run(context.Background(), "r1"); err == nil || errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a file that is gone: %v", err)
 	}
-	database(t, path, aRun("r1", "third")...)
+	sqliteOf(t, path, aRun("r1", "third")...)
 	if got := nameOf(s, "r1"); got != "third" {
 		t.Errorf("the file that came back: %s", got)
 	}
@@ -104,7 +104,7 @@ func TestReplacedDatabaseIsSeen(t *testing.T) {
 // an error, or when the revision is not said.
 func TestUpgradedDatabaseIsSeen(t *testing.T) {
 	t.Parallel()
-	path := database(t, filepath.Join(t.TempDir(), "mlflow.db"), aRun("r1", "first")...)
+	path := sqliteOf(t, filepath.Join(t.TempDir(), "mlflow.db"), aRun("r1", "first")...)
 	s := openStore(t, "sqlite:///"+path, nil)
 	told := func(word string) {
 		t.Helper()
@@ -117,10 +117,10 @@ func TestUpgradedDatabaseIsSeen(t *testing.T) {
 	}
 	told("0584bdc529eb, which is older")
 	// As alembic does it: a copy, then one moment without the table.
-	database(t, path, "CREATE TABLE _alembic_tmp_params AS SELECT * FROM params", "DROP TABLE params")
+	sqliteOf(t, path, "CREATE TABLE _alembic_tmp_params AS SELECT * FROM params", "DROP TABLE params")
 	got := make(chan string)
 	go func() { got <- nameOf(s, "r1") }()
-	database(t, path, "ALTER TABLE _alembic_tmp_params RENAME TO params",
+	sqliteOf(t, path, "ALTER TABLE _alembic_tmp_params RENAME TO params",
 		"CREATE TABLE logged_models (model_id TEXT, name TEXT, experiment_id INTEGER, source_run_id TEXT, artifact_location TEXT, status INTEGER, creation_timestamp_ms INTEGER, lifecycle_stage TEXT)",
 		"INSERT INTO logged_models VALUES ('m-"+strings.Repeat("0", 32)+"', 'model', 1, 'r1', '/m', 2, 1, 'active')",
 		"UPDATE alembic_version SET version_num = 'fffffffffff0'")
@@ -131,14 +131,14 @@ func TestUpgradedDatabaseIsSeen(t *testing.T) {
 		t.Errorf("what came with the upgrade: %v, %v", m, err)
 	}
 	told("newer")
-	database(t, path, "UPDATE alembic_version SET version_num = '0584bdc529eb'") // no table changes
+	sqliteOf(t, path, "UPDATE alembic_version SET version_num = '0584bdc529eb'") // no table changes
 	if name := nameOf(s, "r1"); name != "first" {
 		t.Error(name)
 	}
 	told("0584bdc529eb")
-	database(t, path, "UPDATE alembic_version SET version_num = 'fffffffffff0'")
+	sqliteOf(t, path, "UPDATE alembic_version SET version_num = 'fffffffffff0'")
 	// What a file lacks for good is said, with its name and its revision.
-	database(t, path, "DROP TABLE tags")
+	sqliteOf(t, path, "DROP TABLE tags")
 	if _, err := s.Run(context.Background(), "r1"); err == nil || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "fffffffffff0") || !strings.Contains(err.Error(), "tags") {
 		t.Error(err)
 	}
@@ -150,7 +150,7 @@ func TestUpgradedDatabaseIsSeen(t *testing.T) {
 func TestWorkspaceIsTheClients(t *testing.T) {
 	t.Parallel()
 	model := "m-" + strings.Repeat("1", 32)
-	path := database(t, filepath.Join(t.TempDir(), "mlflow.db"), append(aRun("mine", "mine"),
+	path := sqliteOf(t, filepath.Join(t.TempDir(), "mlflow.db"), append(aRun("mine", "mine"),
 		"ALTER TABLE experiments ADD workspace TEXT DEFAULT 'default'",
 		"INSERT INTO experiments VALUES (2, 'e2', 'active', 'team')",
 		"INSERT INTO runs VALUES ('theirs', 'theirs', 2, '/a', 'FINISHED', 1, 2, 'u', 'active')",
@@ -196,7 +196,7 @@ func TestWorkspaceIsTheClients(t *testing.T) {
 		}
 	}
 	// A file without workspaces is all of the default one.
-	old := database(t, filepath.Join(t.TempDir(), "old.db"), aRun("mine", "mine")...)
+	old := sqliteOf(t, filepath.Join(t.TempDir(), "old.db"), aRun("mine", "mine")...)
 	s := openStore(t, "sqlite:///"+old, map[string]string{"MLFLOW_WORKSPACE": "team", "MLFLOW_ENABLE_WORKSPACES": "true"})
 	if _, err := s.Run(ctx, "mine"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a workspace of a file that has none: %v", err)
@@ -207,7 +207,7 @@ func TestWorkspaceIsTheClients(t *testing.T) {
 // error, or when a run that has its name in a tag alone has none.
 func TestSQLiteValuesAreTheClients(t *testing.T) {
 	t.Parallel()
-	path := database(t, filepath.Join(t.TempDir(), "mlflow.db"), append(aRun("r1", ""),
+	path := sqliteOf(t, filepath.Join(t.TempDir(), "mlflow.db"), append(aRun("r1", ""),
 		"INSERT INTO tags VALUES ('mlflow.runName', 'tagged', 'r1'), ('null', NULL, 'r1')",
 		"INSERT INTO metrics VALUES ('loss', NULL, NULL, 'r1')",
 		"CREATE TABLE datasets (dataset_uuid TEXT, name TEXT, digest TEXT, dataset_source_type TEXT, dataset_source TEXT, dataset_schema TEXT, dataset_profile TEXT)",

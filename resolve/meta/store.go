@@ -51,6 +51,10 @@ type Store interface {
 	// storage URIs of the experiments that it met, if any.
 	Ping(ctx context.Context) (places []string, err error)
 
+	// Remote tells whether the store is another machine's: it may be out of reach, and others
+	// than who may write to this machine's files write to it.
+	Remote() bool
+
 	// Tell gives remarks for `doctor` and `status`, by what was read so far: it
 	// reads nothing itself, so that it never waits. A tracking server tells none.
 	Tell() []Remark

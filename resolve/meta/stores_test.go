@@ -11,10 +11,13 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
 	gocmp "github.com/google/go-cmp/cmp"
+
+	"github.com/mlflowfs/mlflowfs/test/dbserver"
 )
 
 // storeContent is what test/stores.py prints of a store.
@@ -49,10 +52,7 @@ type storeModel struct {
 // MLflow's own client reads of it.
 func TestLocalStoresAgainstMLflow(t *testing.T) {
 	t.Parallel()
-	seed, err := strconv.Atoi(cmp.Or(os.Getenv("MLFLOWFS_SEED"), "1"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	seed := seed(t)
 	two, three := t.TempDir(), t.TempDir()
 	said := clientsReading(t, "mlflow2", two, seed)
 	for uri, want := range clientsReading(t, "mlflow3", three, seed, filepath.Join(two, "mlruns-files")) {
@@ -62,29 +62,70 @@ func TestLocalStoresAgainstMLflow(t *testing.T) {
 		t.Fatalf("%d stores were read", len(said))
 	}
 	for at, want := range said {
-		uri := string(bytes.TrimSuffix([]byte(at), []byte(" by 3.17")))
-		s, _, err := Open(uri, env(nil), quiet)
-		if err != nil {
-			t.Errorf("%s: %v", at, err)
-			continue
-		}
-		if diff := gocmp.Diff(want, contentOf(t, s, want)); diff != "" {
-			t.Errorf("seed %d: %s: MLflow's client (-) and ours (+):\n%s", seed, at, diff)
-		}
-		for _, r := range s.Tell() {
-			if r.Lesser {
-				t.Errorf("%s: %s", at, r.Words)
-			}
-		}
-		s.Close()
+		sameAsClient(t, strings.TrimSuffix(at, " by 3.17"), at, seed, want)
 	}
+}
+
+// TestDatabasesAgainstMLflow fails when PostgreSQL or MariaDB, of the tables of MLflow
+// 1.28, 2.22 and the newest, does not hold for a user who may only read what MLflow's own
+// client reads of it.
+func TestDatabasesAgainstMLflow(t *testing.T) {
+	t.Parallel()
+	for _, kind := range dbserver.Kinds {
+		t.Run(string(kind), func(t *testing.T) {
+			t.Parallel()
+			server, read := dbserver.Start(t, kind), 0
+			for _, release := range []string{"mlflow2", "mlflow3"} {
+				for uri, want := range clientsReading(t, release, t.TempDir(), seed(t), "--server", server.URI(dbserver.Writer, "")) {
+					sameAsClient(t, strings.Replace(uri, dbserver.Writer+":", dbserver.Reader+":", 1), uri, seed(t), want)
+					read++
+				}
+			}
+			if read != 3 {
+				t.Fatalf("%d databases were read", read)
+			}
+		})
+	}
+}
+
+// seed is what the stores are made by.
+func seed(t *testing.T) int {
+	t.Helper()
+	n, err := strconv.Atoi(cmp.Or(os.Getenv("MLFLOWFS_SEED"), "1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// sameAsClient holds what is read of the store at a URI against what MLflow's client reads.
+func sameAsClient(t *testing.T, uri, at string, seed int, want storeContent) {
+	t.Helper()
+	s, _, err := Open(uri, env(nil), quiet)
+	if err != nil {
+		t.Errorf("%s: %v", at, err)
+		return
+	}
+	defer s.Close()
+	if diff := gocmp.Diff(want, contentOf(t, s, want)); diff != "" {
+		t.Errorf("seed %d: %s: MLflow's client (-) and ours (+):\n%s", seed, at, diff)
+	}
+	for _, r := range s.Tell() {
+		if r.Lesser {
+			t.Errorf("%s: %s", at, r.Words)
+		}
+	}
+}
+
+// python is that of a release of MLflow.
+func python(release string) string {
+	return filepath.Join(cmp.Or(os.Getenv("MLFLOWFS_TESTENV"), "../../.testenv"), release, "bin", "python")
 }
 
 // clientsReading runs test/stores.py.
 func clientsReading(t *testing.T, release, dir string, seed int, others ...string) (out map[string]storeContent) {
 	t.Helper()
-	c := exec.Command(filepath.Join(cmp.Or(os.Getenv("MLFLOWFS_TESTENV"), "../../.testenv"), release, "bin", "python"),
-		append([]string{"../../test/stores.py", dir, strconv.Itoa(seed)}, others...)...)
+	c := exec.Command(python(release), append([]string{"../../test/stores.py", dir, strconv.Itoa(seed)}, others...)...)
 	var errs bytes.Buffer
 	c.Stderr = &errs
 	b, err := c.Output()

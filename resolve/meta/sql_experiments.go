@@ -6,7 +6,7 @@ import (
 )
 
 func (v sqlView) experimentColumns() string {
-	return "CAST(experiment_id AS TEXT), name, " + v.or("experiments", "creation_time", "0") + ", " + v.or("experiments", "artifact_location", "''")
+	return "experiment_id, name, " + v.or("experiments", "creation_time", "0") + ", " + v.or("experiments", "artifact_location", "''")
 }
 
 // activeExperiments begins a statement.
@@ -26,11 +26,16 @@ func (v sqlView) searchExperiments(ctx context.Context, token string) (Page[Expe
 	return queryPage(ctx, v.db, experimentsPage, token, scanExperiment, v.activeExperiments()+" ORDER BY experiment_id DESC")
 }
 
+func (v sqlView) newestExperiments(ctx context.Context, n int) (Page[Experiment], error) {
+	e, err := query(ctx, v.db, scanExperiment, v.activeExperiments()+" ORDER BY experiment_id DESC"+v.db.page(0, n))
+	return Page[Experiment]{Items: e}, err
+}
+
 func (v sqlView) experimentByName(ctx context.Context, name string) (*Experiment, error) {
 	return one(ctx, v.db, "experiment", name, scanExperiment, v.activeExperiments()+" AND name = ?", name)
 }
 
-const loggedModelColumns = "model_id, name, CAST(experiment_id AS TEXT), source_run_id, artifact_location, status, creation_timestamp_ms"
+const loggedModelColumns = "model_id, name, experiment_id, source_run_id, artifact_location, status, creation_timestamp_ms"
 
 func scanLoggedModel(rows *sql.Rows) (m LoggedModel, err error) {
 	var run sql.NullString
@@ -69,8 +74,8 @@ func (v sqlView) searchLoggedModels(ctx context.Context, experimentIDs []string,
 	if len(experimentIDs) == 0 || !v.has("logged_models", "model_id") {
 		return Page[LoggedModel]{}, nil
 	}
-	in, args := placeholders(experimentIDs)
-	where := " AND experiment_id IN (" + in + ")"
+	var args []any
+	where := " AND experiment_id IN (" + numbers(experimentIDs) + ")"
 	if runID != "" {
 		where += " AND source_run_id = ?"
 		args = append(args, runID)

@@ -1,6 +1,7 @@
 package meta
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"strconv"
@@ -10,8 +11,8 @@ import (
 // runColumns are what scanRun reads. A name that is only in a tag is the run's,
 // too (SqlRun.to_mlflow_entity).
 func (v sqlView) runColumns() string {
-	tagged := "(SELECT t.value FROM tags t WHERE t.run_uuid = runs.run_uuid AND t.key = 'mlflow.runName')"
-	return "run_uuid, COALESCE(NULLIF(" + v.or("runs", "name", "NULL") + ", ''), " + tagged + "), CAST(experiment_id AS TEXT), artifact_uri, status, start_time, end_time"
+	tagged := "(SELECT t.value FROM tags t WHERE t.run_uuid = runs.run_uuid AND t.\"key\" = 'mlflow.runName')"
+	return "run_uuid, COALESCE(NULLIF(" + v.or("runs", "name", "NULL") + ", ''), " + tagged + "), experiment_id, artifact_uri, status, start_time, end_time"
 }
 
 func scanRun(rows *sql.Rows) (r Run, err error) {
@@ -48,11 +49,10 @@ func (v sqlView) searchRuns(ctx context.Context, which RunQuery, token string) (
 	if which.JSON {
 		size = sqlJSONPage
 	}
-	const order = " ORDER BY start_time IS NULL, start_time DESC, run_uuid"
-	in, args := placeholders(which.Experiments)
-	after, more := afterRun(token)
-	at, err := query(ctx, v.db, scanPlace, "SELECT run_uuid, start_time FROM runs WHERE lifecycle_stage = 'active' AND experiment_id IN ("+in+") AND "+v.inMine()+after+
-		order+" LIMIT "+strconv.Itoa(size+1), append(args, more...)...)
+	const order = " ORDER BY CASE WHEN start_time IS NULL THEN 1 ELSE 0 END, start_time DESC, run_uuid"
+	after, args := afterRun(token)
+	at, err := query(ctx, v.db, scanPlace, "SELECT run_uuid, start_time FROM runs WHERE lifecycle_stage = 'active' AND experiment_id IN ("+numbers(which.Experiments)+") AND "+v.inMine()+after+
+		order+v.db.page(0, size+1), args...)
 	if err != nil || len(at) == 0 {
 		return Page[Run]{}, err
 	}
@@ -106,18 +106,16 @@ func afterRun(token string) (condition string, args []any) {
 	}
 }
 
-// placeholders gives an IN list. Experiment ids are numbers in the database
-// and text everywhere else.
-func placeholders(ids []string) (string, []any) {
-	args := make([]any, 0, len(ids))
+// numbers gives an IN list of experiments. Their ids are numbers in a database and text
+// everywhere else: what is no number is none's.
+func numbers(ids []string) string {
+	var in []string
 	for _, id := range ids {
 		if n, err := strconv.ParseInt(id, 10, 64); err == nil {
-			args = append(args, n)
-		} else {
-			args = append(args, id)
+			in = append(in, strconv.FormatInt(n, 10))
 		}
 	}
-	return marks(args), args
+	return cmp.Or(strings.Join(in, ","), "NULL")
 }
 
 // textPlaceholders gives an IN list of texts.
@@ -142,22 +140,22 @@ func scanPair(rows *sql.Rows, before ...any) (p jsonPair, err error) {
 }
 
 func (v sqlView) metricColumns(table string) string {
-	return "key, value, timestamp, " + v.or(table, "step", "0") + ", " + v.or(table, "is_nan", "0")
+	return `"key", value, "timestamp", ` + v.or(table, "step", "0") + ", " + v.or(table, "is_nan", "0")
 }
 
 // metricOrder is the order of a metric's points.
 func (v sqlView) metricOrder() string {
 	if v.has("metrics", "step") {
-		return "step, timestamp, value"
+		return `step, "timestamp", value`
 	}
-	return "timestamp, value"
+	return `"timestamp", value`
 }
 
 func (v sqlView) metricHistory(ctx context.Context, runID, key, token string) (Page[Point], error) {
 	return queryPage(ctx, v.db, historyPage, token, func(rows *sql.Rows) (Point, error) {
 		m, err := scanMetric(rows)
 		return m.point(), err
-	}, "SELECT "+v.metricColumns("metrics")+" FROM metrics WHERE run_uuid = ? AND key = ? AND run_uuid IN (SELECT run_uuid FROM runs WHERE "+v.inMine()+") ORDER BY "+v.metricOrder(), runID, key)
+	}, "SELECT "+v.metricColumns("metrics")+` FROM metrics WHERE run_uuid = ? AND "key" = ? AND run_uuid IN (SELECT run_uuid FROM runs WHERE `+v.inMine()+") ORDER BY "+v.metricOrder(), runID, key)
 }
 
 // scanMetric reads metricColumns, and what stands before them.

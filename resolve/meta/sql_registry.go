@@ -11,17 +11,17 @@ import (
 // model and its versions (mlflow.prompt.constants).
 const promptTag = "mlflow.prompt.is_prompt"
 
-// hasRegistry tells whether the file has a model registry; those of MLflow
+// hasRegistry tells whether the database has a model registry; those of MLflow
 // before 1.4 have none.
 func (v sqlView) hasRegistry() bool { return v.has("model_versions", "name") }
 
 // isPrompt is the condition that the model of a row of table is a prompt.
 func (v sqlView) isPrompt(table string) string {
 	if !v.has("registered_model_tags", "key") {
-		return "0"
+		return never
 	}
 	return "EXISTS (SELECT 1 FROM registered_model_tags t WHERE " + v.mine("registered_model_tags", "t") +
-		" AND t.name = " + table + ".name AND t.key = '" + promptTag + "' AND t.value = 'true')"
+		" AND t.name = " + table + `.name AND t."key" = '` + promptTag + "' AND t.value = 'true')"
 }
 
 func scanVersion(rows *sql.Rows) (v Version, err error) {
@@ -34,8 +34,8 @@ func scanVersion(rows *sql.Rows) (v Version, err error) {
 
 // versions begins a statement.
 func (v sqlView) versions(where string) string {
-	return "SELECT name, CAST(version AS TEXT), current_stage, source, " + v.or("model_versions", "status", "'READY'") + ", creation_time, " + v.isPrompt("model_versions") +
-		" FROM model_versions WHERE current_stage <> '" + deletedStage + "' AND " + v.mine("model_versions", "model_versions") + " AND " + where
+	return "SELECT name, version, current_stage, source, " + v.or("model_versions", "status", "'READY'") + ", creation_time, CASE WHEN " + v.isPrompt("model_versions") +
+		" THEN 1 ELSE 0 END FROM model_versions WHERE current_stage <> '" + deletedStage + "' AND " + v.mine("model_versions", "model_versions") + " AND " + where
 }
 
 // models begins a statement.
@@ -64,7 +64,7 @@ func scanModel(rows *sql.Rows) (m RegisteredModel, err error) {
 // fillModel adds the latest version of each stage, and the aliases.
 func (v sqlView) fillModel(ctx context.Context, m *RegisteredModel) (err error) {
 	m.Latest, err = query(ctx, v.db, scanVersion, v.versions(
-		"name = ?1 AND version = (SELECT MAX(l.version) FROM model_versions l WHERE l.name = ?1 AND l.current_stage = model_versions.current_stage AND "+v.mine("model_versions", "l")+")"), m.Name)
+		"name = ? AND version = (SELECT MAX(l.version) FROM model_versions l WHERE l.name = model_versions.name AND l.current_stage = model_versions.current_stage AND "+v.mine("model_versions", "l")+")"), m.Name)
 	if err != nil {
 		return err
 	}
@@ -72,7 +72,7 @@ func (v sqlView) fillModel(ctx context.Context, m *RegisteredModel) (err error) 
 	if !v.has("registered_model_aliases", "alias") {
 		return nil
 	}
-	aliases, err := query(ctx, v.db, func(rows *sql.Rows) (jsonPair, error) { return scanPair(rows) }, "SELECT alias, CAST(version AS TEXT) FROM registered_model_aliases WHERE "+
+	aliases, err := query(ctx, v.db, func(rows *sql.Rows) (jsonPair, error) { return scanPair(rows) }, "SELECT alias, version FROM registered_model_aliases WHERE "+
 		v.mine("registered_model_aliases", "registered_model_aliases")+" AND name = ?", m.Name)
 	for _, a := range aliases {
 		m.Aliases[a.Key] = a.Value

@@ -77,20 +77,20 @@ func (o runsOf) infos(ctx context.Context, docs map[string]*jsonRunDoc) error {
 
 func (o runsOf) params(ctx context.Context, docs map[string]*jsonRunDoc) error {
 	return each(ctx, o, docs, ofRun(scanPair), func(d *jsonRunDoc, p jsonPair) { d.Data.Params = append(d.Data.Params, p) },
-		"SELECT run_uuid, key, value FROM params WHERE run_uuid IN ("+o.in+") ORDER BY key")
+		`SELECT run_uuid, "key", value FROM params WHERE run_uuid IN (`+o.in+`) ORDER BY "key"`)
 }
 
 func (o runsOf) tags(ctx context.Context, docs map[string]*jsonRunDoc) error {
 	return each(ctx, o, docs, ofRun(scanPair), func(d *jsonRunDoc, p jsonPair) { d.Data.Tags = append(d.Data.Tags, p) },
-		"SELECT run_uuid, key, value FROM tags WHERE run_uuid IN ("+o.in+") ORDER BY key")
+		`SELECT run_uuid, "key", value FROM tags WHERE run_uuid IN (`+o.in+`) ORDER BY "key"`)
 }
 
-// metrics gives the last point of each metric. Files of MLflow before 1.2 have no
+// metrics gives the last point of each metric. Those of MLflow before 1.2 have no
 // table of them.
 func (o runsOf) metrics(ctx context.Context, docs map[string]*jsonRunDoc) error {
-	table, order := "latest_metrics", "key"
+	table, order := "latest_metrics", `"key"`
 	if !o.has(table, "key") {
-		table, order = "metrics", "key, "+o.metricOrder()
+		table, order = "metrics", `"key", `+o.metricOrder()
 	}
 	return each(ctx, o, docs, ofRun(scanMetric), func(d *jsonRunDoc, m jsonMetric) {
 		if all := d.Data.Metrics; len(all) > 0 && all[len(all)-1].Key == m.Key {

@@ -1,0 +1,282 @@
+package meta
+
+import (
+	"context"
+	"database/sql/driver"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os/exec"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+
+	gocmp "github.com/google/go-cmp/cmp"
+	mssql "github.com/microsoft/go-mssqldb"
+)
+
+// recorder is a database that has all tables, of which it gives rows, and notes what it
+// is asked.
+type recorder struct {
+	mu    sync.Mutex
+	asked []string
+	fails error
+}
+
+func (r *recorder) Connect(context.Context) (driver.Conn, error) { return recorded{r}, nil }
+func (r *recorder) Driver() driver.Driver                        { return nil }
+
+type recorded struct{ *recorder }
+
+func (recorded) Prepare(string) (driver.Stmt, error) { return nil, errors.New("nothing is prepared") }
+func (recorded) Close() error                        { return nil }
+func (c recorded) Begin() (driver.Tx, error)         { return c, nil }
+func (recorded) Commit() error                       { return nil }
+func (recorded) Rollback() error                     { return nil }
+func (recorded) BeginTx(context.Context, driver.TxOptions) (driver.Tx, error) {
+	return recorded{}, nil
+}
+
+func (c recorded) QueryContext(_ context.Context, stmt string, args []driver.NamedValue) (driver.Rows, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.asked = append(c.asked, stmt+fmt.Sprint(" -- ", len(args)))
+	if c.fails != nil {
+		return nil, c.fails
+	}
+	switch {
+	case strings.Contains(stmt, "information_schema"):
+		all := strings.Fields(`alembic_version.version_num runs.run_uuid runs.name experiments.workspace experiments.creation_time experiments.artifact_location registered_models.workspace
+			registered_model_tags.key registered_model_tags.workspace registered_model_aliases.alias model_versions.name model_versions.status model_versions.storage_location
+			model_versions.workspace logged_models.model_id latest_metrics.key latest_metrics.step metrics.step metrics.is_nan inputs.destination_type inputs.step datasets.dataset_uuid input_tags.input_uuid`)
+		return &rowsOf{all, func(s string, to []driver.Value) {
+			table, column, _ := strings.Cut(s, ".")
+			to[0], to[1] = table, column
+		}, 2}, nil
+	case strings.HasPrefix(stmt, "SELECT name, creation_time FROM registered_models"):
+		return &rowsOf{[]string{"m"}, func(s string, to []driver.Value) { to[0], to[1] = s, int64(1) }, 2}, nil
+	case strings.HasPrefix(stmt, "SELECT run_uuid, start_time"):
+		return &rowsOf{[]string{"r"}, func(s string, to []driver.Value) { to[0], to[1] = s, int64(1) }, 2}, nil
+	}
+	return &rowsOf{}, nil
+}
+
+// rowsOf are rows, each made of a word.
+type rowsOf struct {
+	words []string
+	fill  func(string, []driver.Value)
+	width int
+}
+
+func (r *rowsOf) Columns() []string { return make([]string, r.width) }
+func (r *rowsOf) Close() error      { return nil }
+func (r *rowsOf) Next(to []driver.Value) error {
+	if len(r.words) == 0 {
+		return io.EOF
+	}
+	r.fill(r.words[0], to)
+	r.words = r.words[1:]
+	return nil
+}
+
+// questions are all that an sqlStore may be asked.
+func questions(ctx context.Context, s Store) map[string]error {
+	out := map[string]error{}
+	ask := func(what string, err error) {
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			out[what] = err
+		}
+	}
+	_, err := s.Ping(ctx)
+	ask("ping", err)
+	_, err = s.Run(ctx, "r")
+	ask("run", err)
+	for _, token := range []string{"", "5 r", "null r"} {
+		_, err = s.SearchRuns(ctx, RunQuery{Experiments: []string{"1", "2", "no number"}, JSON: true}, token)
+		ask("runs", err)
+	}
+	_, err = s.MetricHistory(ctx, "r", "k", "25000")
+	ask("metric", err)
+	for _, name := range []string{"", "e"} {
+		_, err = s.SearchExperiments(ctx, name, "")
+		ask("experiments", err)
+	}
+	_, err = s.LoggedModel(ctx, "m-1")
+	ask("logged model", err)
+	_, err = s.SearchLoggedModels(ctx, []string{"1"}, "r", "")
+	ask("logged models", err)
+	_, err = s.RegisteredModel(ctx, "m")
+	ask("registered model", err)
+	_, err = s.SearchRegisteredModels(ctx, "")
+	ask("registered models", err)
+	_, err = s.Version(ctx, "m", "1")
+	ask("version", err)
+	_, err = s.SearchVersions(ctx, "m", "")
+	ask("versions", err)
+	return out
+}
+
+// TestStatementsAreOfTheDialect fails when a statement for SQL Server, of which no server
+// can be had here, or for another database, is not one that it takes: by its arguments,
+// its quotes, its pages, its truths; or when one is there that does more than read.
+func TestStatementsAreOfTheDialect(t *testing.T) {
+	t.Parallel()
+	for _, d := range []*dialect{&postgres, &mySQL, &sqlServerDialect} {
+		r := &recorder{}
+		var s Store = &sqlStore{database: openServer(r, "h/db", d, false), workspace: "team"}
+		for what, err := range questions(t.Context(), s) {
+			t.Errorf("%s: %s: %v", d.kind, what, err)
+		}
+		s.Close()
+		if len(r.asked) < 30 {
+			t.Errorf("%s: %d statements", d.kind, len(r.asked))
+		}
+		for _, asked := range r.asked {
+			stmt, n, _ := strings.Cut(asked, " -- ")
+			args, _ := strconv.Atoi(n)
+			bare := regexp.MustCompile(`'[^']*'`).ReplaceAllString(stmt, "''")
+			if !strings.HasPrefix(stmt, "SELECT ") || strings.ContainsAny(bare, ";") || regexp.MustCompile(`(?i)\b(insert|update|delete|drop|alter|into|for update)\b`).MatchString(bare) {
+				t.Errorf("%s: does more than read: %s", d.kind, stmt)
+			}
+			marks := regexp.MustCompile(`\?|\$[0-9]+|@p[0-9]+`).FindAllString(bare, -1)
+			want := make([]string, args)
+			for i := range want {
+				if want[i] = "?"; d.mark != "" {
+					want[i] = d.mark + strconv.Itoa(i+1)
+				}
+			}
+			if !slices.Equal(marks, want) && len(marks)+args > 0 {
+				t.Errorf("%s: %v stand for %d arguments: %s", d.kind, marks, args, stmt)
+			}
+			if regexp.MustCompile(`\bkey\b`).MatchString(regexp.MustCompile("[`\"]key[`\"]").ReplaceAllString(bare, "")) || d.quote == "`" && strings.Contains(bare, `"`) || d.quote == `"` && strings.Contains(bare, "`") {
+				t.Errorf("%s: a name that is a word of the language: %s", d.kind, stmt)
+			}
+			if page := strings.Contains(bare, "FETCH NEXT"); d.fetch && (strings.Contains(bare, "LIMIT") || page && !strings.Contains(bare, "ORDER BY")) || !d.fetch && page {
+				t.Errorf("%s: a page: %s", d.kind, stmt)
+			}
+			if d == &sqlServerDialect && (regexp.MustCompile(`(WHERE|AND|NOT) [01]( [^=]|\)|$)`).MatchString(bare) || regexp.MustCompile(`(SELECT|,) *(NOT )?EXISTS`).MatchString(bare) || strings.Contains(bare, "ORDER BY start_time IS")) {
+				t.Errorf("%s: a truth: %s", d.kind, stmt)
+			}
+		}
+	}
+}
+
+// TestDatabaseErrorsAreTold fails when what SQL Server refuses is taken for a server that
+// is gone, or the other way round.
+func TestDatabaseErrorsAreTold(t *testing.T) {
+	t.Parallel()
+	for number, want := range map[int32]trouble{208: noTable, 207: noTable, 18456: denied, 229: denied, 4060: refused, 40613: unreachable, 102: refused, 2: refused, 20: refused} {
+		if got := troubleOf(sqlServerDialect.classify(mssql.Error{Number: number, Message: "m"})); got != want {
+			t.Errorf("%d: %v", number, got)
+		}
+	}
+	if got := troubleOf(sqlServerDialect.classify(io.ErrUnexpectedEOF)); got != unreachable {
+		t.Error(got)
+	}
+	r := &recorder{fails: mssql.Error{Number: 18456, Message: "Login failed"}}
+	s := &sqlStore{database: openServer(r, "h/db", &sqlServerDialect, false), workspace: "default", retries: 5}
+	defer s.Close()
+	if _, err := s.Run(t.Context(), "r"); err == nil || len(r.asked) != 1 {
+		t.Errorf("%v, asked %d times", err, len(r.asked))
+	}
+}
+
+// TestSQLServerURIs fails when the URI of SQL Server's that pyodbc or pymssql takes leads
+// elsewhere, or what can't be had is taken, or shows the password.
+func TestSQLServerURIs(t *testing.T) {
+	t.Parallel()
+	for uri, want := range map[string]string{
+		"mssql+pyodbc://u:s3cret@h:1444/db?driver=ODBC+Driver+17+for+SQL+Server": "h:1444 db u s3cret",
+		"mssql+pymssql://u:s3cret@h/db?charset=utf8":                             "h:0 db u s3cret",
+		"mssql+pyodbc:///?odbc_connect=Driver%3D%7BODBC+Driver+18%7D%3BServer%3Dtcp%3Ah%2C1433%3BDatabase%3Ddb%3BUID%3Du%3BPWD%3D%7Bs3c%7D%7Dret%3B%7D": "h:1433 db u s3c}ret;",
+	} {
+		u, err := parseSQL(uri)
+		if err != nil {
+			t.Error(uri, err)
+			continue
+		}
+		if _, _, err := msSQLConnector(&u); err != nil {
+			t.Error(uri, err)
+		}
+		if got := fmt.Sprintf("%s:%d %s %s %s", u.host, u.port, u.database, u.user, u.password); got != want {
+			t.Errorf("%s: %s", uri, got)
+		}
+	}
+	for _, uri := range []string{"mssql://h/db", "mssql+pyodbc://u:s3cret@h/db?Trusted_Connection=yes", "mssql+pyodbc://u:s3cret@h/db?Authentication=ActiveDirectoryPassword", "mssql+pyodbc://u:s3cret@h/db?ColumnEncryption=yes"} {
+		if s, _, err := Open(uri, env(nil), quiet); err == nil || strings.Contains(err.Error(), "s3cret") {
+			t.Errorf("%s: %v, %v", uri, s, err)
+		}
+	}
+}
+
+// TestDatabaseURIsAgainstSQLAlchemy fails when a database's URI, of odd users, passwords,
+// hosts and parameters, is read otherwise than by SQLAlchemy, or what it refuses is taken.
+func TestDatabaseURIsAgainstSQLAlchemy(t *testing.T) {
+	t.Parallel()
+	var uris []string
+	for _, user := range []string{"", "u@", "u:p@", "u%40d:p%2F%3F%25@", "ü:p/a?s#s@", "u:@", ":p@", "u:%zz@", "a+b:c+d@"} {
+		for _, host := range []string{"h", "h:1234", "[::1]:5", "", "h:x", "127.0.0.1"} {
+			for _, end := range []string{"", "/", "/db", "/d%20b", "/db?a=1&b=%40&a=2", "?c=d+e", "/db?"} {
+				uris = append(uris, "postgresql+psycopg2://"+user+host+end)
+			}
+		}
+	}
+	in, err := json.Marshal(uris)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := exec.Command(python("mlflow3"), "-c", `
+import json, sys
+from sqlalchemy.engine.url import make_url
+out = []
+for uri in json.load(sys.stdin):
+    try:
+        u = make_url(uri)
+        q = {k: [v] if isinstance(v, str) else list(v) for k, v in u.query.items()}
+        out.append([u.username or "", u.password or "", u.host or "", u.port or 0, u.database or "", q])
+    except Exception:
+        out.append(None)
+json.dump(out, sys.stdout)`)
+	c.Stdin = strings.NewReader(string(in))
+	b, err := c.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []json.RawMessage
+	if err := json.Unmarshal(b, &all); err != nil {
+		t.Fatal(err)
+	}
+	read := 0
+	for i, uri := range uris {
+		u, err := parseSQL(uri)
+		if string(all[i]) == "null" {
+			if err == nil {
+				t.Errorf("%s is taken", uri)
+			}
+			continue
+		}
+		read++
+		maps.DeleteFunc(u.query, func(_ string, v []string) bool { return len(v) == 1 && v[0] == "" })
+		got, _ := json.Marshal([]any{u.user, u.password, u.host, u.port, u.database, u.query})
+		var a, b any
+		if err := errors.Join(err, json.Unmarshal(got, &a), json.Unmarshal(all[i], &b)); err != nil {
+			t.Errorf("%s: %v", uri, err)
+		} else if diff := gocmp.Diff(b, a); diff != "" {
+			t.Errorf("%s: SQLAlchemy (-) and ours (+):\n%s", uri, diff)
+		}
+	}
+	if read < 200 {
+		t.Errorf("%d URIs were read", read)
+	}
+}
+
+var _ interface {
+	driver.QueryerContext
+	driver.ConnBeginTx
+} = recorded{}

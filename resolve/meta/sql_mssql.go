@@ -1,0 +1,123 @@
+package meta
+
+import (
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"net/url"
+	"strconv"
+	"strings"
+
+	mssql "github.com/microsoft/go-mssqldb"
+	"github.com/microsoft/go-mssqldb/msdsn"
+)
+
+var sqlServerDialect = dialect{
+	kind: "SQL Server", mark: "@p", quote: `"`, fetch: true,
+	columns: "SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = SCHEMA_NAME() AND table_name IN (" + sqlTables + ")",
+	begin:   &sql.TxOptions{}, // it knows none that is read-only; nothing but SELECT is sent
+	code: func(err error) string {
+		if e := (mssql.Error{}); errors.As(err, &e) {
+			return strconv.Itoa(int(e.Number)) + "."
+		}
+		return ""
+	},
+	// sys.messages
+	troubles: map[string]trouble{
+		"207.": noTable, "208.": noTable,
+		"229.": denied, "230.": denied, "916.": denied, "18456.": denied, "18452.": denied,
+		"1205.": unreachable, "1222.": unreachable, "6005.": unreachable, "10928.": unreachable, "10929.": unreachable,
+		"40197.": unreachable, "40501.": unreachable, "40613.": unreachable, "49918.": unreachable, "49919.": unreachable, "49920.": unreachable,
+	},
+}
+
+// msSQLConnector makes connections by what the URI says, as pyodbc and pymssql read it.
+func msSQLConnector(u *sqlURI) (driver.Connector, []string, error) {
+	if odbc := u.take("odbc_connect"); odbc != "" {
+		u.readODBC(odbc)
+	}
+	fail := func(err error) (driver.Connector, []string, error) {
+		return nil, nil, fmt.Errorf("the SQL Server database %s: %w", u.at(), err)
+	}
+	byName := map[string]string{}
+	for key := range u.query {
+		byName[strings.ToLower(key)] = u.query.Get(key)
+	}
+	yes := func(v string) bool { return v == "yes" || v == "true" || v == "1" || v == "mandatory" }
+	q := url.Values{"database": {u.database}, "dial timeout": {"5"}}
+	switch encrypt := strings.ToLower(byName["encrypt"]); {
+	case encrypt == "strict":
+		q.Set("encrypt", "strict")
+	case yes(encrypt) || encrypt == "" && strings.Contains(byName["driver"], "18"): // the default of ODBC Driver 18, and of none before it
+		q.Set("encrypt", "true")
+	default:
+		q.Set("encrypt", "false")
+	}
+	if yes(strings.ToLower(byName["trustservercertificate"])) {
+		q.Set("trustservercertificate", "true")
+	}
+	if v := byName["hostnameincertificate"]; v != "" {
+		q.Set("hostnameincertificate", v)
+	}
+	if yes(strings.ToLower(byName["trusted_connection"])) || byName["authentication"] != "" || u.user == "" {
+		return fail(errors.New("only a user and a password of the SQL Server's own are taken: write mssql+pyodbc://user:password@host:1433/database"))
+	}
+	host := u.host
+	if u.port != 0 {
+		host += ":" + strconv.Itoa(u.port)
+	}
+	config, err := msdsn.Parse((&url.URL{Scheme: "sqlserver", Host: host, RawQuery: q.Encode()}).String())
+	if err != nil {
+		return fail(err)
+	}
+	config.User, config.Password = u.user, u.password
+	c := mssql.NewConnectorConfig(config)
+	c.Dialer = sqlDialer()
+	for key := range u.query {
+		switch strings.ToLower(key) {
+		case "driver", "encrypt", "trustservercertificate", "hostnameincertificate", "trusted_connection":
+			u.query.Del(key)
+		}
+	}
+	return c, u.left(), nil
+}
+
+// readODBC takes a connection string of ODBC's in place of the URI's parts:
+// Driver={…};Server=host,1433;Database=…;UID=…;PWD=….
+func (u *sqlURI) readODBC(s string) {
+	for s != "" {
+		var key, v string
+		key, s, _ = strings.Cut(s, "=")
+		if strings.HasPrefix(s, "{") { // } in it is doubled
+			end := 1
+			for end < len(s) && (s[end] != '}' || strings.HasPrefix(s[end:], "}}")) {
+				if s[end] == '}' {
+					end++
+				}
+				end++
+			}
+			v, s = strings.ReplaceAll(s[1:min(end, len(s))], "}}", "}"), s[min(end+1, len(s)):]
+			s = strings.TrimPrefix(s, ";")
+		} else {
+			v, s, _ = strings.Cut(s, ";")
+		}
+		switch key = strings.ToLower(strings.TrimSpace(key)); key {
+		case "":
+		case "server", "addr", "address":
+			host, port, _ := strings.Cut(strings.TrimPrefix(v, "tcp:"), ",")
+			u.host, u.port = host, 0
+			if n, err := strconv.Atoi(strings.TrimSpace(port)); err == nil {
+				u.port = n
+			}
+		case "database":
+			u.database = v
+		case "uid":
+			u.user = v
+		case "pwd":
+			u.password = v
+		default:
+			u.query.Set(key, v)
+		}
+	}
+}
