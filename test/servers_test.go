@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/mlflowfs/mlflowfs/test/dbserver"
 )
 
 // server is a running MLflow tracking server.
@@ -167,9 +169,11 @@ func readSeed(out string) (*seed, error) {
 
 // seeded is a store that seed.py has filled.
 type seeded struct {
-	uri     string
-	release release
-	server  *server // nil for a local store
+	uri      string
+	release  release
+	server   *server          // nil for a store that is read without one
+	database *dbserver.Server // nil for another store
+	dir      string           // where it was filled: artifacts go to mlruns below it
 	*seed
 }
 
@@ -190,7 +194,7 @@ type sharedStore struct {
 var shared = &sharedStores{stores: map[string]*sharedStore{}}
 
 // storeKinds are the kinds of tracking store that the mount reads.
-var storeKinds = []string{"server 3.17", "server 2.22", "sqlite 3.17", "sqlite 2.22", "files 3.17", "files 2.22"}
+var storeKinds = []string{"server 3.17", "server 2.22", "sqlite 3.17", "sqlite 2.22", "files 3.17", "files 2.22", "postgresql 3.17", "mysql 3.17"}
 
 // get gives the shared store of a kind.
 func (x *sharedStores) get(t *testing.T, kind string) *seeded {
@@ -220,6 +224,9 @@ func (x *sharedStores) stop() {
 		if st.s != nil && st.s.server != nil {
 			st.s.server.stop()
 		}
+		if st.s != nil && st.s.database != nil {
+			st.s.database.Close()
+		}
 	}
 }
 
@@ -235,6 +242,7 @@ func makeSeeded(kind string) (*seeded, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.dir = dir
 	words, flags := []string{"seed.py"}, []string(nil)
 	if kind == "server 3.17 with workspaces" {
 		words, flags = []string{"workspaces.py", "default", "team-a"}, []string{"--enable-workspaces"}
@@ -247,6 +255,11 @@ func makeSeeded(kind string) (*seeded, error) {
 		s.uri = s.server.url()
 	case "sqlite":
 		s.uri = "sqlite:///" + dir + "/mlflow.db"
+	case "postgresql", "mysql":
+		if s.database, err = dbserver.New(dbserver.Kind(k)); err != nil {
+			return nil, err
+		}
+		s.uri = s.database.URI(dbserver.Writer, "mlflow")
 	case "files":
 		s.uri = filepath.Join(dir, "mlruns")
 		if err := os.Mkdir(s.uri, 0o755); err != nil {

@@ -52,13 +52,11 @@ type world struct {
 	spaces  *seeded                      // with workspaces
 }
 
-var seededKinds = []string{"server 3.17", "server 2.22", "sqlite 3.17", "sqlite 2.22", "files 3.17", "files 2.22"}
-
 // newWorld starts the servers, and fills GCS and Azure.
 func newWorld(t *testing.T, seed uint64) *world {
 	t.Helper()
 	w := &world{seed: seed, stores: map[string]*seeded{}, objects: theObjects(t), keys: map[string]map[string]string{}}
-	for _, kind := range seededKinds {
+	for _, kind := range storeKinds {
 		w.stores[kind] = shared.get(t, kind)
 	}
 	w.bent = bentStores(t, w.stores)
@@ -183,8 +181,8 @@ func (l *lane) draw(n uint64) *situation {
 	} {
 		s.Env[name] = value
 	}
-	if n < 2 {
-		l.everyForm(s, seededKinds[n])
+	if n < uint64(len(everyFormOf)) {
+		l.everyForm(s, everyFormOf[n])
 		return s
 	}
 	switch d.IntN(9) {
@@ -205,12 +203,19 @@ func (l *lane) draw(n uint64) *situation {
 	return s
 }
 
-// everyForm is a seeded server that needs nothing said, and is asked for every form of
+// everyFormOf are the stores that are asked for every form of URI.
+var everyFormOf = []string{"server 3.17", "server 2.22", "postgresql 3.17", "mysql 3.17"}
+
+// everyForm is a seeded store that needs nothing said, and is asked for every form of
 // URI.
 func (l *lane) everyForm(s *situation, kind string) {
 	of := l.stores[kind]
 	s.Store, s.seed, s.v3, s.Mount = kind, of.seed, of.V3, true
-	s.Env["MLFLOW_TRACKING_URI"] = "http://" + l.fronts[kind].http
+	if s.Env["MLFLOW_TRACKING_URI"] = of.uri; of.server != nil {
+		s.Env["MLFLOW_TRACKING_URI"] = "http://" + l.fronts[kind].http
+	} else {
+		s.clients = []release{of.release} // 2 refuses newer tables, as 3 does older ones
+	}
 	s.URIs = everyForm(of)
 }
 
@@ -224,7 +229,7 @@ func (l *lane) served(s *situation, d draw.Draw, kind string) {
 
 // local is a store on this machine.
 func (l *lane) local(s *situation, d draw.Draw) {
-	s.Store = d.One(append([]string{"sqlite 3.17", "sqlite 2.22", "files 3.17", "files 2.22"}, slices.Sorted(maps.Keys(l.bent))...)...)
+	s.Store = d.One(append([]string{"sqlite 3.17", "sqlite 2.22", "files 3.17", "files 2.22", "postgresql 3.17", "mysql 3.17"}, slices.Sorted(maps.Keys(l.bent))...)...)
 	of, uri := l.stores[s.Store], ""
 	if b := l.bent[s.Store]; b != nil {
 		of, uri, s.asIf, s.old = b.of, b.uri, b.asIf, b.old
@@ -233,7 +238,7 @@ func (l *lane) local(s *situation, d draw.Draw) {
 	}
 	s.seed, s.v3 = of.seed, of.V3
 	switch s.Store {
-	case "sqlite 3.17", "sqlite upgraded", "sqlite 1.30 upgraded":
+	case "sqlite 3.17", "postgresql 3.17", "mysql 3.17", "sqlite upgraded", "sqlite 1.30 upgraded":
 		s.clients = []release{"mlflow3"} // 2 refuses a newer file, as 3 does an older one
 	case "sqlite 2.22":
 		s.clients = []release{"mlflow2"}

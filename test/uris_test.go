@@ -69,10 +69,7 @@ func (s *seeded) artifacts() string {
 	if s.server != nil {
 		return s.server.artifacts()
 	}
-	if file, ok := strings.CutPrefix(s.uri, "sqlite:///"); ok {
-		return filepath.Join(filepath.Dir(file), "mlruns")
-	}
-	return s.uri
+	return filepath.Join(s.dir, "mlruns")
 }
 
 // experiment is the id of the experiment of the run wide.

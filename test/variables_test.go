@@ -41,7 +41,7 @@ func TestVariablesThatTheClientReadsAreListed(t *testing.T) {
 			var r release
 			var tracking string
 			var uris []string
-			if i := slices.Index(seededKinds, where); i >= 0 {
+			if i := slices.Index(storeKinds, where); i >= 0 {
 				s := shared.get(t, where)
 				r, tracking, uris = s.release, s.uri, []string{"runs:/" + s.Wide + "/doc", "models:/echo@champion"}
 			} else {

@@ -34,21 +34,32 @@ func (v sqlView) run(ctx context.Context, id string) (*Run, error) {
 	return &runs[0], err
 }
 
-// sqlRunsPage is how many rows of runs are read at a time, without their JSON, and
-// sqlJSONPage how many with it: each page looks at all of them.
+// How many rows of runs are read at a time, without their JSON and with it: each page
+// looks at all of them. The first page is for who wants no more: it fills what getdents(2)
+// asks for, 32 KiB of names, or has the columns of a table ([runsPage]).
 const (
-	sqlRunsPage = 10_000
-	sqlJSONPage = 1000
+	sqlRunsPage  = 10_000
+	sqlNamesPage = 1000
+	sqlJSONPage  = 1000
 )
+
+func pageSize(which RunQuery, token string) int {
+	switch {
+	case which.JSON && token == "":
+		return runsPage
+	case which.JSON:
+		return sqlJSONPage
+	case token == "":
+		return sqlNamesPage
+	}
+	return sqlRunsPage
+}
 
 func (v sqlView) searchRuns(ctx context.Context, which RunQuery, token string) (Page[Run], error) {
 	if len(which.Experiments) == 0 {
 		return Page[Run]{}, nil
 	}
-	size := sqlRunsPage
-	if which.JSON {
-		size = sqlJSONPage
-	}
+	size := pageSize(which, token)
 	const order = " ORDER BY CASE WHEN start_time IS NULL THEN 1 ELSE 0 END, start_time DESC, run_uuid"
 	after, args := afterRun(token)
 	at, err := query(ctx, v.db, scanPlace, "SELECT run_uuid, start_time FROM runs WHERE lifecycle_stage = 'active' AND experiment_id IN ("+numbers(which.Experiments)+") AND "+v.inMine()+after+

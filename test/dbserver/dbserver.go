@@ -59,28 +59,47 @@ const nobody = 65534
 // Start starts a server, which ends with the test.
 func Start(t testing.TB, kind Kind) *Server {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	s, err := New(kind)
 	if err != nil {
 		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	return s
+}
+
+// New starts a server, with an empty database mlflow.
+func New(kind Kind) (*Server, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
 	}
 	port := l.Addr().(*net.TCPAddr).Port
 	l.Close()
 	dir, err := os.MkdirTemp("", "database-") // short: a socket's path has 107 bytes
 	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	if os.Getuid() == 0 {
-		if err := os.Chown(dir, nobody, nobody); err != nil {
-			t.Fatal(err)
-		}
+		return nil, err
 	}
 	s := &Server{Kind: kind, Port: port, dir: dir}
-	t.Cleanup(s.Stop)
-	if err := errors.Join(s.make(), s.Start(), s.users()); err != nil {
-		t.Fatal(err, s.Log())
+	if os.Getuid() == 0 {
+		err = os.Chown(dir, nobody, nobody)
 	}
-	return s
+	for _, step := range []func() error{s.make, s.Start, s.users} {
+		if err == nil {
+			err = step()
+		}
+	}
+	if err != nil {
+		err = fmt.Errorf("%w\n%s", err, s.Log())
+		s.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// Close ends the server, and takes its files away.
+func (s *Server) Close() {
+	s.Stop()
+	os.RemoveAll(s.dir)
 }
 
 // command is one of the server's own, as its user.
