@@ -10,7 +10,7 @@ import (
 	"github.com/mlflowfs/mlflowfs/resolve/artifact"
 )
 
-// uris is uri/: directories in object stores, at the path that their URI is.
+// uris is uri/: directories in object stores and on hosts, at the path that their URI is.
 func (t *tree) uris(list []string) (Dir, error) {
 	var root fixed
 	for _, uri := range list {
@@ -45,15 +45,16 @@ func (d fixed) graft(names []string, n *Node) fixed {
 	return append(d, Entry{names[0], &Node{Dir: fixed{}.graft(names[1:], n), TTL: forever}})
 }
 
-// uriPath is where a directory in an object store stands below uri/:
-// s3/<bucket>/<key…>, wasbs/<account>/<container>/<name…>, r2/<host>/<bucket>/<key…>.
+// uriPath is where a directory in an object store, or on a host, stands below uri/:
+// s3/<bucket>/<key…>, wasbs/<account>/<container>/<name…>, r2/<host>/<bucket>/<key…>,
+// sftp/<user@host>/<path…>.
 func uriPath(uri string) ([]string, error) {
 	bad := func(why string) ([]string, error) {
-		return nil, fmt.Errorf("--mount-uris: %q %s: write it like s3://bucket, gs://bucket/dir or wasbs://container@account.blob.core.windows.net", uri, why)
+		return nil, fmt.Errorf("--mount-uris: %q %s: write it like s3://bucket, gs://bucket/dir, wasbs://container@account.blob.core.windows.net or sftp://user@host/dir", resolve.Shown(uri), why)
 	}
 	scheme, rest, ok := strings.Cut(uri, "://")
 	if !ok {
-		return bad("is no URI of an object store")
+		return bad("is no URI of an object store or a host")
 	}
 	host, key, _ := strings.Cut(rest, "/")
 	names := []string{scheme, host}
@@ -68,8 +69,14 @@ func uriPath(uri string) ([]string, error) {
 			account = strings.TrimSuffix(account, usual)
 		}
 		names = []string{scheme, account, container}
+	case "sftp", "hdfs":
+		a, err := artifact.ParseAuthority(host)
+		if err != nil || a.HasPassword || host == "" {
+			return bad("names no host, or a password, which belongs in no setting")
+		}
+		names[1] = a.String()
 	default:
-		return bad("has a scheme that is no object store's")
+		return bad("has a scheme that is no object store's or host's")
 	}
 	if key = strings.Trim(key, "/"); key != "" {
 		names = append(names, strings.Split(key, "/")...)

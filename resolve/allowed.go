@@ -4,26 +4,39 @@ import (
 	"fmt"
 	"net/url"
 	"strings"
+
+	"github.com/mlflowfs/mlflowfs/resolve/artifact"
 )
 
 // Allowed are the places that a server's word may open with what is the client's
-// own: its keys of object stores, and its right to read files of this machine. Every
-// other user of the machine sees what it opens, and whoever may create a run on the
-// server chooses it. Places elsewhere are read through the server alone, or by URLs
-// that it signs. A nil Allowed is every place.
-type Allowed struct{ places []allowedPlace }
+// own: its keys of object stores and hosts, and its right to read files of this machine.
+// Whoever may create a run on the server chooses it. Places elsewhere are read through the
+// server alone, or by URLs that it signs. A nil Allowed is one with Own alone.
+type Allowed struct {
+	places []allowedPlace
 
-// allowedPlace is a bucket or container, or a directory in one.
+	// Own says that what is opened is shown to its user alone, who then may open every
+	// object store and every path of this machine, as with MLflow's client, whoever names
+	// it. A host is no such place: who names it chooses where the client connects to, and
+	// as whom. It is opened where the user himself names it, or the places do.
+	Own bool
+}
+
+// allowedPlace is a bucket, container or host, or a directory in one.
 type allowedPlace struct{ scheme, host, key string }
 
-// ParseAllowed reads URIs such as s3://bucket and gs://bucket/dir. None is no place.
-// A path of this machine can't be one.
+// hosted are the schemes of which a URI names a host, that is asked with the user's own
+// rights there.
+var hosted = map[string]bool{"sftp": true, "hdfs": true}
+
+// ParseAllowed reads URIs such as s3://bucket, gs://bucket/dir and sftp://user@host/dir.
+// None is no place. A path of this machine can't be one.
 func ParseAllowed(uris []string) (*Allowed, error) {
 	a := &Allowed{}
 	for _, uri := range uris {
 		p, ok := cutPlace(uri)
-		if !ok || p.host == "" || strings.ContainsAny(p.host, "?#") || climbs(p.key) {
-			return nil, fmt.Errorf("%q is no place in an object store: write it like s3://bucket, gs://bucket/dir or wasbs://container@account.blob.core.windows.net", Shown(uri))
+		if !ok || p.host == "" && p.scheme != "hdfs" || strings.ContainsAny(p.host, "?#") || climbs(p.key) {
+			return nil, fmt.Errorf("%q is no place in an object store or on a host: write it like s3://bucket, gs://bucket/dir, wasbs://container@account.blob.core.windows.net or sftp://user@host/dir", Shown(uri))
 		}
 		p.key = strings.TrimSuffix(p.key, "/")
 		a.places = append(a.places, p)
@@ -31,29 +44,41 @@ func ParseAllowed(uris []string) (*Allowed, error) {
 	return a, nil
 }
 
-// opens tells whether uri is one of the places, or lies in one. The names are
-// compared as they are written, since a store takes them so.
-func (a *Allowed) opens(uri string) bool {
-	if a == nil {
-		return true
-	}
+// opens tells whether a place is opened with what is the client's own.
+func (a *Allowed) opens(p place) bool {
+	_, named := a.within(p.uri)
+	return named || (a == nil || a.Own) && (p.typed || !hosted[scheme(p.uri)])
+}
+
+// within gives the widest of the places that uri is, or lies in: its key. The names are
+// compared as they are written, since a store takes them so; of a host, the user and the
+// port belong to its name.
+func (a *Allowed) within(uri string) (key string, named bool) {
 	p, ok := cutPlace(uri)
-	if !ok || climbs(p.host) || climbs(p.key) {
-		return false
+	if a == nil || !ok || climbs(p.host) || climbs(p.key) {
+		return "", false
 	}
 	for _, in := range a.places {
 		if p.scheme == in.scheme && p.host == in.host && (in.key == "" || p.key == in.key || strings.HasPrefix(p.key, in.key+"/")) {
-			return true
+			if !named || len(in.key) < len(key) {
+				key, named = in.key, true
+			}
 		}
 	}
-	return false
+	return key, named
 }
 
-// cutPlace cuts the URI of an object store, as [Resolver.bucket] does.
+// cutPlace cuts the URI of an object store, as [Resolver.bucket] does, or of a host, as
+// [Resolver.host] does.
 func cutPlace(uri string) (p allowedPlace, ok bool) {
 	s := scheme(uri)
 	if s == "" || s == "file" {
 		return p, false
+	}
+	if hosted[s] {
+		authority, key := onHost(uri)
+		a, err := artifact.ParseAuthority(authority)
+		return allowedPlace{s, a.String(), strings.TrimPrefix(key, "/")}, err == nil
 	}
 	rest, ok := strings.CutPrefix(uri[len(s)+1:], "//")
 	host, key, _ := strings.Cut(rest, "/")

@@ -23,7 +23,7 @@ func TestServersWordOpensWhatIsAllowed(t *testing.T) {
 		"s3://bucket", "s3://bucket/", "s3://bucket/x//y", "S3://bucket/x", "s3://bucket/50%/..a", "s3://other/dir", "s3://other/dir/x%20y",
 		"gs://Cased/a/b", "wasbs://c@a.blob.core.windows.net/x",
 	} {
-		if !a.opens(uri) {
+		if !a.opens(place{uri: uri}) {
 			t.Errorf("%s is not opened", uri)
 		}
 	}
@@ -34,7 +34,7 @@ func TestServersWordOpensWhatIsAllowed(t *testing.T) {
 		"s3://other", "s3://other/", "s3://other/dirt", "s3://other/dir%2Fx", "s3://other/DIR/x", "s3://other//dir/x", "s3://other/dir/../x", "s3://other/./dir/x",
 		"gs://cased/a", "gs://Cased/ab", "wasbs://c@b.blob.core.windows.net", "abfss://c@a.dfs.core.windows.net", "/etc", "file:///etc", "",
 	} {
-		if a.opens(uri) {
+		if a.opens(place{uri: uri}) {
 			t.Errorf("%s is opened", uri)
 		}
 	}
@@ -68,7 +68,7 @@ func TestOwnKeysOpenNoBucketOfAServers(t *testing.T) {
 		if _, err = s.List(t.Context(), ""); !errors.Is(err, errors.ErrUnsupported) || !strings.Contains(err.Error(), "--allow-store") {
 			t.Errorf("%s: %v", uri, err)
 		}
-		id, routes, err := r.routes(place{uri, artifact.Door{RunID: "x"}})
+		id, routes, err := r.routes(place{uri: uri, door: artifact.Door{RunID: "x"}})
 		var kinds []artifact.Access
 		for _, w := range routes {
 			kinds = append(kinds, w.Access)
@@ -77,7 +77,7 @@ func TestOwnKeysOpenNoBucketOfAServers(t *testing.T) {
 			t.Errorf("%s: %v, %v", uri, kinds, err)
 		}
 		r.opt.Allowed = nil
-		if open, _, _ := r.routes(place{uri, artifact.Door{RunID: "x"}}); open == id {
+		if open, _, _ := r.routes(place{uri: uri, door: artifact.Door{RunID: "x"}}); open == id {
 			t.Errorf("%s: what a mount keeps that opens it is what one shows that does not", uri)
 		}
 		r.opt.Allowed, _ = ParseAllowed([]string{"s3://mine/dir"})

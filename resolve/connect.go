@@ -57,9 +57,9 @@ func (l *likely) due() (due []likelyBucket) {
 // Nothing is sent before a name is asked for.
 func (r *Resolver) Expect(uris []string) {
 	for _, uri := range slices.Backward(uris) {
-		uri = rootOf(uri, artifact.Door{}).uri
-		s, direct := scheme(uri), r.opt.Access == Auto || r.opt.Access == artifact.Direct
-		if place, _, ok := inBucket(uri); ok && direct && r.opt.Buckets[s] != nil && r.opt.Allowed.opens(uri) {
+		p := rootOf(uri, artifact.Door{})
+		s, direct := scheme(p.uri), r.opt.Access == Auto || r.opt.Access == artifact.Direct
+		if place, _, ok := inBucket(p.uri); ok && direct && r.opt.Buckets[s] != nil && r.opt.Allowed.opens(p) {
 			r.likely.add(s, place)
 		}
 	}

@@ -189,9 +189,15 @@ func (r *Resolver) walk(ctx context.Context, o Dir, p string) (Item, error) {
 	return it, nil
 }
 
-// At is the directory at a storage URI, of which nothing is known but that.
+// At is the directory at a storage URI that the user named, of which nothing is known but
+// that.
 func (r *Resolver) At(ctx context.Context, uri string) (Dir, error) {
-	return r.at(ctx, place{uri: uri})
+	return r.at(ctx, place{uri: uri, typed: true})
+}
+
+// AtRoot is At for a URI that a store of metadata names as a root of artifacts.
+func (r *Resolver) AtRoot(ctx context.Context, uri string) (Dir, error) {
+	return r.at(ctx, rootOf(uri, artifact.Door{}))
 }
 
 // findPlace finds what a storage URI names. Its last name may hold a ? or a #; where
@@ -227,7 +233,7 @@ func (r *Resolver) findKey(ctx context.Context, uri string) (Found, error) {
 	if name == "" {
 		return root(dir)
 	}
-	s, err := r.store(ctx, place{uri: dir})
+	s, err := r.store(ctx, place{uri: dir, typed: true})
 	if err != nil {
 		return Found{}, err
 	}

@@ -24,6 +24,9 @@ type Options struct {
 	// Buckets opens the buckets of object stores, by scheme.
 	Buckets map[string]artifact.OpenBucket
 
+	// Hosts opens the file systems of hosts, by scheme.
+	Hosts map[string]artifact.OpenHost
+
 	// Access is the one kind of route to artifacts that is taken; [Auto] (empty)
 	// lets what answers decide.
 	Access artifact.Access
@@ -33,7 +36,7 @@ type Options struct {
 	TTL time.Duration // 10 s
 
 	// Allowed is what a URI may open with the client's own keys and rights, where
-	// a server names it and other users see it; nil: everything.
+	// a server names it; nil: everything but hosts.
 	Allowed *Allowed
 
 	// Silence is how long all routes to a directory of artifacts together may be
@@ -70,6 +73,7 @@ type Resolver struct {
 
 	stores      *cache.Memo[place, *artifact.Router]
 	buckets     *cache.Memo[string, opened]
+	hosts       *cache.Memo[string, *artifact.Host]
 	listings    *listings
 	runModels   *cache.Memo[string, []meta.LoggedModel]
 	experiments *cache.Memo[string, *Index[meta.Experiment]]
@@ -112,6 +116,7 @@ func New(opt Options) *Resolver {
 			}
 			return lasting
 		}),
+		hosts:       cache.NewMemo[string](1_000, nil, func(*artifact.Host) time.Duration { return lasting }),
 		listings:    newListings(opt, final),
 		runModels:   cache.NewMemo[string](10_000, nil, func([]meta.LoggedModel) time.Duration { return opt.TTL }),
 		experiments: cache.NewMemo[string](1, nil, func(*Index[meta.Experiment]) time.Duration { return opt.TTL }),

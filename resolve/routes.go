@@ -20,14 +20,16 @@ import (
 const Auto artifact.Access = "auto"
 
 // place is a directory at a storage URI. door is what the tracking server
-// knows it as; a zero door is a place that it does not know.
+// knows it as; a zero door is a place that it does not know. typed says that the user
+// himself named it, and no store of metadata.
 type place struct {
-	uri  string
-	door artifact.Door
+	uri   string
+	door  artifact.Door
+	typed bool
 }
 
 // rootOf is the place that MLflow names as a root of artifacts.
-func rootOf(uri string, door artifact.Door) place { return place{withoutQuery(uri), door} }
+func rootOf(uri string, door artifact.Door) place { return place{uri: withoutQuery(uri), door: door} }
 
 // withoutQuery is a storage URI as MLflow's artifact repositories read it: what stands
 // behind a ? or a # is a query or a fragment to them (urllib.parse), and no part of a
@@ -82,12 +84,12 @@ func names(routes []artifact.Route) string {
 // perhaps a password.
 func Shown(uri string) string {
 	s := scheme(uri)
-	hosted := s == "wasbs" || s == "abfss" || s == "r2" || s == "b2"
-	if !hosted && s != "s3" && s != "gs" {
+	atHost := s == "wasbs" || s == "abfss" || s == "r2" || s == "b2"
+	if !atHost && s != "s3" && s != "gs" {
 		return rest.Redact(uri)
 	}
 	host, key, slash := strings.Cut(strings.TrimPrefix(uri[len(s)+1:], "//"), "/")
-	if i := strings.LastIndexByte(host, '@'); i >= 0 && (!hosted || strings.ContainsRune(host[:i], ':')) {
+	if i := strings.LastIndexByte(host, '@'); i >= 0 && (!atHost || strings.ContainsRune(host[:i], ':')) {
 		host = host[i+1:]
 	}
 	if before, token, ok := strings.Cut(key, "?"); ok && strings.Contains(token, "sig=") {
@@ -125,11 +127,14 @@ func (r *Resolver) routes(p place) (id string, routes []artifact.Route, err erro
 	default:
 		onDisk := s == "" || s == "file"
 		served := r.served(p, onDisk)
-		if (onDisk || r.opt.Buckets[s] != nil) && !r.opt.Allowed.opens(p.uri) {
-			routes, closed = refused(p.uri, onDisk), "\x00closed"
-		} else if onDisk {
+		switch {
+		case (onDisk || r.opt.Buckets[s] != nil || r.opt.Hosts[s] != nil) && !r.opt.Allowed.opens(p):
+			routes, closed = refused(p.uri), "\x00closed"
+		case onDisk:
 			routes, err = r.local(p, len(served) > 0)
-		} else {
+		case r.opt.Hosts[s] != nil:
+			routes = r.host(s, p)
+		default:
 			routes = r.bucket(s, p.uri)
 		}
 		routes = append(routes, served...)
@@ -146,9 +151,12 @@ func (r *Resolver) routes(p place) (id string, routes []artifact.Route, err erro
 }
 
 // refused is the one route of one's own to a place that a server's word does not open.
-func refused(uri string, onDisk bool) []artifact.Route {
-	if onDisk {
+func refused(uri string) []artifact.Route {
+	switch s := scheme(uri); {
+	case s == "" || s == "file":
 		return unsupported(artifact.Direct, "artifacts at a path of this machine, which a tracking server names, while --allow-other shows them to every user")
+	case hosted[s]:
+		return unsupported(artifact.Direct, "%s is named by a tracking server: this client's own keys open only the hosts, and the users there, that --allow-store names, such as %s", Shown(uri), allowable(uri))
 	}
 	return unsupported(artifact.Direct, "%s is named by a tracking server, while --allow-other shows the mount to every user: this client's own keys open only what --allow-store names", Shown(uri))
 }

@@ -129,16 +129,15 @@ func (c *mountConfig) check() error {
 	return nil
 }
 
-// allowed is what a server's word may open: where others see the mount, what its
-// settings name. What they show below uri/ is among that.
+// allowed is what a server's word may open: what its settings name, and where others
+// don't see the mount what a user's own client would. What is shown below uri/ is among
+// what is named.
 func (c *ClientConfig) allowed() (*resolve.Allowed, error) {
 	a, err := resolve.ParseAllowed(append(slices.Clone(c.Artifacts.AllowStore), c.Artifacts.MountURIs...))
 	if err != nil {
 		return nil, usageError{fmt.Errorf("--allow-store, --mount-uris: %w", err)}
 	}
-	if !c.Mount.AllowOther {
-		return nil, nil
-	}
+	a.Own = !c.Mount.AllowOther
 	return a, nil
 }
 

@@ -56,7 +56,6 @@ func (s *stores) close() {
 type openOptions struct {
 	ttl     time.Duration    // of an answer
 	needed  bool             // a store, also where no tracking URI is given: the default one then
-	allowed *resolve.Allowed // [resolve.Options.Allowed] where a server is asked
 	answers *answers.Answers // for when a server can't be asked; nil: none are kept
 	cache   *cache.Cache     // where tables are made; nil: one of their own
 }
@@ -88,13 +87,17 @@ func (c *ClientConfig) open(opt openOptions, log *slog.Logger) (*stores, error) 
 	for _, c := range s.clients {
 		s.clocks = append(s.clocks, c.Clocks())
 	}
+	allowed, err := c.allowed()
+	if err != nil {
+		return nil, err
+	}
 	if !s.remote { // whoever writes to a store on this machine has its rights
-		opt.allowed = nil
+		allowed.Own = true
 	}
 	s.Resolver = resolve.New(resolve.Options{
 		Tracking: s.tracking, Registry: s.registry, Client: s.client, Web: web,
-		Buckets: c.buckets(set, log), Access: c.Artifacts.Access,
-		TTL: opt.ttl, Allowed: opt.allowed, Silence: c.Server.Timeout, Answers: opt.answers, Cache: opt.cache, Log: log,
+		Buckets: c.buckets(set, log), Hosts: c.hosts(set, log), Access: c.Artifacts.Access,
+		TTL: opt.ttl, Allowed: allowed, Silence: c.Server.Timeout, Answers: opt.answers, Cache: opt.cache, Log: log,
 	})
 	s.LeavesOut(resolve.RegisteredModels, "", unusable)
 	return s, nil

@@ -167,11 +167,7 @@ const doctorWait = 10 * time.Second
 // checkServer checks the tracking server, and where artifacts lie.
 func (o *options) checkServer(ctx context.Context) []finding {
 	quiet := slog.New(slog.DiscardHandler)
-	allowed, err := o.allowed()
-	if err != nil {
-		return []finding{{"settings", broken, err.Error(), "mend the setting"}}
-	}
-	s, err := o.open(openOptions{ttl: o.Mount.MetadataTTL, needed: true, allowed: allowed}, quiet)
+	s, err := o.open(openOptions{ttl: o.Mount.MetadataTTL, needed: true}, quiet)
 	if err != nil {
 		return []finding{{"server", broken, err.Error(), "give the tracking URI: `mlflowfs doctor http://host:5000`"}}
 	}

@@ -81,7 +81,7 @@ func newestRun(ctx context.Context, s *stores, e meta.Experiment) (reasons []res
 		if i := strings.IndexAny(root, "?#"); i >= 0 {
 			root, query = root[:i], root[i:]
 		}
-		dir, err := s.At(ctx, strings.TrimSuffix(root, "/")+"/"+noRun+"/artifacts"+query) // as MLflow makes a run's
+		dir, err := s.AtRoot(ctx, strings.TrimSuffix(root, "/")+"/"+noRun+"/artifacts"+query) // as MLflow makes a run's
 		if err != nil {
 			return []resolve.Reason{{Where: e.Location, Err: err}}, false, nil
 		}

@@ -2,11 +2,14 @@ package main
 
 import (
 	"log/slog"
+	osuser "os/user"
 
 	"github.com/mlflowfs/mlflowfs/resolve/artifact"
 	"github.com/mlflowfs/mlflowfs/resolve/artifact/azure"
 	"github.com/mlflowfs/mlflowfs/resolve/artifact/gcs"
+	"github.com/mlflowfs/mlflowfs/resolve/artifact/hdfs"
 	"github.com/mlflowfs/mlflowfs/resolve/artifact/s3"
+	"github.com/mlflowfs/mlflowfs/resolve/artifact/sftp"
 	"github.com/mlflowfs/mlflowfs/resolve/rest"
 )
 
@@ -24,5 +27,18 @@ func (c *ClientConfig) buckets(set rest.Settings, log *slog.Logger) map[string]a
 		"gs":    gcs.Driver{Settings: set, Env: env, Home: home, Log: log}.Open,
 		"wasbs": blobs.Open(azure.Blobs),
 		"abfss": blobs.Open(azure.DataLake),
+	}
+}
+
+// hosts are the protocols of hosts' file systems that are linked in, by the schemes of
+// their URIs. Each takes its keys and its user from where its own client looks.
+func (c *ClientConfig) hosts(set rest.Settings, log *slog.Logger) map[string]artifact.OpenHost {
+	user := ""
+	if u, err := osuser.Current(); err == nil {
+		user = u.Username
+	}
+	return map[string]artifact.OpenHost{
+		"sftp": sftp.Driver{Settings: set, Env: c.Env, Home: c.Env("HOME"), User: user}.Open,
+		"hdfs": hdfs.Driver{Settings: set, Env: c.Env, User: user, Log: log}.Open,
 	}
 }

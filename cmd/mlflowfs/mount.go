@@ -124,13 +124,9 @@ func (o *options) openDaemon(ctx context.Context, log *slog.Logger) (*daemon, er
 	if err != nil {
 		return nil, err
 	}
-	allowed, err := o.allowed()
-	if err != nil {
-		return nil, err
-	}
 	asker := rest.Asker(o.Server.TrackingURI, o.Env) + rest.Asker(o.Server.RegistryURI, o.Env)
 	kept := answers.New(disk, answers.Options{Scope: asker, Stale: o.Mount.StaleIfError, Offline: o.Server.Offline, Log: log})
-	s, err := o.open(openOptions{ttl: o.Mount.MetadataTTL, needed: true, allowed: allowed, answers: kept, cache: c}, log)
+	s, err := o.open(openOptions{ttl: o.Mount.MetadataTTL, needed: true, answers: kept, cache: c}, log)
 	if err != nil {
 		return nil, err
 	}

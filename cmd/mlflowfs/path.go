@@ -180,7 +180,7 @@ func (c *ClientConfig) scope() string {
 	for _, uri := range []string{c.Server.TrackingURI, cmp.Or(c.Server.RegistryURI, c.Server.TrackingURI)} {
 		fmt.Fprintf(h, "%q %q\n", rest.Redact(absoluteStore(uri)), rest.Asker(uri, c.Env))
 	}
-	fmt.Fprintf(h, "%q %q %q %v\n", storeScope(c.Env), c.Artifacts.Access, c.Artifacts.AllowAddress, c.Server.Offline)
+	fmt.Fprintf(h, "%q %q %q %q %v\n", storeScope(c.Env), c.Artifacts.Access, c.Artifacts.AllowAddress, c.Artifacts.AllowStore, c.Server.Offline)
 	return hex.EncodeToString(h.Sum(nil)[:16])
 }
 

@@ -135,12 +135,7 @@ func (s Settings) StoreTransport(env Env, conf *tls.Config) http.RoundTripper {
 // they were sent, an end to each that has fallen silent, and none that Reach
 // refuses. The transport's Proxy is set before.
 func (s Settings) Tune(t *http.Transport) {
-	dialer := &net.Dialer{
-		Timeout: min(s.Silence, 10*time.Second),
-		// A peer that has gone silent altogether is noticed in half a minute,
-		// however long the server may think about an answer.
-		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 10 * time.Second, Interval: 5 * time.Second, Count: 4},
-	}
+	dialer := s.dialer()
 	dial := dialer.DialContext
 	if s.Reach != nil {
 		g := guard{s.Reach, s.strangers}
@@ -157,6 +152,15 @@ func (s Settings) Tune(t *http.Transport) {
 	t.IdleConnTimeout = 60 * time.Second
 	t.DisableCompression = true // lengths are those of the artifact
 	t.ForceAttemptHTTP2 = true
+}
+
+func (s Settings) dialer() *net.Dialer {
+	return &net.Dialer{
+		Timeout: min(s.Silence, 10*time.Second),
+		// A peer that has gone silent altogether is noticed in half a minute,
+		// however long the server may think about an answer.
+		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 10 * time.Second, Interval: 5 * time.Second, Count: 4},
+	}
 }
 
 // Truthy reads a variable as MLflow reads a boolean
