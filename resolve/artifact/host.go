@@ -212,17 +212,18 @@ func (h *Host) release(c Connection) {
 		return // which was dropped, with its users
 	}
 	if h.users--; h.users == 0 {
-		h.leave = time.AfterFunc(leaveAfter, h.Close)
+		h.leave = time.AfterFunc(leaveAfter, func() { h.Close() })
 	}
 }
 
-// Close closes the connection, if there is one that nobody uses.
-func (h *Host) Close() {
+// Close closes the connection, unless somebody uses it.
+func (h *Host) Close() (closed bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.conn != nil && h.users == 0 {
 		h.drop()
 	}
+	return h.conn == nil
 }
 
 // drop lets go of the connection, and of the files that are open there. h.mu is held.

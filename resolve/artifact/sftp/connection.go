@@ -25,16 +25,20 @@ type connection struct {
 	conn   *rest.Conn
 	client *ssh.Client
 	names  *session
+	most   int64         // bytes of a listing
 	ended  chan struct{} // closed when the connection has ended
 
 	mu    sync.Mutex // guards what follows
-	files *session   // nil until a file is opened
+	files []*session // by which files are read: one, and more as there is use for them
+	grows bool       // another one begins, or can't be had
 }
 
 // session is a session of SFTP, whose listings have an end.
 type session struct {
 	*sftp.Client
 	io.Reader
+	open int   // files; guarded by connection.mu
+	most int64 // bytes of a listing
 
 	mu    sync.Mutex // guards what follows
 	lists map[*listing]bool
@@ -58,9 +62,9 @@ func (s *session) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// limit has end called once more than maxListing has come, until done is.
+// limit has end called once more than most has come, until done is.
 func (s *session) limit(end func()) (done func()) {
-	l := &listing{maxListing, end}
+	l := &listing{s.most, end}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.lists[l] = true
@@ -77,7 +81,7 @@ func (c *connection) session() (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &session{lists: map[*listing]bool{}}
+	s := &session{lists: map[*listing]bool{}, most: c.most}
 	to, err1 := channel.StdinPipe()
 	from, err2 := channel.StdoutPipe()
 	s.Reader = from
@@ -88,14 +92,41 @@ func (c *connection) session() (*session, error) {
 	return s, err
 }
 
-// forFiles is the session by which files are read.
-func (c *connection) forFiles() (_ *session, err error) {
+// maxSessions is how many sessions read files, at most: each has 2 MiB on its way, which is
+// what fills a link of 1 Gbit/s over 16 ms. A server has ten for a connection (MaxSessions
+// of sshd_config(5)), if it is not told otherwise.
+const maxSessions = 4
+
+// forFile is the session by which another file is read, until done is called. Where all
+// have a file already, another one begins for who comes next.
+func (c *connection) forFile() (least *session, done func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.files == nil {
-		c.files, err = c.session()
+	for _, s := range c.files {
+		if least == nil || s.open < least.open {
+			least = s
+		}
 	}
-	return c.files, err
+	if least.open > 0 && len(c.files) < maxSessions && !c.grows {
+		c.grows = true
+		go c.grow()
+	}
+	least.open++
+	return least, func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		least.open--
+	}
+}
+
+func (c *connection) grow() {
+	s, err := c.session()
+	if err != nil {
+		return // the server gives no more of them
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.files, c.grows = append(c.files, s), false
 }
 
 var _ artifact.Connection = (*connection)(nil)
@@ -140,9 +171,9 @@ func attributes(st os.FileInfo) artifact.Attributes {
 	}}
 }
 
-// maxListing is how long the answers to a listing, and to what is asked for beside it, may
+// mostListing is how long the answers to a listing, and to what is asked for beside it, may
 // be, in bytes: two million names.
-const maxListing = 256 << 20
+const mostListing = 256 << 20
 
 // List asks for a directory.
 func (c *connection) List(ctx context.Context, dir string) ([]artifact.Attributes, error) {
@@ -182,26 +213,27 @@ func (c *connection) Open(ctx context.Context, path string) (artifact.File, erro
 	} else if a.Type != 0 {
 		return nil, fmt.Errorf("it is no regular file: %w", fs.ErrNotExist)
 	}
-	f, err := ask(ctx, c, func() (*file, error) {
-		files, err := c.forFiles()
-		if err != nil {
-			return nil, err
-		}
-		f, err := files.Open(path)
-		if err != nil {
-			return nil, err
-		}
-		st, err := f.Stat()
-		if err != nil {
-			f.Close()
-			return nil, err
-		}
-		return &file{c, f, attributes(st).Entry}, nil
-	}, func(f *file) { f.Close() })
+	f, err := ask(ctx, c, func() (*file, error) { return c.open(path) }, func(f *file) { f.Close() })
 	if err != nil {
 		return nil, err
 	}
 	return f, nil
+}
+
+func (c *connection) open(path string) (*file, error) {
+	by, done := c.forFile()
+	f, err := by.Open(path)
+	if err != nil {
+		done()
+		return nil, err
+	}
+	st, err := f.Stat()
+	if err != nil {
+		f.Close()
+		done()
+		return nil, err
+	}
+	return &file{c, f, attributes(st).Entry, done}, nil
 }
 
 // file is an open file: it stays what it is when another takes its name.
@@ -209,6 +241,7 @@ type file struct {
 	c     *connection
 	f     *sftp.File
 	entry artifact.Entry
+	done  func()
 }
 
 var _ artifact.File = (*file)(nil)
@@ -248,4 +281,7 @@ func (f *file) Check(ctx context.Context) error {
 	return nil
 }
 
-func (f *file) Close() error { return f.f.Close() }
+func (f *file) Close() error {
+	defer f.done()
+	return f.f.Close()
+}

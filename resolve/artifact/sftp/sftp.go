@@ -31,6 +31,8 @@ type Driver struct {
 	Env      rest.Env
 	Home     string // of the user; empty: there is none
 	User     string // who runs this
+
+	most int64 // bytes of a listing; 0: mostListing
 }
 
 // Open opens the host of a URI.
@@ -99,7 +101,7 @@ func (d Driver) dial(ctx context.Context, a artifact.Authority) (*connection, er
 		return nil, err
 	}
 	defer conn.Await()()
-	c, err := artifact.LetGo(ctx, func() (*connection, error) { return t.shake(conn, hosts) }, func(c *connection) { c.Close() })
+	c, err := artifact.LetGo(ctx, func() (*connection, error) { return t.shake(conn, hosts, cmp.Or(d.most, mostListing)) }, func(c *connection) { c.Close() })
 	if err != nil {
 		conn.Close()
 		return nil, cmp.Or(conn.Silence(), err)
@@ -108,7 +110,7 @@ func (d Driver) dial(ctx context.Context, a artifact.Authority) (*connection, er
 }
 
 // shake makes a session of a connection.
-func (t *target) shake(conn *rest.Conn, hosts known) (*connection, error) {
+func (t *target) shake(conn *rest.Conn, hosts known, most int64) (*connection, error) {
 	methods, why, leave := t.methods()
 	defer leave()
 	var refused error // of the host's key, which ssh wraps as words
@@ -123,7 +125,7 @@ func (t *target) shake(conn *rest.Conn, hosts known) (*connection, error) {
 	if err != nil {
 		return nil, t.refusal(cmp.Or(refused, err), why())
 	}
-	c := &connection{conn: conn, client: ssh.NewClient(sc, chans, reqs), ended: make(chan struct{})}
+	c := &connection{conn: conn, most: most, client: ssh.NewClient(sc, chans, reqs), ended: make(chan struct{})}
 	go func() {
 		c.client.Wait()
 		close(c.ended)
@@ -132,6 +134,11 @@ func (t *target) shake(conn *rest.Conn, hosts known) (*connection, error) {
 		c.Close()
 		return nil, fmt.Errorf("the host %s gives no session of SFTP: %w", t.host, err)
 	}
+	files, err := c.session()
+	if err != nil { // it may give one alone
+		files, c.grows = c.names, true
+	}
+	c.files = append(c.files, files)
 	return c, nil
 }
 

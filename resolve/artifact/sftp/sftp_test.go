@@ -1,0 +1,455 @@
+package sftp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/pkg/sftp"
+	"golang.org/x/crypto/ssh"
+	"golang.org/x/crypto/ssh/agent"
+	"golang.org/x/crypto/ssh/knownhosts"
+
+	"github.com/mlflowfs/mlflowfs/cache"
+)
+
+// TestHostIsKnownOrRefused fails when a host whose key is not known, or is another than
+// the one that is known, is asked who the user is, or learns the password; when what it
+// says does not tell what to do; or when a host that is known is refused, be it by a name
+// with the port or, as by ssh, without, and whatever kinds of key it has besides.
+func TestHostIsKnownOrRefused(t *testing.T) {
+	t.Parallel()
+	s := (&server{user: "me", password: "s3cret"}).start(t)
+	other := newKey(t).PublicKey()
+	line := func(name string, key ssh.PublicKey) string { return knownhosts.Line([]string{name}, key) + "\n" }
+	withPort := fmt.Sprintf("[127.0.0.1]:%d", s.port)
+	_, rsaKey, _ := newUserKey(t, "rsa", "")
+	for name, c := range map[string]struct{ known, says string }{
+		"unknown":               {"", "ssh-keyscan -p"},
+		"another host":          {line("[127.0.0.1]:1", s.host.PublicKey()) + line("127.0.0.2", s.host.PublicKey()), "ssh-keyscan -p"},
+		"changed":               {"# first\n" + line(withPort, other), "line 2"},
+		"changed, by the name":  {line("127.0.0.1", other), "not the one that is known"},
+		"revoked":               {"@revoked * " + strings.SplitN(line("x", s.host.PublicKey()), " ", 2)[1], "revoked"},
+		"known":                 {line(withPort, s.host.PublicKey()), ""},
+		"known without a port":  {line("127.0.0.1", s.host.PublicKey()), ""},
+		"known, hashed":         {line(knownhosts.HashHostname(withPort), s.host.PublicKey()), ""},
+		"known by another, too": {line(withPort, rsaKey) + line(withPort, s.host.PublicKey()), ""},
+	} {
+		h := newHome(t)
+		h.write("known_hosts", c.known)
+		before := s.auths.Load()
+		_, err := listed(t, h.store(h.driver(), "me:s3cret@"+s.authority(), t.TempDir()), "")
+		if c.says == "" {
+			if err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+			continue
+		}
+		if !errors.Is(err, fs.ErrPermission) || !strings.Contains(err.Error(), c.says) || quotes(err, "s3cret") {
+			t.Errorf("%s: %v", name, err)
+		}
+		if s.auths.Load() != before {
+			t.Errorf("%s: the host was told who the user is", name)
+		}
+		if b, _ := os.ReadFile(filepath.Join(h.dir, ".ssh", "known_hosts")); string(b) != c.known {
+			t.Errorf("%s: a key was learnt", name)
+		}
+	}
+}
+
+// TestUserIsKnownAsToSSH fails when a key or a password that the URI, ~/.ssh/config or an
+// agent has is not offered, when a host is offered keys beside a password, or when what is
+// said of one that is refused holds a password, or does not tell what to do.
+func TestUserIsKnownAsToSSH(t *testing.T) {
+	t.Parallel()
+	plain, public, _ := newUserKey(t, "ed25519", "")
+	rsaText, rsaPublic, _ := newUserKey(t, "rsa", "")
+	locked, lockedPublic, lockedKey := newUserKey(t, "ed25519", "s3cret phrase")
+	for name, c := range map[string]struct {
+		key      ssh.PublicKey
+		password string
+		files    map[string]string // below ~/.ssh
+		agent    any
+		login    string // in the URI
+		says     string // nothing: it is let in
+	}{
+		"the usual key":          {key: public, files: map[string]string{"id_ed25519": plain}, login: "me@"},
+		"RSA, as for MLflow":     {key: rsaPublic, files: map[string]string{"id_rsa": rsaText}, login: "me@"},
+		"by the second key":      {key: rsaPublic, files: map[string]string{"id_ed25519": plain, "id_rsa": rsaText}, login: "me@"},
+		"named in the config":    {key: public, files: map[string]string{"config": "Host 127.0.0.1\n IdentityFile ~/.ssh/mine\n User me\n", "mine": plain}},
+		"with a passphrase":      {key: lockedPublic, files: map[string]string{"id_ed25519": locked}, login: "me@", says: "ssh-add"},
+		"held by an agent":       {key: lockedPublic, files: map[string]string{"id_ed25519": locked}, agent: lockedKey, login: "me@"},
+		"by the agent alone":     {key: lockedPublic, agent: lockedKey, login: "me@"},
+		"none":                   {key: public, login: "me@", says: "IdentityFile"},
+		"as another user":        {key: public, files: map[string]string{"id_ed25519": plain}, login: "root@", says: "the user root"},
+		"a key that is none":     {key: public, files: map[string]string{"id_ed25519": "-----BEGIN s3cret-----"}, login: "me@", says: "no private key"},
+		"a named key is missing": {key: public, files: map[string]string{"config": "IdentityFile ~/.ssh/gone"}, login: "me@", says: "gone"},
+		"a password":             {password: "s3cret", login: "me:s3cret@"},
+		"one with an @ and a :":  {password: "s3:c@ret", login: "me:s3:c@ret@"},
+		"a wrong password":       {password: "other", login: "me:s3cret@", says: "password"},
+		"a password, and no key": {key: public, files: map[string]string{"id_ed25519": plain}, login: "me:s3cret@", says: "password"},
+		"the user of this side":  {key: public, files: map[string]string{"id_ed25519": plain}},
+	} {
+		s := (&server{user: "me", key: c.key, password: c.password}).start(t)
+		h := newHome(t)
+		h.knows(s.addr, s.host.PublicKey())
+		for f, text := range c.files {
+			h.write(f, text)
+		}
+		if c.agent != nil {
+			h.env["SSH_AUTH_SOCK"] = startAgent(t, c.agent)
+		}
+		_, err := listed(t, h.store(h.driver(), c.login+s.authority(), t.TempDir()), "")
+		switch {
+		case c.says == "" && err != nil:
+			t.Errorf("%s: %v", name, err)
+		case c.says != "" && (!errors.Is(err, fs.ErrPermission) || !strings.Contains(err.Error(), c.says)):
+			t.Errorf("%s: %v", name, err)
+		}
+		if quotes(err, "s3cret") || quotes(err, "s3:c") {
+			t.Errorf("%s: a secret is said: %v", name, err)
+		}
+		if name == "a password, and no key" && s.auths.Load() > 2 {
+			t.Errorf("%s: asked %d times", name, s.auths.Load())
+		}
+	}
+}
+
+// startAgent starts an agent that holds a key.
+func startAgent(t *testing.T, key any) (socket string) {
+	t.Helper()
+	ring := agent.NewKeyring()
+	if err := ring.Add(agent.AddedKey{PrivateKey: key}); err != nil {
+		t.Fatal(err)
+	}
+	socket = filepath.Join(t.TempDir(), "agent")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				agent.ServeAgent(ring, c)
+				c.Close()
+			}()
+		}
+	}()
+	return socket
+}
+
+// TestConfigLeadsToTheHost fails when ~/.ssh/config names the host, its port and the user
+// of an alias, and another host is asked, or as another user.
+func TestConfigLeadsToTheHost(t *testing.T) {
+	t.Parallel()
+	s, h := ready(t)
+	h.write("config", fmt.Sprintf("Host art*\n  HostName 127.0.0.1\n  Port %d\n  User me\nHost *\n  User nobody\n", s.port))
+	d := h.driver()
+	d.User = "somebody"
+	if _, err := listed(t, h.store(d, "ArtiFacts", t.TempDir()), ""); err != nil {
+		t.Error(err)
+	}
+	h.write("config", "Host 127.0.0.1\n  Port 1\n")
+	if _, err := listed(t, h.store(d, "me@"+s.authority(), t.TempDir()), ""); err != nil {
+		t.Error("the port of the URI goes first:", err)
+	}
+}
+
+// TestFilesOfAHostAreAsTheyLie fails when some file of a host, by whatever name and of
+// whatever size, is listed or read as other than it lies there; when what is not there, or
+// may not be read, is another error than that; or when a named pipe is waited for.
+func TestFilesOfAHostAreAsTheyLie(t *testing.T) {
+	t.Parallel()
+	s, h := ready(t)
+	dir := t.TempDir()
+	big := strings.Repeat("0123456789abcdef", 3<<16) // 3 MiB
+	files := map[string]string{"empty": "", "big": big, "h#ash": "a", "p%41c": "b", "sp ace": "c", "new\nline": "d", "\xff\xfe": "e", "q?mark": "f", "ü/deep/er": "g", "back\\slash": "h", ".hidden": "i", strings.Repeat("n", 255): "j"}
+	for name, content := range files {
+		fileWith(t, dir, name, content)
+	}
+	if err := errors.Join(os.Symlink("big", filepath.Join(dir, "link")), os.Symlink("nowhere", filepath.Join(dir, "dangling")), os.Symlink("ü", filepath.Join(dir, "dirlink")), syscall.Mkfifo(filepath.Join(dir, "pipe"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	r := h.store(h.driver(), s.authority(), dir)
+	got, err := listed(t, r, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{".hidden 1", "back\\slash 1", fmt.Sprint("big ", len(big)), "dirlink/", "empty 0", "h#ash 1", fmt.Sprint("link ", len(big)), "new\nline 1", strings.Repeat("n", 255) + " 1", "p%41c 1", "q?mark 1", "sp ace 1", "ü/", "\xff\xfe 1"}
+	if d := cmp.Diff(len(want), len(got)); d != "" {
+		t.Errorf("%q", got)
+	}
+	for _, w := range want {
+		if !strings.Contains("\x00"+strings.Join(got, "\x00")+"\x00", "\x00"+w+"\x00") {
+			t.Errorf("%q is not listed", w)
+		}
+	}
+	for name, content := range files {
+		if got, _, err := read(t, r, name, 0, int64(len(content)), ""); got != content || err != nil {
+			t.Errorf("%q: %d bytes, %v", name, len(got), err)
+		}
+		if e, err := r.Stat(t.Context(), name); e.Size != int64(len(content)) || e.Name != filepath.Base(name) || e.Version == "" || err != nil {
+			t.Errorf("%q: %+v, %v", name, e, err)
+		}
+	}
+	if got, _, err := read(t, r, "dirlink/deep/er", 0, 1, ""); got != "g" || err != nil {
+		t.Errorf("%q, %v", got, err)
+	}
+	if got, _, err := read(t, r, "big", 1<<20+1, 1<<20, ""); got != big[1<<20+1:2<<20+1] || err != nil {
+		t.Errorf("a range: %d bytes, %v", len(got), err)
+	}
+	for _, p := range []string{"none", "none/x", "pipe", "dangling", "ü"} {
+		if _, _, err := read(t, r, p, 0, 1, ""); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s: %v", p, err)
+		}
+	}
+	if _, err := r.List(t.Context(), "none"); !errors.Is(err, fs.ErrNotExist) {
+		t.Error(err)
+	}
+	if n := s.conns.Load(); n != 1 {
+		t.Errorf("%d connections", n)
+	}
+}
+
+// TestFileOfAHostIsOneVersion fails when a file that is replaced, written over or cut
+// short while it is read gives bytes of two versions, or when who reads one on that was
+// replaced by another of its name does not get what was opened.
+func TestFileOfAHostIsOneVersion(t *testing.T) {
+	t.Parallel()
+	s, h := ready(t)
+	dir := t.TempDir()
+	const size = 8 << 20
+	first := strings.Repeat("a", size)
+	for name, change := range map[string]func(p string) error{
+		"written over": func(p string) error { return os.WriteFile(p, []byte(strings.Repeat("b", size)), 0o644) },
+		"cut short":    func(p string) error { return os.Truncate(p, 1000) },
+		"made longer":  func(p string) error { return os.Truncate(p, size+1) },
+		"replaced":     func(p string) error { return os.Rename(fileWith(t, dir, "new", strings.Repeat("b", size)), p) },
+		"removed":      os.Remove,
+	} {
+		p := fileWith(t, dir, name, first)
+		r := h.store(h.driver(), s.authority(), dir)
+		body, err := r.ReadRange(t.Context(), name, 0, size, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		head := make([]byte, 100)
+		io.ReadFull(body, head)
+		if err := change(p); err != nil {
+			t.Fatal(err)
+		}
+		rest, err := io.ReadAll(body)
+		body.Close()
+		kept := name == "replaced" || name == "removed"
+		if strings.Contains(string(rest), "b") || kept != (err == nil) || !kept && !errors.Is(err, cache.ErrChanged) || kept && len(rest) != size-100 {
+			t.Errorf("%s: %d bytes, with a b: %v, %v", name, len(rest), strings.Contains(string(rest), "b"), err)
+		}
+		if got, now, err := read(t, r, name, 0, 10, ""); name != "removed" && (err != nil || now == body.Validator && name != "replaced") || name == "removed" && !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s, then: %q, %s, %v", name, got, now, err)
+		}
+	}
+}
+
+// TestConnectionHeals fails when a connection that is cut in the middle of a read, or a
+// server that was restarted, is not read again within 5 s, or when a body that was cut is
+// taken for a whole one.
+func TestConnectionHeals(t *testing.T) {
+	t.Parallel()
+	s, h := ready(t)
+	dir := t.TempDir()
+	content := strings.Repeat("0123456789", 800<<10)
+	fileWith(t, dir, "f", content)
+	r := h.store(h.driver(), s.authority(), dir)
+	body, err := r.ReadRange(t.Context(), "f", 0, int64(len(content)), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	io.ReadFull(body, make([]byte, 100))
+	s.cut()
+	if rest, err := io.ReadAll(body); err == nil || len(rest) >= len(content)-100 {
+		t.Errorf("%d bytes, %v", len(rest), err)
+	}
+	body.Close()
+	if got, _, err := read(t, r, "f", 0, 10, body.Validator); got != content[:10] || err != nil {
+		t.Errorf("%q, %v", got, err)
+	}
+	s.stop()
+	time.AfterFunc(500*time.Millisecond, func() { s.start(t) })
+	began := time.Now()
+	if got, _, err := read(t, r, "f", 10, 10, body.Validator); got != content[10:20] || err != nil || time.Since(began) > 5*time.Second {
+		t.Errorf("%q, %v, after %v", got, err, time.Since(began))
+	}
+}
+
+// TestSilentHostIsLeft fails when a host that takes requests and answers none, be it at
+// once or in the middle, is waited for longer than the settings say, or when one that
+// answers again is not asked.
+func TestSilentHostIsLeft(t *testing.T) {
+	t.Parallel()
+	s, h := ready(t)
+	dir := t.TempDir()
+	fileWith(t, dir, "f", strings.Repeat("x", 4<<20))
+	d := h.driver()
+	d.Settings.Silence = 300 * time.Millisecond
+	r := h.store(d, s.authority(), dir)
+	_, version, err := read(t, r, "f", 0, 10, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	silent := func(what string, err error) {
+		t.Helper()
+		var to interface{ Timeout() bool }
+		if !errors.As(err, &to) || !to.Timeout() || !strings.Contains(err.Error(), "no answer for") {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	s.deaf.Store(true)
+	began := time.Now()
+	_, _, err = read(t, r, "f", 100, 1<<20, version)
+	silent("a read", err)
+	_, err = listed(t, r, "")
+	silent("a listing", err)
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("it took %v", took)
+	}
+	s.deaf.Store(false)
+	time.Sleep(time.Second) // for so long an attempt that failed is the answer
+	if got, _, err := read(t, r, "f", 0, 3, version); got != "xxx" || err != nil {
+		t.Errorf("%q, %v", got, err)
+	}
+	mute, err := net.Listen("tcp", "127.0.0.1:0") // it says not even who it is
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mute.Close()
+	h.knows(mute.Addr().String(), s.host.PublicKey())
+	_, err = listed(t, h.store(d, "127.0.0.1:"+strconv.Itoa(mute.Addr().(*net.TCPAddr).Port), dir), "")
+	silent("a connection", err)
+}
+
+// endless lists names without end.
+type endless struct{ sent func(n int) }
+
+func (e endless) Filelist(r *sftp.Request) (sftp.ListerAt, error) {
+	if r.Method == "Stat" {
+		st, err := os.Stat("/")
+		return one{st}, err
+	}
+	return e, nil
+}
+
+func (e endless) ListAt(to []os.FileInfo, off int64) (int, error) {
+	st, err := os.Stat("/")
+	for i := range to {
+		to[i] = named{st, fmt.Sprint("n", off+int64(i))}
+	}
+	e.sent(len(to))
+	return len(to), err
+}
+
+type one struct{ os.FileInfo }
+
+func (o one) ListAt(to []os.FileInfo, off int64) (int, error) {
+	if off > 0 {
+		return 0, io.EOF
+	}
+	to[0] = o.FileInfo
+	return 1, nil
+}
+
+type named struct {
+	os.FileInfo
+	name string
+}
+
+func (n named) Name() string { return n.name }
+
+// TestEndlessListingIsEnded fails when a host whose listing has no end is listened to
+// without one, and grows the daemon.
+func TestEndlessListingIsEnded(t *testing.T) {
+	t.Parallel()
+	s, h := ready(t)
+	var mu sync.Mutex
+	sent := 0
+	s.handlers = sftp.Handlers{FileList: endless{func(n int) {
+		mu.Lock()
+		defer mu.Unlock()
+		sent += n
+	}}}
+	d := h.driver()
+	d.most = 1 << 20
+	_, err := listed(t, h.store(d, s.authority(), "/d"), "")
+	if !errors.Is(err, errTooLong) {
+		t.Error(err)
+	}
+	s.cut()
+	mu.Lock()
+	defer mu.Unlock()
+	if sent < 100 || sent > 100_000 {
+		t.Errorf("%d names were sent", sent)
+	}
+}
+
+// TestSessionsAreFew fails when many files that are read at once have more sessions than a
+// server gives for a connection, or when a server that gives one alone can't be read.
+func TestSessionsAreFew(t *testing.T) {
+	t.Parallel()
+	for _, most := range []int64{0, 1, 2} {
+		s, h := ready(t)
+		s.most = most
+		dir := t.TempDir()
+		for i := range 40 {
+			fileWith(t, dir, fmt.Sprint(i), "content")
+		}
+		r := h.store(h.driver(), s.authority(), dir)
+		var wg sync.WaitGroup
+		for i := range 40 {
+			wg.Go(func() {
+				if got, _, err := read(t, r, fmt.Sprint(i), 0, 7, ""); got != "content" || err != nil {
+					t.Errorf("%q, %v", got, err)
+				}
+			})
+		}
+		wg.Wait()
+		if c, n := s.conns.Load(), s.sessions.Load(); c != 1 || n > 1+maxSessions || most > 0 && n > most {
+			t.Errorf("of %d sessions: %d connections, %d sessions", most, c, n)
+		}
+	}
+}
+
+// TestOfflineHostIsNotAsked fails when a host is asked although the network is not to be
+// used, or when who waits for it is not let go when the context ends.
+func TestOfflineHostIsNotAsked(t *testing.T) {
+	t.Parallel()
+	s, h := ready(t)
+	d := h.driver()
+	d.Settings.Offline = true
+	if _, err := listed(t, h.store(d, s.authority(), "/"), ""); err == nil || s.conns.Load() > 0 {
+		t.Errorf("%v, %d connections", err, s.conns.Load())
+	}
+	s.deaf.Store(true)
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	began := time.Now()
+	if _, err := h.store(h.driver(), s.authority(), "/").List(ctx, ""); !errors.Is(err, context.DeadlineExceeded) || time.Since(began) > 5*time.Second {
+		t.Errorf("%v after %v", err, time.Since(began))
+	}
+	s.cut()
+}
