@@ -35,6 +35,11 @@ func ParseAllowed(uris []string) (*Allowed, error) {
 	a := &Allowed{}
 	for _, uri := range uris {
 		p, ok := cutPlace(uri)
+		if hosted[p.scheme] {
+			authority, _ := onHost(uri)
+			a, _ := artifact.ParseAuthority(authority)
+			ok = ok && !a.HasPassword // which belongs in no setting
+		}
 		if !ok || p.host == "" && p.scheme != "hdfs" || strings.ContainsAny(p.host, "?#") || climbs(p.key) {
 			return nil, fmt.Errorf("%q is no place in an object store or on a host: write it like s3://bucket, gs://bucket/dir, wasbs://container@account.blob.core.windows.net or sftp://user@host/dir", Shown(uri))
 		}

@@ -94,3 +94,91 @@ func TestOwnKeysOpenNoBucketOfAServers(t *testing.T) {
 		t.Errorf("what is allowed is not opened: %q", opened)
 	}
 }
+
+// TestHostsAreOpenedWhereTheUserNamesThem fails when a host that a server names is opened
+// although neither --allow-store nor the user himself does, by whatever spelling, user or
+// port; when one that they name is not; or when the user's own word opens a host on a mount
+// that others see.
+func TestHostsAreOpenedWhereTheUserNamesThem(t *testing.T) {
+	t.Parallel()
+	a, err := ParseAllowed([]string{"sftp://host", "sftp://me@Other:2222/srv/ml", "hdfs://nn", "hdfs:///data"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for uri, within := range map[string]string{
+		"sftp://host": "", "sftp://host/x": "", "SFTP://HOST/x": "", "sftp://:pw@host/x": "", "sftp://me@other:2222/srv/ml": "srv/ml", "sftp://me:p@w:x@other:2222/srv/ml/r": "srv/ml",
+		"hdfs://nn/x": "", "hdfs:/data/x": "data", "hdfs:///data": "data",
+	} {
+		if key, named := a.within(uri); !named || key != within {
+			t.Errorf("%s: %q, %v", uri, key, named)
+		}
+	}
+	closed := []string{
+		"sftp://root@host/x", "sftp://host:22/x", "sftp://host:2222/x", "sftp://host.evil/x", "sftp://host@evil/x", "sftp://host:22@evil/x", "sftp://evil/host", "sftp://evil/@host/x", "sftp://host%2eevil/x", "sftp://host\\evil/x", "sftp://host?@evil/x", "sftp://host#@evil/x",
+		"sftp://other:2222/srv/ml", "sftp://me@other/srv/ml", "sftp://me@other:2222/srv", "sftp://me@other:2222/srv/mlx", "sftp://me@other:2222/srv/ml/../../etc", "sftp://me@other:2222/srv/ml/%2e%2e/x", "sftp://me@other:2222//srv/ml",
+		"sftp://host:", "sftp://[host]x/", "sftp:/x", "sftp:///x", "sftp://host:0/x", "sftp://host:99999/x", "sftp://ho st/x", "hdfs://nn:9000/x", "hdfs://evil/data", "hdfs:///other", "viewfs://nn/x", "ftp://host/x",
+	}
+	for _, uri := range closed {
+		if uri == "sftp://host:" {
+			continue // Python reads no port there, too
+		}
+		for _, own := range []bool{false, true} {
+			a.Own = own
+			if a.opens(place{uri: uri}) != (own && !hosted[scheme(uri)]) {
+				t.Errorf("%s, which a server names, is opened (own: %v)", uri, own)
+			}
+		}
+	}
+	var none *Allowed
+	typed := place{uri: "sftp://any/x", typed: true}
+	a.Own = false
+	if a.opens(typed) || !none.opens(typed) || none.opens(place{uri: typed.uri}) {
+		t.Error("who may open a host that is typed:", a.opens(typed), none.opens(typed), none.opens(place{uri: typed.uri}))
+	}
+	for _, bad := range []string{"sftp://", "sftp:///x", "sftp://h:x/", "sftp://h/../x", "sftp://u:pw@h/x"} {
+		if _, err := ParseAllowed([]string{bad}); err == nil || strings.Contains(err.Error(), "pw") {
+			t.Errorf("%q: %v", bad, err)
+		}
+	}
+}
+
+// TestHostThatAServerNamesIsNotOpened fails when what a run, a model or a version of a
+// server's names has a host opened, or when the user's own URI, or the settings', has not;
+// when what is said does not name the setting, or holds a password; or when the way
+// through the server is lost.
+func TestHostThatAServerNamesIsNotOpened(t *testing.T) {
+	t.Parallel()
+	var opened []string
+	r := resolver(t, "http://127.0.0.1:9")
+	r.opt.Hosts = map[string]artifact.OpenHost{"sftp": func(authority string) (*artifact.Host, error) {
+		opened = append(opened, authority)
+		return artifact.NewHost(func(context.Context) (artifact.Connection, error) { return nil, artifact.NoCredentials("none") }), nil
+	}}
+	const uri = "sftp://u:pw@host/x"
+	says := func(p place, word string) {
+		t.Helper()
+		s, err := r.store(t.Context(), p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err = s.List(t.Context(), ""); err == nil || !strings.Contains(err.Error(), word) || strings.Contains(err.Error(), "pw") || strings.Contains(s.ID(), "pw") {
+			t.Errorf("%+v: %v (%s)", p, err, s.ID())
+		}
+	}
+	says(rootOf(uri, artifact.Door{}), "--allow-store names, such as sftp://u@host")
+	says(place{uri: "sftp://u:p/w@host/x"}, "--allow-store")
+	if len(opened) > 0 {
+		t.Errorf("opened: %q", opened)
+	}
+	_, routes, err := r.routes(rootOf(uri, artifact.Door{RunID: "x"}))
+	if got := names(routes); got != "direct and presigned and server" || err != nil {
+		t.Error(got, err)
+	}
+	says(place{uri: uri, typed: true}, "none")
+	r.opt.Allowed, _ = ParseAllowed([]string{"sftp://u@host"})
+	says(place{uri: uri + "/y"}, "none")
+	says(place{uri: "sftp://u:p/w@host/x", typed: true}, "--allow-store")
+	if !slices.Equal(opened, []string{"u:pw@host"}) {
+		t.Errorf("opened: %q", opened)
+	}
+}

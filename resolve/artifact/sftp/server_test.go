@@ -50,6 +50,19 @@ type server struct {
 	l    net.Listener
 }
 
+// otherKind is another key of all servers, of another kind.
+var otherKind = sync.OnceValue(func() ssh.Signer {
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		panic(err)
+	}
+	s, err := ssh.NewSignerFromKey(key)
+	if err != nil {
+		panic(err)
+	}
+	return s
+})
+
 func newKey(t *testing.T) ssh.Signer {
 	t.Helper()
 	_, key, err := ed25519.GenerateKey(rand.Reader)
@@ -129,6 +142,7 @@ func (s *server) serve(c net.Conn) {
 			return nil, nil
 		},
 	}
+	conf.AddHostKey(otherKind()) // which a client of Go's takes first, if it knows of no other
 	conf.AddHostKey(s.host)
 	_, chans, reqs, err := ssh.NewServerConn(c, conf)
 	if err != nil {

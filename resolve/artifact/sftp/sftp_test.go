@@ -35,17 +35,16 @@ func TestHostIsKnownOrRefused(t *testing.T) {
 	other := newKey(t).PublicKey()
 	line := func(name string, key ssh.PublicKey) string { return knownhosts.Line([]string{name}, key) + "\n" }
 	withPort := fmt.Sprintf("[127.0.0.1]:%d", s.port)
-	_, rsaKey, _ := newUserKey(t, "rsa", "")
 	for name, c := range map[string]struct{ known, says string }{
 		"unknown":               {"", "ssh-keyscan -p"},
 		"another host":          {line("[127.0.0.1]:1", s.host.PublicKey()) + line("127.0.0.2", s.host.PublicKey()), "ssh-keyscan -p"},
 		"changed":               {"# first\n" + line(withPort, other), "line 2"},
 		"changed, by the name":  {line("127.0.0.1", other), "not the one that is known"},
-		"revoked":               {"@revoked * " + strings.SplitN(line("x", s.host.PublicKey()), " ", 2)[1], "revoked"},
+		"revoked":               {line(withPort, s.host.PublicKey()) + "@revoked * " + strings.SplitN(line("x", s.host.PublicKey()), " ", 2)[1], "revoked"},
 		"known":                 {line(withPort, s.host.PublicKey()), ""},
 		"known without a port":  {line("127.0.0.1", s.host.PublicKey()), ""},
 		"known, hashed":         {line(knownhosts.HashHostname(withPort), s.host.PublicKey()), ""},
-		"known by another, too": {line(withPort, rsaKey) + line(withPort, s.host.PublicKey()), ""},
+		"known by another, too": {line(withPort, other) + line(withPort, s.host.PublicKey()), ""},
 	} {
 		h := newHome(t)
 		h.write("known_hosts", c.known)
