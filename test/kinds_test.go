@@ -136,7 +136,7 @@ func (x *s3Server) ofRelease(r release) (*server, error) {
 	o := x.servers[r]
 	o.once.Do(func() {
 		o.s, o.err = newServerOn(r, "s3://"+bucket+"/"+string(r), join(objects.env(), s3Env(x.front.Listener.Addr().String()),
-			[]string{"MLFLOW_PRESIGNED_DOWNLOAD_URL_TTL_SECONDS=5", "MLFLOW_ALLOWED_HOST_ADDRESSED_ARTIFACT_SCHEMES=r2,ftp"}))
+			[]string{"MLFLOW_PRESIGNED_DOWNLOAD_URL_TTL_SECONDS=5", "MLFLOW_ALLOWED_HOST_ADDRESSED_ARTIFACT_SCHEMES=r2,ftp,sftp"}))
 	})
 	return o.s, o.err
 }

@@ -27,7 +27,7 @@ import (
 )
 
 // objectStores are real object stores, each a process of its own: versitygw
-// (S3, with and without TLS on the same directory), fake-gcs-server, Azurite;
+// (S3, with and without TLS on the same directory), fake-gcs-server, Azurite, OpenSSH;
 // and an FTP server, which MLflow reads and we do not. They start when the
 // first test wants them. Each has one bucket.
 type objectStores struct {
@@ -40,6 +40,7 @@ type objectStores struct {
 	s3, s3tls      string // host:port
 	gcs, azure     string
 	ftp            string
+	sftp           *sshd
 	ca             string // file with the certificate of s3tls
 	accountAddress string
 }
@@ -74,7 +75,7 @@ func (o *objectStores) start() (err error) {
 	if o.dir, err = os.MkdirTemp(work, "objects-"); err != nil {
 		return err
 	}
-	for _, d := range []string{"s3/" + bucket, "azure", "ftp"} {
+	for _, d := range []string{"s3/" + bucket, "azure", "ftp", "sftp"} {
 		if err := os.MkdirAll(filepath.Join(o.dir, d), 0o755); err != nil {
 			return err
 		}
@@ -124,6 +125,9 @@ func (o *objectStores) start() (err error) {
 			}
 		}
 	}
+	if o.sftp, err = startSSHD(work); err != nil {
+		return err
+	}
 	resp, err := http.Post("http://"+o.gcs+"/storage/v1/b?project=x", "application/json", strings.NewReader(`{"name":"`+bucket+`"}`))
 	if err != nil {
 		return err
@@ -150,6 +154,9 @@ func join(parts ...[]string) (out []string) {
 func (o *objectStores) stop() {
 	for _, c := range o.procs {
 		endGroup(c)
+	}
+	if o.sftp != nil {
+		o.sftp.stop()
 	}
 }
 
@@ -260,6 +267,7 @@ func (x *origins) make(o *objectStores) error {
 			"wasbs":  "wasbs://" + bucket + azureHost + "/own",
 			"r2":     "r2://" + bucket + "@" + o.s3tls + "/r2",
 			"path":   x.local,
+			"sftp":   o.sftp.uri("root", filepath.Join(o.dir, "sftp")),
 			"ftp":    "ftp://user:" + ftpPassword + "@" + o.ftp + "/own",
 			"served": "",
 		},

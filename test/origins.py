@@ -61,7 +61,7 @@ def seed():
             info = mlflow.pyfunc.log_model(python_model=Echo(), pip_requirements=[], registered_model_name="model of " + name, **kw)
         MlflowClient().set_registered_model_alias("model of " + name, "champion", "1")
         odd = ""
-        if run.info.artifact_uri.startswith(("s3:", "gs:", "wasbs:", "r2:")):
+        if run.info.artifact_uri.startswith(("s3:", "gs:", "wasbs:", "r2:", "sftp:")):
             with tempfile.TemporaryDirectory() as d, mlflow.start_run(experiment_id=experiment) as odd_run:
                 write(d, {n: ("this is " + n).encode() for n in ODD})
                 mlflow.log_artifacts(d)

@@ -75,6 +75,7 @@ func TestEveryOriginGivesWhatTheClientBrings(t *testing.T) {
 		{"r2", "auto", tls, "direct", "ranges"},
 		{"path", "auto", nil, "direct", "ranges"},
 		{"path", "server", nil, "server", "ranges"},
+		{"sftp", "auto", []string{"MLFLOWFS_ALLOW_STORE=sftp://root@" + o.sftp.addr()}, "direct", "ranges"},
 		{"ftp", "auto", nil, "server", "stream"},
 		{"served", "auto", nil, "presigned", "ranges"},
 		{"served", "server", nil, "server", "stream"},
@@ -100,7 +101,7 @@ func TestEveryOriginGivesWhatTheClientBrings(t *testing.T) {
 					continue // a place that no server knows has no way but the direct one
 				}
 				want := *theirs[r.key]
-				if c.origin == "ftp" && r.key == "runs:/"+or.Run+"/model" && want.Error != "" {
+				if (c.origin == "ftp" || c.origin == "sftp") && r.key == "runs:/"+or.Run+"/model" && want.Error != "" {
 					// MLflow's client can't, for a run with nothing of its own there; the
 					// same model by its id it can.
 					differ(t, r.key, m.path(r.mounted), theirs["models:/"+or.ModelID].Path)

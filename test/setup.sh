@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs what the tests need and is not there: packages of Debian's; two MLflow
 # releases, each in a virtual environment of its own below .testenv; real object
-# stores: versitygw (S3), fake-gcs-server (GCS) and Azurite (Azure); a new Debian;
+# stores: versitygw (S3), fake-gcs-server (GCS), Azurite (Azure) and HDFS; a new Debian;
 # what builds the Python package; the programs that check this project's code; and the
 # compiled dependencies.
 #
@@ -49,7 +49,8 @@ wheel() {
 	install wheel hatchling==1.33.0 mypy==2.4.1 pipx==1.18.4 uv==0.13.9
 }
 
-stores='boto3 google-cloud-storage azure-storage-blob azure-identity pyftpdlib requests-auth-aws-sigv4 psycopg2-binary==2.9.13 pymysql==1.2.4'
+# pysftp, with which MLflow's client speaks SFTP, wants a paramiko that knows DSA.
+stores='boto3 google-cloud-storage azure-storage-blob azure-identity pyftpdlib requests-auth-aws-sigv4 psycopg2-binary==2.9.13 pymysql==1.2.4 pysftp==0.2.9 paramiko<4'
 mlflow3() {
 	# shellcheck disable=SC2086
 	install mlflow3 $mlflow3 $stores kubernetes pillow onnx onnxruntime duckdb safetensors 'Flask-WTF<2'
@@ -116,6 +117,9 @@ need mkfs.btrfs btrfs-progs # a filesystem with reflinks
 need npm nodejs npm
 need mariadb-install-db mariadb-server
 ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || missing="$missing postgresql"
+need java default-jre-headless # from here on, HDFS
+need mvn maven
+[ -x /usr/sbin/sshd ] || missing="$missing openssh-server"
 [ -d /usr/lib/python3/dist-packages/torch ] || missing="$missing python3-torch" # PyPI's comes with gigabytes for a GPU
 python3 -c 'import venv, ensurepip' 2>/dev/null || missing="$missing python3 python3-venv"
 if [ -n "$missing" ]; then
@@ -150,6 +154,30 @@ azurite() {
 	mkdir -p "$env/azurite"
 	npm install --prefix "$env/azurite" --no-audit --no-fund --no-save --loglevel error "$wanted"
 	echo "$wanted" >"$env/azurite/.wanted"
+}
+
+# HDFS: Apache's own, of which one jar has the name node and the data node.
+hadoop() {
+	wanted=3.4.1
+	if [ "$(cat "$env/hadoop/.wanted" 2>/dev/null)" = "$wanted" ]; then
+		return
+	fi
+	rm -rf "$env/hadoop"
+	mkdir -p "$env/hadoop"
+	cat >"$env/hadoop/pom.xml" <<END
+<project xmlns="http://maven.apache.org/POM/4.0.0">
+  <modelVersion>4.0.0</modelVersion><groupId>test</groupId><artifactId>hadoop</artifactId><version>1</version>
+  <dependencies>
+    <dependency><groupId>org.apache.hadoop</groupId><artifactId>hadoop-client-minicluster</artifactId><version>$wanted</version></dependency>
+    <dependency><groupId>org.apache.hadoop</groupId><artifactId>hadoop-client-api</artifactId><version>$wanted</version></dependency>
+    <dependency><groupId>org.apache.hadoop</groupId><artifactId>hadoop-client-runtime</artifactId><version>$wanted</version></dependency>
+    <dependency><groupId>org.slf4j</groupId><artifactId>slf4j-simple</artifactId><version>1.7.36</version></dependency>
+  </dependencies>
+</project>
+END
+	mvn -q -B -f "$env/hadoop/pom.xml" -Dmaven.repo.local="$env/hadoop/m2" dependency:copy-dependencies -DoutputDirectory="$env/hadoop/lib"
+	rm -rf "$env/hadoop/m2"
+	echo "$wanted" >"$env/hadoop/.wanted"
 }
 
 python() {
@@ -199,7 +227,7 @@ programs() {
 
 # Beside each other: some wait for the network, others for the compiler.
 jobs=
-for job in python wheel programs debian azurite; do
+for job in python wheel programs debian azurite hadoop; do
 	($job >"$env/setup-$job.log" 2>&1) &
 	jobs="$jobs $job:$!"
 done
