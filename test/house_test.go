@@ -21,14 +21,16 @@ const module = "github.com/mlflowfs/mlflowfs"
 func TestImportsRunOneWay(t *testing.T) {
 	t.Parallel()
 	may := map[string][]string{
-		"cmd/mlflowfs":           {"cache", "cache/disk", "cache/limit", "fs", "resolve", "resolve/answers", "resolve/artifact", "resolve/artifact/azure", "resolve/artifact/gcs", "resolve/artifact/s3", "resolve/meta", "resolve/rest"},
+		"cmd/mlflowfs":           {"cache", "cache/disk", "cache/limit", "fs", "resolve", "resolve/answers", "resolve/artifact", "resolve/artifact/azure", "resolve/artifact/gcs", "resolve/artifact/hdfs", "resolve/artifact/s3", "resolve/artifact/sftp", "resolve/meta", "resolve/rest"},
 		"fs":                     {"cache", "resolve", "resolve/artifact", "resolve/meta"},
 		"resolve":                {"cache", "cache/lru", "resolve/answers", "resolve/artifact", "resolve/meta", "resolve/rest"},
 		"resolve/answers":        {"cache", "cache/disk", "cache/lru"},
 		"resolve/artifact":       {"cache", "resolve/rest"},
 		"resolve/artifact/azure": {"resolve/artifact", "resolve/rest"},
 		"resolve/artifact/gcs":   {"resolve/artifact", "resolve/rest"},
+		"resolve/artifact/hdfs":  {"cache", "resolve/artifact", "resolve/rest"},
 		"resolve/artifact/s3":    {"resolve/artifact", "resolve/ini", "resolve/rest"},
+		"resolve/artifact/sftp":  {"cache", "resolve/artifact", "resolve/rest"},
 		"resolve/meta":           {"cache", "resolve/answers", "resolve/rest"},
 		"resolve/ini":            {},
 		"resolve/rest":           {"cache", "resolve/ini"},
@@ -66,7 +68,7 @@ func TestImportsRunOneWay(t *testing.T) {
 			if strings.Contains(imp, "hanwen/go-fuse") && pkg != "fs" && pkg != "test/fault" {
 				t.Errorf("%s imports go-fuse", pkg)
 			}
-			for _, driver := range []string{"gocloud.dev/blob/", "github.com/aws/aws-sdk-go-v2/service/", "github.com/Azure/", "cloud.google.com/"} {
+			for _, driver := range []string{"gocloud.dev/blob/", "github.com/aws/aws-sdk-go-v2/service/", "github.com/Azure/", "cloud.google.com/", "github.com/pkg/sftp", "golang.org/x/crypto/ssh", "github.com/colinmarc/hdfs"} {
 				if strings.HasPrefix(imp, driver) && path.Dir(pkg) != "resolve/artifact" && pkg != "test" {
 					t.Errorf("%s links %s, which the drivers below resolve/artifact alone should", pkg, imp)
 				}
@@ -107,7 +109,7 @@ func testFunctions(t *testing.T, dir string) map[string]string {
 }
 
 // testDirs are the packages that have tests.
-var testDirs = []string{"../cache", "../cache/disk", "../cache/limit", "../cmd/mlflowfs", "../fs", "../resolve", "../resolve/artifact", "../resolve/artifact/azure", "../resolve/artifact/gcs", "../resolve/artifact/s3", "../resolve/meta", "../resolve/rest", ".", "count", "fault", "run"}
+var testDirs = []string{"../cache", "../cache/disk", "../cache/limit", "../cmd/mlflowfs", "../fs", "../resolve", "../resolve/artifact", "../resolve/artifact/azure", "../resolve/artifact/gcs", "../resolve/artifact/hdfs", "../resolve/artifact/s3", "../resolve/artifact/sftp", "../resolve/meta", "../resolve/rest", ".", "count", "fault", "run"}
 
 // TestEachTestSaysWhatWouldBreak fails when a test does not say in its first line
 // when it fails, so that who sees it fail knows what is broken.

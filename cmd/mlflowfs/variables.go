@@ -23,6 +23,8 @@ var followed = []struct {
 	{"S3's credentials and certificates", []string{"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN", "AWS_DEFAULT_PROFILE", "AWS_PROFILE", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "MLFLOW_EXPERIMENTAL_S3_SIGNATURE_VERSION", "MLFLOW_S3_EXPECTED_BUCKET_OWNER", "AWS_CA_BUNDLE", "MLFLOW_S3_IGNORE_TLS"}},
 	{"Google Cloud Storage", []string{"GOOGLE_APPLICATION_CREDENTIALS", "CLOUDSDK_CONFIG", "STORAGE_EMULATOR_HOST"}},
 	{"a MySQL database's password and certificates (PostgreSQL's are libpq's: PGPASSFILE, PGSSLMODE …)", []string{"MYSQL_PWD", "MLFLOW_MYSQL_SSL_CA", "MLFLOW_MYSQL_SSL_CERT", "MLFLOW_MYSQL_SSL_KEY"}},
+	{"SFTP", []string{"SSH_AUTH_SOCK", "LOGNAME"}},
+	{"HDFS", []string{"HADOOP_CONF_DIR", "HADOOP_HOME", "HADOOP_USER_NAME", "MLFLOW_KERBEROS_TICKET_CACHE", "MLFLOW_KERBEROS_USER", "KRB5CCNAME", "KRB5_CONFIG"}},
 	{"Azure", []string{"AZURE_STORAGE_CONNECTION_STRING", "AZURE_STORAGE_ACCESS_KEY", "AZURE_STORAGE_SAS_TOKEN"}},
 }
 
@@ -73,8 +75,7 @@ var unhonoured = []struct {
 	{"CLOUDSDK_CONTEXT_AWARE_CERTIFICATE_CONFIG_FILE_PATH", "GOOGLE_API_CERTIFICATE_CONFIG names the file", nil},
 	{"CLOUDSDK_CONTEXT_AWARE_USE_CLIENT_CERTIFICATE", "GOOGLE_API_USE_CLIENT_CERTIFICATE says so", nil},
 	{"SSLKEYLOGFILE", "keys are written to no file", nil},
-	{"MLFLOW_KERBEROS_TICKET_CACHE", "hdfs:// is not read", nil},
-	{"MLFLOW_KERBEROS_USER", "hdfs:// is not read", nil},
+	{"MLFLOW_PYARROW_EXTRA_CONF", "HADOOP_CONF_DIR has the configuration of HDFS", nil},
 }
 
 // checkVariables names the variables that are set and not honoured.
