@@ -6,6 +6,8 @@
 //   - [NewBlob]: a directory in an object store, through gocloud.dev/blob. Its
 //     drivers are the packages s3, gcs and azure, which cmd/mlflowfs alone
 //     links; a [Bucket] is what one of them opens.
+//   - [NewRemote]: a directory of a [Host], by a protocol of files. Its drivers are the
+//     packages sftp and hdfs; a [Connection] is what one of them makes.
 //   - [NewProxy]: a tracking server's mlflow-artifacts API.
 //   - [NewSigned]: files by URLs that a tracking server signs ([Signer]),
 //     listed by another store.
