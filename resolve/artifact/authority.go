@@ -23,16 +23,16 @@ func ParseAuthority(s string) (a Authority, err error) {
 		host = s[i+1:]
 		a.User, a.Password, a.HasPassword = strings.Cut(s[:i], ":")
 	}
-	port, named := "", false
+	port := ""
 	if behind, ok := strings.CutPrefix(host, "["); ok {
 		if a.Host, behind, ok = strings.Cut(behind, "]"); !ok {
 			return Authority{}, fmt.Errorf("a URI has a [ without a ]")
 		}
-		if port, named = strings.CutPrefix(behind, ":"); !named && behind != "" {
+		if port, ok = strings.CutPrefix(behind, ":"); !ok && behind != "" {
 			return Authority{}, fmt.Errorf("a URI has something other than a port behind the ]")
 		}
 	} else {
-		a.Host, port, named = strings.Cut(host, ":")
+		a.Host, port, _ = strings.Cut(host, ":")
 	}
 	if port != "" {
 		a.Port, err = strconv.Atoi(port)

@@ -30,7 +30,7 @@ func readConf(env rest.Env) (hadoopconf.HadoopConf, error) {
 		}
 		conf, err := hadoopconf.Load(dir)
 		if err != nil {
-			return nil, fmt.Errorf("Hadoop's configuration in %s can't be read: %w", dir, err)
+			return nil, fmt.Errorf("the configuration of Hadoop in %s can't be read: %w", dir, err)
 		}
 		if conf != nil {
 			return conf, nil

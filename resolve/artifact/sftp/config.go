@@ -68,8 +68,8 @@ func unquote(s string) string {
 // words are the parts of a value; one in quotes may hold spaces.
 func words(s string) (out []string) {
 	for s = strings.TrimSpace(s); s != ""; s = strings.TrimSpace(s) {
-		if s[0] == '"' {
-			word, behind, _ := strings.Cut(s[1:], `"`)
+		if s[0] == '"' || s[0] == '\'' {
+			word, behind, _ := strings.Cut(s[1:], s[:1])
 			out, s = append(out, word), behind
 			continue
 		}
