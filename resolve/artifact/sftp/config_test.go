@@ -44,6 +44,9 @@ print(json.dumps(out))`
 	c := exec.Command(filepath.Join(cmp.Or(os.Getenv("MLFLOWFS_TESTENV"), "../../../.testenv"), "mlflow3", "bin", "python"), "-c", script)
 	c.Stdin, c.Stderr = bytes.NewReader(in), os.Stderr
 	said, err := c.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
 	var theirs []means
 	if err := json.Unmarshal(said, &theirs); err != nil || len(theirs) != len(all) {
 		t.Fatal(string(said), err)
