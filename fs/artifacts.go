@@ -44,6 +44,8 @@ func attributesOf(uri string) map[string]string {
 	case err != nil || !named:
 	case u.RunID != "":
 		out["run_id"] = u.RunID
+	case u.Version != "" && u.Prompt:
+		out["prompt_version"] = u.Name + "/" + u.Version
 	case u.Version != "":
 		out["model_version"] = u.Name + "/" + u.Version
 	case u.ModelID != "":
@@ -131,6 +133,9 @@ func (d artifactsDir) node(it resolve.Item) *Node {
 	case it.Store == nil:
 		c := sized(it.Content)
 		n.File, n.Size, n.Stamp = c.File, c.Size, c.Stamp
+		if !it.Mtime.IsZero() {
+			n.Mtime = it.Mtime
+		}
 	default:
 		n.File, n.Size, n.Stamp = artifactFile{d, it}, it.Size, it.Version
 		if n.Stamp == "" && !it.Mtime.IsZero() {

@@ -9,6 +9,9 @@
 //	models/<name>/<Stage>        symlink to a version; looked up in any case
 //	models/<name>@<alias>        symlink to <name>/<version>
 //	models/m-<id>/…              models:/m-<id>/…
+//	prompts/<name>/<version>/    a prompt's text, and all of it as JSON
+//	prompts/<name>/latest        symlink to a version
+//	prompts/<name>@<alias>       symlink to <name>/<version>
 //	experiments/<name>/<run>/    artifacts, a symlink to the run, and run.json
 //	uri/s3/<bucket>/<key…>       an object store, where it was asked for
 //

@@ -27,7 +27,7 @@ func (i *inode) anew(ctx context.Context, link string) {
 		}
 		to = next.Operations().(*inode)
 		switch d := in.get().Dir.(type) {
-		case nil, besides, modelsDir: // a directory stays what it is
+		case nil, besides, modelsDir, promptsDir: // a directory stays what it is
 		default:
 			if !next.IsDir() || !to.again(ctx, d, part) {
 				in.NotifyEntry(part)

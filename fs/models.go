@@ -5,8 +5,6 @@ import (
 	"errors"
 	"io"
 	iofs "io/fs"
-	"maps"
-	"slices"
 	"strings"
 
 	"github.com/mlflowfs/mlflowfs/resolve"
@@ -34,25 +32,14 @@ func (d modelsDir) Lookup(ctx context.Context, file string) (*Node, error) {
 			return nil, err
 		}
 	}
-	if at := strings.LastIndexByte(name, '@'); at > 0 && at < len(name)-1 {
-		m, err := d.t.r.RegisteredModel(ctx, name[:at])
-		if err != nil && !errors.Is(err, iofs.ErrNotExist) {
-			return nil, err
-		}
-		if err == nil {
-			if v, ok := m.Aliases[name[at+1:]]; ok && isVersion(v) {
-				return d.alias(m, v), nil
-			}
-			if v, ok := resolve.Latest(m, ""); ok && isVersion(v.Version) && strings.EqualFold(name[at+1:], latest) {
-				return d.alias(m, v.Version), nil
-			}
-		}
+	return d.registered().lookup(ctx, name)
+}
+
+func (d modelsDir) registered() registered {
+	return registered{
+		t: d.t, at: "models", search: d.t.r.SearchRegisteredModels,
+		inside: func(name string) Dir { return modelDir{d.t, name} },
 	}
-	m, err := d.t.r.RegisteredModel(ctx, name)
-	if err != nil {
-		return nil, err
-	}
-	return d.registered(m), nil
 }
 
 func (d modelsDir) loggedModel(m *meta.LoggedModel) *Node {
@@ -61,72 +48,18 @@ func (d modelsDir) loggedModel(m *meta.LoggedModel) *Node {
 	return &Node{Dir: dir, Mtime: m.Created, TTL: d.t.r.TTL(m.Final())}
 }
 
-func (d modelsDir) registered(m *meta.RegisteredModel) *Node {
-	return &Node{Dir: modelDir{d.t, m.Name}, Mtime: m.Created, TTL: d.t.r.TTL(false)}
-}
-
-func (d modelsDir) alias(m *meta.RegisteredModel, version string) *Node {
-	return &Node{Link: Escape(m.Name) + "/" + version, Moves: true, Mtime: m.Created, TTL: d.t.r.TTL(false)}
-}
-
 // List pages through the registered models, each with its aliases, and then
 // through the logged models.
-func (d modelsDir) List(ctx context.Context) (Listing, error) {
-	return &modelsListing{d: d, registered: pages[meta.RegisteredModel]{
-		search: d.t.r.SearchRegisteredModels,
+func (d modelsDir) List(context.Context) (Listing, error) {
+	return &chain{d.registered().list(), &pages[meta.LoggedModel]{
+		search: d.t.r.AllLoggedModels(),
+		entry: func(m *meta.LoggedModel) (Entry, bool) {
+			if !meta.ValidLoggedModelID(m.ID) {
+				return d.t.leaveOut("models", m.ID)
+			}
+			return Entry{m.ID, d.loggedModel(m)}, true
+		},
 	}}, nil
-}
-
-// modelsListing gives for each registered model several entries, which wait
-// in ready.
-type modelsListing struct {
-	d          modelsDir
-	registered pages[meta.RegisteredModel]
-	ready      entries
-	logged     *pages[meta.LoggedModel] // once the registered ones are through
-}
-
-var _ Listing = (*modelsListing)(nil)
-
-func (l *modelsListing) Next(ctx context.Context) (Entry, error) {
-	if e, err := l.ready.Next(ctx); err == nil {
-		return e, nil
-	}
-	if l.logged == nil {
-		l.registered.entry = l.expand
-		e, err := l.registered.Next(ctx)
-		if err != io.EOF {
-			return e, err
-		}
-		l.logged = &pages[meta.LoggedModel]{
-			search: l.d.t.r.AllLoggedModels(),
-			entry: func(m *meta.LoggedModel) (Entry, bool) {
-				if !meta.ValidLoggedModelID(m.ID) {
-					return l.d.t.leaveOut("models", m.ID)
-				}
-				return Entry{m.ID, l.d.loggedModel(m)}, true
-			},
-		}
-	}
-	return l.logged.Next(ctx)
-}
-
-// expand gives the model's directory and leaves its aliases in ready.
-func (l *modelsListing) expand(m *meta.RegisteredModel) (Entry, bool) {
-	name := Escape(m.Name)
-	for _, a := range slices.Sorted(maps.Keys(m.Aliases)) {
-		if n := name + "@" + Escape(a); len(n) > maxName || !isVersion(m.Aliases[a]) {
-			l.d.t.leaveOut("models", n)
-		} else {
-			l.ready = append(l.ready, Entry{n, l.d.alias(m, m.Aliases[a])})
-		}
-	}
-	if len(name) > maxName {
-		l.d.t.leaveOut("models", name) // a look-up finds it all the same
-		e, err := l.ready.Next(context.Background())
-		return e, err == nil
-	}
-	return Entry{name, l.d.registered(m)}, true
 }
 
 // modelDir is models/<name>/: versions, latest, stages, and the model's card.
@@ -208,17 +141,9 @@ func (d modelDir) List(ctx context.Context) (Listing, error) {
 			links = append(links, Entry{name, d.link(v)})
 		}
 	}
-	return &chain{&links, &pages[meta.Version]{
-		search: func(ctx context.Context, token string) (meta.Page[meta.Version], error) {
-			return d.t.r.Registry().SearchVersions(ctx, d.name, token)
-		},
-		entry: func(v *meta.Version) (Entry, bool) {
-			if !isVersion(v.Version) {
-				return d.t.leaveOut("models/"+d.name, v.Version)
-			}
-			return Entry{v.Version, d.version(v)}, true
-		},
-	}}, nil
+	return &chain{&links, d.t.versionNumbers("models/"+d.name, func(ctx context.Context, token string) (meta.Page[meta.Version], error) {
+		return d.t.r.Registry().SearchVersions(ctx, d.name, token)
+	}, d.version)}, nil
 }
 
 // chain is one listing after another.

@@ -191,6 +191,8 @@ func treePath(u resolve.URI) string {
 		return path.Join("runs", u.RunID, u.Path)
 	case u.ModelID != "":
 		return path.Join("models", u.ModelID, u.Path)
+	case u.Prompt:
+		return path.Join("prompts", Escape(u.Name), u.Version, u.Path)
 	case u.Name != "":
 		return path.Join("models", Escape(u.Name), u.Version, u.Path)
 	}

@@ -44,6 +44,7 @@ func New(opt Options) (*Node, error) {
 	root := fixed{
 		top("experiments", experimentsDir{t}),
 		top("models", modelsDir{t}),
+		top("prompts", promptsDir{t}),
 		top("runs", runsDir{t}),
 	}
 	if len(opt.URIs) > 0 {

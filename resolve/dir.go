@@ -19,6 +19,9 @@ type Dir struct {
 	Parts  []Part
 	Mounts []Mount
 
+	// Texts are files whose content is known, by name. They lie over those of a Part.
+	Texts []Item
+
 	// Meta is the content of registered_model_meta, which is shown where the
 	// directory holds an MLmodel; empty in a directory that gets none.
 	Meta string
@@ -128,6 +131,11 @@ func (r *Resolver) lookup(ctx context.Context, o *Dir, name string) (it *Item, e
 	for i := range o.Mounts {
 		if m := &o.Mounts[i]; m.Name == name {
 			it = o.mount(it, m)
+		}
+	}
+	for i := range o.Texts {
+		if o.Texts[i].Name == name {
+			it = &o.Texts[i]
 		}
 	}
 	return it, nil

@@ -38,6 +38,9 @@ func (r *Resolver) FileInfos(ctx context.Context, f Found) (infos []FileInfo, le
 				infos = append(infos, info)
 			}
 		}
+		for _, it := range f.Dir.Texts {
+			infos = append(infos, FileInfo{Path: path.Join(f.Prefix, it.Name), Size: &it.Size})
+		}
 		models := make([]FileInfo, 0, len(f.Dir.Mounts))
 		for _, m := range f.Dir.Mounts {
 			models = append(models, FileInfo{Path: path.Join(f.Prefix, m.Name), IsDir: true})

@@ -22,6 +22,7 @@ type Kind string
 const (
 	Experiments      Kind = "experiments"
 	LoggedModels     Kind = "logged models"
+	Prompts          Kind = "prompts"
 	RegisteredModels Kind = "registered models"
 	Runs             Kind = "runs"
 )

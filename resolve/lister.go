@@ -15,6 +15,7 @@ type Lister struct {
 	o      *Dir
 	parts  []listing // what is left of each
 	mounts []Mount   // left, sorted by name; the later of two of one name wins
+	texts  []Item    // left
 	left   []artifact.LeftOut
 	model  bool
 	meta   bool // MetaName is wanted, and was not given yet
@@ -22,7 +23,7 @@ type Lister struct {
 
 // List gives what is in o.
 func (r *Resolver) List(ctx context.Context, o *Dir) (*Lister, error) {
-	it := &Lister{o: o, parts: make([]listing, len(o.Parts)), mounts: slices.Clone(o.Mounts)}
+	it := &Lister{o: o, parts: make([]listing, len(o.Parts)), mounts: slices.Clone(o.Mounts), texts: o.Texts}
 	for k, l := range o.Parts {
 		ls, err := r.listings.list(ctx, l, o.Final)
 		if err != nil {
@@ -69,6 +70,9 @@ func (l *Lister) Next() (Item, bool) {
 		out = l.o.mount(out, &l.mounts[0])
 		l.mounts = l.mounts[1:]
 	}
+	if len(l.texts) > 0 && l.texts[0].Name == name {
+		out, l.texts = &l.texts[0], l.texts[1:]
+	}
 	if l.meta && name == MetaName {
 		out, l.meta = l.o.metaItem(), false
 	}
@@ -89,6 +93,9 @@ func (l *Lister) least() (name string, ok bool) {
 	}
 	if len(l.mounts) > 0 {
 		see(l.mounts[0].Name)
+	}
+	if len(l.texts) > 0 {
+		see(l.texts[0].Name)
 	}
 	if l.meta {
 		see(MetaName)

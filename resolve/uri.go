@@ -1,6 +1,7 @@
 package resolve
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 
@@ -8,13 +9,14 @@ import (
 )
 
 // URI is an artifact URI that names a thing of MLflow's rather than a place:
-// runs:/<run_id>/<path> or one of the forms of models:/…. Of RunID, ModelID
-// and Name one is set; with Name one of Version, Stage, Alias, or none for
+// runs:/<run_id>/<path> or one of the forms of models:/… and prompts:/…. Of RunID,
+// ModelID and Name one is set; with Name one of Version, Stage, Alias, or none for
 // the latest version.
 type URI struct {
 	RunID   string
 	ModelID string
 	Name    string
+	Prompt  bool // Name is a prompt's
 	Version string
 	Stage   string
 	Alias   string
@@ -26,13 +28,14 @@ type URI struct {
 	Inside bool
 }
 
-// ParseURI reads a runs:/ or models:/ URI as the MLflow client does
-// (mlflow.store.artifact.utils.models). found is false for any other scheme:
-// the URI is then a storage place, for which nothing is parsed here.
+// ParseURI reads a runs:/, models:/ or prompts:/ URI as the MLflow client does
+// (mlflow.store.artifact.utils.models, MlflowClient.parse_prompt_uri), which knows no
+// path behind the last. found is false for any other scheme: the URI is then a storage
+// place, for which nothing is parsed here.
 func ParseURI(s string) (u URI, found bool, err error) {
 	scheme, rest, ok := strings.Cut(s, ":")
 	scheme = strings.ToLower(scheme)
-	if !ok || (scheme != "runs" && scheme != "models") {
+	if !ok || (scheme != "runs" && scheme != "models" && scheme != "prompts") {
 		return URI{}, false, nil
 	}
 	bad := func(form string) (URI, bool, error) {
@@ -55,23 +58,30 @@ func ParseURI(s string) (u URI, found bool, err error) {
 		return u, true, nil
 	}
 	at := strings.LastIndexByte(first, '@')
+	prompt := scheme == "prompts"
+	forms := "models:/<name>/<version>, models:/<name>/<stage>, models:/<name>@<alias> or models:/<model_id>"
+	if prompt {
+		forms = "prompts:/<name>/<version> or prompts:/<name>@<alias>"
+	}
 	switch {
 	case !ok || strings.TrimSpace(first) == "":
-		return bad("models:/<name>/<version>, models:/<name>/<stage>, models:/<name>@<alias> or models:/<model_id>")
-	case meta.ValidLoggedModelID(first):
+		return bad(forms)
+	case meta.ValidLoggedModelID(first) && !prompt:
 		return URI{ModelID: first, Path: parts(path)}, true, nil
 	case strings.HasPrefix(path, "/"):
 		return bad("without an empty part behind the name")
 	case at > 0 && strings.TrimSpace(first[at+1:]) != "":
-		return URI{Name: first[:at], Alias: first[at+1:], Path: parts(path)}, true, nil
+		return URI{Name: first[:at], Prompt: prompt, Alias: first[at+1:], Path: parts(path)}, true, nil
 	}
 	which, path, _ := strings.Cut(path, "/")
-	u = URI{Name: first, Path: parts(path)}
+	u = URI{Name: first, Prompt: prompt, Path: parts(path)}
 	switch {
 	case at >= 0 || strings.TrimSpace(which) == "" || strings.HasPrefix(path, "/"):
-		return bad("models:/<name>/<version>, models:/<name>/<stage>, models:/<name>@<alias> or models:/<model_id>")
+		return bad(forms)
 	case isVersion(which):
 		u.Version = which
+	case prompt && !strings.EqualFold(which, latest): // a prompt has no stages
+		return bad(forms)
 	case !strings.EqualFold(which, latest):
 		u.Stage = which
 	}
@@ -89,7 +99,7 @@ func parts(path string) string {
 // a model whose name holds an @. MLflow's client knows no URI for that.
 func (u URI) named() (URI, bool) {
 	which, path, _ := strings.Cut(u.Path, "/")
-	v := URI{Name: u.Name + "@" + u.Alias, Path: path}
+	v := URI{Name: u.Name + "@" + u.Alias, Prompt: u.Prompt, Path: path}
 	if isVersion(which) {
 		v.Version = which
 	}
@@ -110,13 +120,9 @@ func (u URI) String() string {
 	case u.ModelID != "":
 		s = "models:/" + u.ModelID
 	case u.Alias != "":
-		s = "models:/" + u.Name + "@" + u.Alias
-	case u.Version != "":
-		s = "models:/" + u.Name + "/" + u.Version
-	case u.Stage != "":
-		s = "models:/" + u.Name + "/" + u.Stage
+		s = u.scheme() + u.Name + "@" + u.Alias
 	default:
-		s = "models:/" + u.Name + "/" + latest
+		s = u.scheme() + u.Name + "/" + cmp.Or(u.Version, u.Stage, latest)
 	}
 	if u.Path != "" {
 		s += "/" + u.Path
@@ -128,3 +134,11 @@ func (u URI) String() string {
 }
 
 var _ fmt.Stringer = URI{}
+
+// scheme is what stands before a name.
+func (u URI) scheme() string {
+	if u.Prompt {
+		return "prompts:/"
+	}
+	return "models:/"
+}

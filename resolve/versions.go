@@ -42,7 +42,7 @@ func (r *Resolver) Version(ctx context.Context, name, number string) (*meta.Vers
 	v, err := r.registry.Version(ctx, name, number)
 	if err == nil && v.Prompt {
 		// MLflow's client takes its source, "dummy-source", for a path.
-		return nil, fmt.Errorf("%s is a prompt, which has no files: %w", name, fs.ErrNotExist)
+		return nil, fmt.Errorf("%s is a prompt, which has no files (its URI is prompts:/%[1]s/%[2]s): %[3]w", name, number, fs.ErrNotExist)
 	}
 	return v, err
 }
@@ -113,6 +113,11 @@ func (r *Resolver) root(ctx context.Context, u URI, hops int, trail *[]Step) (o 
 			step("model", m.ID, m.ArtifactURI)
 			o, err = r.modelDir(ctx, m)
 		}
+	case u.Prompt:
+		if u, err = r.exact(ctx, u); err == nil {
+			step("prompt", u.Name+" "+u.Version, "its text, in the model registry")
+			o, err = r.PromptDir(ctx, u.Name, u.Version)
+		}
 	default:
 		if u, err = r.exact(ctx, u); err == nil {
 			o, err = r.versionDir(ctx, u.Name, u.Version, hops, trail)
@@ -129,7 +134,7 @@ func (r *Resolver) exact(ctx context.Context, u URI) (URI, error) {
 			u, number, err = other, n, nil
 		}
 	}
-	return URI{Name: u.Name, Version: number, Path: u.Path, Inside: u.Inside}, err
+	return URI{Name: u.Name, Prompt: u.Prompt, Version: number, Path: u.Path, Inside: u.Inside}, err
 }
 
 // door is the tracking server's door to where a version's files lie: as a
@@ -157,8 +162,8 @@ func (r *Resolver) door(ctx context.Context, v *meta.Version) artifact.Door {
 	return artifact.Door{RunID: v.RunID, Dir: dir}
 }
 
-// Number is the version that a models:/ URI with a name means; fs.ErrNotExist
-// where it means none.
+// Number is the version that a models:/ or prompts:/ URI with a name means;
+// fs.ErrNotExist where it means none.
 func (r *Resolver) Number(ctx context.Context, u URI) (string, error) {
 	if u.Version != "" {
 		return u.Version, nil
@@ -166,6 +171,9 @@ func (r *Resolver) Number(ctx context.Context, u URI) (string, error) {
 	m, err := r.RegisteredModel(ctx, u.Name)
 	if err != nil {
 		return "", err
+	}
+	if u.Prompt && !m.Prompt {
+		return "", fmt.Errorf("%s is a model, and no prompt: %w", u.Name, fs.ErrNotExist)
 	}
 	if u.Alias != "" && !strings.EqualFold(u.Alias, latest) {
 		if v, ok := m.Aliases[u.Alias]; ok {

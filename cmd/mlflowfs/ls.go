@@ -31,7 +31,7 @@ func (p *process) lsCommand() *cobra.Command {
 		Use:   "ls [-l] [-R] [--json] (URI | --run-id ID [--path P])",
 		Short: "List the artifacts directly under a URI, as mlflow.artifacts.list_artifacts does",
 		Long: `Ls lists what lies directly under a URI: runs:/<run_id>/<path>, any form of
-models:/…, or a storage URI such as s3://bucket/dir. A directory's name ends
+models:/… or prompts:/…, or a storage URI such as s3://bucket/dir. A directory's name ends
 in a slash. Under a file there is nothing. What no store holds, such as the
 registered_model_meta of a download, is not listed.`,
 	})

@@ -115,6 +115,7 @@ and read lazily: nothing is downloaded before a program reads it.
 
   runs/<run_id>/…              what runs:/<run_id>/… means
   models/<name>/<version>/…    what models:/<name>/<version>/… means
+  prompts/<name>/<version>/    a prompt: template.txt or messages.json, and prompt.json
   models/<name>@<alias>        a link to the version
   experiments/<name>/<run>/    artifacts, a link to the run, and what was logged
   experiments/<name>/runs.csv  its runs as a table`,

@@ -27,7 +27,7 @@ func (p *process) watchCommand() *cobra.Command {
 		Use:   "watch [flags] models:/NAME@ALIAS",
 		Short: "Tell when an alias, a stage or the latest version moves",
 		Long: `Watch prints a line each time that models:/NAME@ALIAS (or models:/NAME/STAGE, or
-models:/NAME/latest) means another version: the time, the URI, the old version,
+models:/NAME/latest, or a prompt's prompts:/NAME@ALIAS) means another version: the time, the URI, the old version,
 the new one. The first line is what it means now. "none" is said where it means
 nothing.
 

@@ -11,8 +11,11 @@ import (
 // more to what it tells of.
 type Lifetime func(final bool) time.Duration
 
-// runsBytes is how much of runs is remembered.
-const runsBytes = 16 << 20
+// runsBytes and promptsBytes are how much of runs and of prompts is remembered.
+const (
+	runsBytes    = 16 << 20
+	promptsBytes = 8 << 20
+)
 
 // cachedTracking remembers what was looked up by its id. What a search gives is not
 // remembered: a caller knows best how much of it it wants.
@@ -47,6 +50,7 @@ type cachedRegistry struct {
 	Registry
 	models   *cache.Memo[string, *RegisteredModel]
 	versions *cache.Memo[[2]string, *Version] // by name and number
+	prompts  *cache.Memo[[2]string, *Prompt]  // by the same
 }
 
 // CachedRegistry makes a Registry that remembers the answers of r.
@@ -55,6 +59,7 @@ func CachedRegistry(r Registry, life Lifetime) Registry {
 		Registry: r,
 		models:   cache.NewMemo[string](10_000, nil, func(*RegisteredModel) time.Duration { return life(false) }),
 		versions: cache.NewMemo[[2]string](10_000, nil, func(v *Version) time.Duration { return life(v.Final()) }),
+		prompts:  cache.NewMemo[[2]string](promptsBytes, (*Prompt).size, func(*Prompt) time.Duration { return life(false) }),
 	}
 }
 
@@ -73,6 +78,11 @@ func (c *cachedRegistry) Version(ctx context.Context, name, version string) (*Ve
 		}
 		return c.Registry.Version(ctx, name, version)
 	})
+}
+
+// Prompt is asked for as what may change: its aliases and tags do.
+func (c *cachedRegistry) Prompt(ctx context.Context, name, version string) (*Prompt, error) {
+	return c.prompts.Get(ctx, [2]string{name, version}, func(ctx context.Context) (*Prompt, error) { return c.Registry.Prompt(ctx, name, version) })
 }
 
 type toldKey struct{}

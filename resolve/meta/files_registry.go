@@ -94,7 +94,7 @@ func (v fileView) registeredModel(name string) (*RegisteredModel, error) {
 	if err := v.readYAML(path.Join(modelsDir, name, metaFile), &meta); err != nil {
 		return nil, err
 	}
-	m := &RegisteredModel{Name: name, Created: millis(meta.Created), Aliases: map[string]string{}}
+	m := &RegisteredModel{Name: name, Created: millis(meta.Created), Prompt: v.isPrompt(name)}
 	versions, err := v.versions(name)
 	if err != nil {
 		return nil, err
@@ -106,16 +106,7 @@ func (v fileView) registeredModel(name string) (*RegisteredModel, error) {
 			m.Latest = append(m.Latest, v)
 		}
 	}
-	aliases := path.Join(modelsDir, name, "aliases")
-	names, err := v.children(aliases, anyFile)
-	v.passed.unless(aliases, err, false)
-	for _, a := range names {
-		part := path.Join(aliases, a)
-		b, err := v.readFile(part)
-		if !v.passed.unless(part, err, false) {
-			m.Aliases[a] = strings.TrimSpace(string(b))
-		}
-	}
+	m.Aliases = v.aliases(name)
 	return m, nil
 }
 
@@ -124,10 +115,15 @@ func (s *fileStore) RegisteredModel(_ context.Context, name string) (*Registered
 }
 
 func (s *fileStore) SearchRegisteredModels(context.Context, string) (Page[RegisteredModel], error) {
+	return s.registered(false)
+}
+
+// registered gives the registered models that are prompts, or those that are none.
+func (s *fileStore) registered(prompts bool) (Page[RegisteredModel], error) {
 	return askFiles(s, func(v fileView) (p Page[RegisteredModel], err error) {
 		names, err := v.children(modelsDir, anyDir)
 		for _, n := range names {
-			if v.isPrompt(n) {
+			if v.isPrompt(n) != prompts {
 				continue
 			}
 			m, err := v.registeredModel(n)

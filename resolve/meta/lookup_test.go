@@ -20,6 +20,7 @@ func lookUps(t *testing.T, s Store) map[string]func() error {
 		"logged model":     func() error { _, err := s.LoggedModel(t.Context(), "m"); return err },
 		"registered model": func() error { _, err := s.RegisteredModel(t.Context(), "a:b"); return err },
 		"version":          func() error { _, err := s.Version(t.Context(), "a", "1"); return err },
+		"prompt":           func() error { _, err := s.Prompt(t.Context(), "a", "1"); return err },
 	}
 }
 

@@ -35,6 +35,13 @@ func (n none) Version(context.Context, string, string) (*Version, error) { retur
 func (n none) SearchVersions(context.Context, string, string) (Page[Version], error) {
 	return Page[Version]{}, n.why
 }
-func (n none) Remote() bool   { return false }
+func (n none) Remote() bool { return false }
+func (n none) SearchPrompts(context.Context, string) (Page[RegisteredModel], error) {
+	return Page[RegisteredModel]{}, n.why
+}
+func (n none) Prompt(context.Context, string, string) (*Prompt, error) { return nil, n.why }
+func (n none) SearchPromptVersions(context.Context, string, string) (Page[Version], error) {
+	return Page[Version]{}, n.why
+}
 func (n none) Tell() []Remark { return nil }
 func (n none) Close() error   { return nil }

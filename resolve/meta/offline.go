@@ -96,3 +96,17 @@ func (k *offlineStore) Version(ctx context.Context, name, version string) (*Vers
 func (k *offlineStore) SearchVersions(ctx context.Context, name, token string) (Page[Version], error) {
 	return staleIfError(ctx, k, func(ctx context.Context) (Page[Version], error) { return k.Store.SearchVersions(ctx, name, token) }, "versions", name, token)
 }
+
+func (k *offlineStore) SearchPrompts(ctx context.Context, token string) (Page[RegisteredModel], error) {
+	return staleIfError(ctx, k, func(ctx context.Context) (Page[RegisteredModel], error) { return k.Store.SearchPrompts(ctx, token) }, "prompts", token)
+}
+
+func (k *offlineStore) Prompt(ctx context.Context, name, version string) (*Prompt, error) {
+	return staleIfError(ctx, k, func(ctx context.Context) (*Prompt, error) { return k.Store.Prompt(ctx, name, version) }, "prompt", name, version)
+}
+
+func (k *offlineStore) SearchPromptVersions(ctx context.Context, name, token string) (Page[Version], error) {
+	return staleIfError(ctx, k, func(ctx context.Context) (Page[Version], error) {
+		return k.Store.SearchPromptVersions(ctx, name, token)
+	}, "prompt versions", name, token)
+}

@@ -67,10 +67,11 @@ type restModel struct {
 	Created rest.Int      `json:"creation_timestamp"`
 	Latest  []restVersion `json:"latest_versions"`
 	Aliases []struct{ Alias, Version string }
+	Tags    []Pair `json:"tags"`
 }
 
 func (m *restModel) model() RegisteredModel {
-	out := RegisteredModel{Name: m.Name, Created: millis(int64(m.Created)), Aliases: map[string]string{}}
+	out := RegisteredModel{Name: m.Name, Created: millis(int64(m.Created)), Aliases: map[string]string{}, Prompt: slices.Contains(m.Tags, Pair{promptTag, "true"})}
 	for i := range m.Latest {
 		out.Latest = append(out.Latest, m.Latest[i].version())
 	}
@@ -299,16 +300,25 @@ func (s *restStore) version(ctx context.Context, which url.Values) (Version, err
 }
 
 func (s *restStore) SearchVersions(ctx context.Context, name, token string) (Page[Version], error) {
+	return s.searchVersions(ctx, name, token, "")
+}
+
+// searchVersions asks for the versions of one name that are as also says, where that is
+// not empty.
+func (s *restStore) searchVersions(ctx context.Context, name, token, also string) (Page[Version], error) {
 	var out struct {
 		Versions []restVersion `json:"model_versions"`
 		Next     string        `json:"next_page_token"`
 	}
 	// A name that no quotes hold is searched for among all versions.
-	by := ""
+	var by []string
 	if q := quote(name); q != "" {
-		by = "name=" + q
+		by = append(by, "name="+q)
 	}
-	err := s.c.API(ctx, "model-versions/search", search(versionsPage, token, by), nil, &out)
+	if also != "" {
+		by = append(by, also)
+	}
+	err := s.c.API(ctx, "model-versions/search", search(versionsPage, token, strings.Join(by, " AND ")), nil, &out)
 	p := page(out.Versions, out.Next, (*restVersion).version)
 	p.Items = filter(p.Items, func(v *Version) bool { return v.Name == name })
 	return p, err

@@ -7,10 +7,6 @@ import (
 	"strconv"
 )
 
-// promptTag is the tag of what MLflow's prompt registry keeps as a registered
-// model and its versions (mlflow.prompt.constants).
-const promptTag = "mlflow.prompt.is_prompt"
-
 // hasRegistry tells whether the database has a model registry; those of MLflow
 // before 1.4 have none.
 func (v sqlView) hasRegistry() bool { return v.has("model_versions", "name") }
@@ -40,7 +36,7 @@ func (v sqlView) versions(where string) string {
 
 // models begins a statement.
 func (v sqlView) models(where string) string {
-	return "SELECT name, creation_time FROM registered_models WHERE " + v.mine("registered_models", "registered_models") + " AND " + where
+	return "SELECT name, creation_time, CASE WHEN " + v.isPrompt("registered_models") + " THEN 1 ELSE 0 END FROM registered_models WHERE " + v.mine("registered_models", "registered_models") + " AND " + where
 }
 
 func (v sqlView) registeredModel(ctx context.Context, name string) (*RegisteredModel, error) {
@@ -56,7 +52,7 @@ func (v sqlView) registeredModel(ctx context.Context, name string) (*RegisteredM
 
 func scanModel(rows *sql.Rows) (m RegisteredModel, err error) {
 	var created sql.NullInt64
-	err = rows.Scan(&m.Name, &created)
+	err = rows.Scan(&m.Name, &created, &m.Prompt)
 	m.Created = millis(created.Int64)
 	return m, err
 }

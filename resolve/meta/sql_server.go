@@ -133,4 +133,5 @@ func sqlDialer() *net.Dialer {
 
 // sqlTables are the tables that are read; a database may hold others'.
 const sqlTables = `'alembic_version', 'experiments', 'runs', 'params', 'tags', 'metrics', 'latest_metrics', 'datasets', 'inputs', 'input_tags',
-	'logged_models', 'registered_models', 'registered_model_tags', 'registered_model_aliases', 'model_versions', 'model_version_tags'`
+	'logged_models', 'registered_models', 'registered_model_tags', 'registered_model_aliases', 'model_versions', 'model_version_tags',
+	'trace_info', 'trace_tags', 'trace_request_metadata', 'spans', 'assessments', 'evaluation_datasets', 'evaluation_dataset_records', 'entity_associations'`

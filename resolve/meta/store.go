@@ -31,6 +31,8 @@ type RunQuery struct {
 // Registry tells of registered models and their versions, by the same rules as
 // [Tracking].
 type Registry interface {
+	Prompts
+
 	RegisteredModel(ctx context.Context, name string) (*RegisteredModel, error)
 	SearchRegisteredModels(ctx context.Context, token string) (Page[RegisteredModel], error)
 	// Version gives a version with its URI: a storage URI, or a runs:/ or models:/

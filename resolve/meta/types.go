@@ -70,6 +70,7 @@ type RegisteredModel struct {
 	Created time.Time
 	Latest  []Version         // the latest version of each stage that holds one
 	Aliases map[string]string // alias to version
+	Prompt  bool              // it is a prompt: see [Prompts]
 }
 
 // Version is a version of a registered model.
