@@ -94,7 +94,7 @@ func (l *registeredListing) Next(ctx context.Context) (Entry, error) {
 func (l *registeredListing) expand(m *meta.RegisteredModel) (Entry, bool) {
 	name := Escape(m.Name)
 	for _, a := range slices.Sorted(maps.Keys(m.Aliases)) {
-		if n := name + "@" + Escape(a); len(n) > maxName || !isVersion(m.Aliases[a]) {
+		if n := Escape(m.Name + "@" + a); len(n) > maxName || !isVersion(m.Aliases[a]) || a == "" || strings.Contains(a, "@") {
 			l.r.t.leaveOut(l.r.at, n)
 		} else {
 			l.ready = append(l.ready, Entry{n, l.r.alias(m, m.Aliases[a])})

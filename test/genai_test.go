@@ -1,0 +1,143 @@
+package test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/mlflowfs/mlflowfs/test/count"
+)
+
+// genai runs genai.py on a store with a release's client, and gives what it prints.
+func genai(t *testing.T, r release, uri string, args ...string) string {
+	t.Helper()
+	return strings.TrimSpace(r.python(t, []string{"MLFLOW_TRACKING_URI=" + uri, "MLFLOW_REGISTRY_URI=" + uri}, "", "genai.py", args...))
+}
+
+// TestPromptsAreTheClients fails when what a mount shows of prompts, of a server (3.17,
+// 2.22), a sqlite file or a FileStore, does not make the PromptVersion that MLflow's own
+// client gives, when a name, a version or an alias is missing or invented, or when
+// the commands give something else by the prompt's URI.
+func TestPromptsAreTheClients(t *testing.T) {
+	t.Parallel()
+	for _, kind := range storeKinds {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			s := shared.get(t, kind)
+			genai(t, s.release, s.uri, "prompts", "make", "ask")
+			m := mountAt(t, s.uri, fast)
+			// MLflow 2's client has another object for a prompt.
+			if said := genai(t, "mlflow3", s.uri, "prompts", "check", m.dir, "ask"); said != "" {
+				t.Error(said)
+			}
+			if got, err := output("ls", m.path("models")); err != nil || strings.Contains(string(got), "ask") {
+				t.Errorf("prompts among the models: %s, %v", got, err)
+			}
+			name := "ask.text"
+			if s.release == "mlflow2" {
+				name = "ask.old"
+			}
+			promptByCommands(t, m, s.uri, name)
+		})
+	}
+}
+
+// promptByCommands holds what the commands give of version 2, which has the alias prod,
+// against what a mount shows.
+func promptByCommands(t *testing.T, m *mount, uri, name string) {
+	t.Helper()
+	at := func(args ...string) string {
+		t.Helper()
+		out, err := mlflowfs(t, append(fast, "MLFLOW_TRACKING_URI="+uri), args...).CombinedOutput()
+		if err != nil {
+			t.Errorf("%v: %s, %v", args, out, err)
+		}
+		return string(out)
+	}
+	dir := t.TempDir()
+	for _, of := range []string{"prompts:/" + name + "/2", "prompts:/" + name + "@prod"} {
+		if got := at("ls", of); got != "prompt.json\ntemplate.txt\n" {
+			t.Errorf("%s: %q", of, got)
+		}
+		for _, file := range []string{"prompt.json", "template.txt"} {
+			shown, err := read(m.path("prompts", name+"@prod", file))
+			if got := at("cat", of+"/"+file); err != nil || got != string(shown) || got == "" {
+				t.Errorf("%s: %q, and not %q, %v", file, got, shown, err)
+			}
+		}
+		if got := at("resolve", of); !strings.Contains(got, "prompt    "+name+" 2 -> ") {
+			t.Errorf("resolve says %s", got)
+		}
+		to := filepath.Join(dir, filepath.Base(of))
+		if got := at("download", "--quiet", "--dst", to, of); got != to+"\n" {
+			t.Errorf("download says %q", got)
+		}
+		if out, err := output("diff", "-r", to, m.path("prompts", name, "2")); err != nil {
+			t.Errorf("%s, %v", out, err)
+		}
+		if got, want := at("path", of), m.path("prompts", name, "2"); got != want+"\n" {
+			t.Errorf("path says %q, and not %q", got, want)
+		}
+	}
+	for _, none := range []string{"prompts:/" + name + "/99", "prompts:/" + name + "@none", "prompts:/none/1", "models:/" + name + "/2", "prompts:/" + name + "/2/none"} {
+		if out, err := mlflowfs(t, append(fast, "MLFLOW_TRACKING_URI="+uri), "ls", none).CombinedOutput(); err == nil || !strings.Contains(string(out), "does not exist") && !strings.Contains(string(out), "not found") {
+			t.Errorf("%s: %s, %v", none, out, err)
+		}
+	}
+}
+
+// TestPromptAliasMoves fails when an alias of a prompt that moves leads where it led,
+// when `mlflowfs watch` or inotify do not tell, or when it costs a listing.
+func TestPromptAliasMoves(t *testing.T) {
+	t.Parallel()
+	s := shared.get(t, "server 3.17")
+	const name = "moving"
+	genai(t, s.release, s.uri, "prompts", "make", name)
+	p := proxyTo(t, s.uri)
+	m := mountAt(t, p.URL, fast, "--metadata-ttl", "500ms")
+	watch := mlflowfs(t, fast, "watch", "--tracking-uri", s.uri, "--every", "200ms", "prompts:/"+name+".text@prod")
+	said := &count.Log{}
+	watch.Stdout, watch.Stderr = said, said
+	if err := watch.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		watch.Process.Signal(os.Interrupt)
+		watch.Wait()
+	}()
+	says := func(text string) {
+		t.Helper()
+		waitFor(t, "no "+text+" in "+said.String(), long, func() bool { return strings.Contains(said.String(), text) })
+	}
+	p.Reset()
+	link := m.path("prompts", name+".text@prod")
+	if got, err := os.Readlink(link); err != nil || got != name+".text/2" {
+		t.Fatalf("%q, %v", got, err)
+	}
+	says("@prod none 2\n")
+	fd, err := unix.InotifyInit1(unix.IN_NONBLOCK | unix.IN_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := os.NewFile(uintptr(fd), "inotify")
+	defer in.Close()
+	if _, err := unix.InotifyAddWatch(fd, link, unix.IN_DONT_FOLLOW|unix.IN_DELETE_SELF); err != nil {
+		t.Fatal(err)
+	}
+	api(t, s.uri, "/api/2.0/mlflow/registered-models/alias", map[string]any{"name": name + ".text", "alias": "prod", "version": "1"})
+	in.SetReadDeadline(time.Now().Add(long))
+	if n, err := in.Read(make([]byte, 4096)); err != nil || n < unix.SizeofInotifyEvent {
+		t.Errorf("the move is not heard of: %v", err)
+	}
+	if got, err := os.Readlink(link); err != nil || got != name+".text/1" {
+		t.Errorf("%q, %v", got, err)
+	}
+	says("@prod 2 1\n")
+	if requests, _ := p.Reset(); count.Of(requests, "/search") != 0 {
+		t.Errorf("it cost a listing:\n%s", strings.Join(requests, "\n"))
+	}
+}
