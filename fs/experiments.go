@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"io"
+	"maps"
 	"slices"
 
 	"github.com/mlflowfs/mlflowfs/resolve/meta"
@@ -67,8 +68,8 @@ func (d experimentsDir) List(ctx context.Context) (Listing, error) {
 	return &out, nil
 }
 
-// experimentDir is experiments/<name>/: one directory for each run, by name, and
-// a table of them.
+// experimentDir is experiments/<name>/: one directory for each run, by name, a table of
+// them, and what there is of traces.
 type experimentDir struct {
 	t  *tree
 	id string
@@ -85,9 +86,9 @@ func runNames(runs []meta.Run) []string {
 		count[runs[i].Name]++
 	}
 	names := make([]string, len(runs))
-	taken := map[string]bool{runsTable: true}
+	taken := maps.Clone(besideRuns)
 	for i := range runs { // names that are a run's very own come first
-		if r := &runs[i]; r.Name != "" && count[r.Name] == 1 && len(Escape(r.Name)) <= maxName && r.Name != runsTable {
+		if r := &runs[i]; r.Name != "" && count[r.Name] == 1 && len(Escape(r.Name)) <= maxName && !besideRuns[r.Name] {
 			names[i] = Escape(r.Name)
 			taken[names[i]] = true
 		}
@@ -131,8 +132,13 @@ func (d experimentDir) node(run *meta.Run) *Node {
 }
 
 func (d experimentDir) Lookup(ctx context.Context, name string) (*Node, error) {
-	if name == runsTable {
+	switch name {
+	case runsTable:
 		return d.table(ctx)
+	case tracesName:
+		return d.traces(), nil
+	case tracesTable:
+		return d.traceTable(ctx)
 	}
 	runs, err := d.t.r.ExperimentRuns(ctx, d.id)
 	if err != nil {
@@ -151,28 +157,27 @@ func (d experimentDir) List(ctx context.Context) (Listing, error) {
 		return nil, err
 	}
 	names, _ := runs.Names(namesOfRuns)
-	return &runEntries{d, runs.Items, names}, nil
+	table := &Node{File: text(""), Later: true}
+	return &chain{&runEntries{d, runs.Items, names}, &entries{{runsTable, table}, {tracesName, d.traces()}, {tracesTable, table}}}, nil
 }
 
-// runEntries lists runs by their names, and their table behind them. It makes each node
-// when it is wanted.
+// besideRuns are the names that stand in an experiment's directory beside its runs.
+var besideRuns = map[string]bool{runsTable: true, tracesName: true, tracesTable: true}
+
+// runEntries lists runs by their names. It makes each node when it is wanted.
 type runEntries struct {
 	d     experimentDir
 	runs  []meta.Run
-	names []string // of runs; nil behind the table
+	names []string
 }
 
 func (l *runEntries) Next(context.Context) (Entry, error) {
-	switch {
-	case len(l.runs) > 0:
-		e := Entry{l.names[0], l.d.node(&l.runs[0])}
-		l.runs, l.names = l.runs[1:], l.names[1:]
-		return e, nil
-	case l.names != nil:
-		l.names = nil
-		return Entry{runsTable, &Node{File: text(""), Later: true}}, nil
+	if len(l.runs) == 0 {
+		return Entry{}, io.EOF
 	}
-	return Entry{}, io.EOF
+	e := Entry{l.names[0], l.d.node(&l.runs[0])}
+	l.runs, l.names = l.runs[1:], l.names[1:]
+	return e, nil
 }
 
 // inside is experiments/<name>/<run>/.

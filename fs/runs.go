@@ -33,34 +33,46 @@ func (t *tree) runNode(run *meta.Run) *Node {
 
 // List pages through the search, newest first.
 func (d runsDir) List(context.Context) (Listing, error) {
-	return &pages[meta.Run]{search: d.t.r.AllRuns(), entry: (&runOrder{t: d.t}).entry}, nil
+	return &pages[meta.Run]{search: d.t.r.AllRuns(), entry: d.t.runEntry()}, nil
 }
 
-// runOrder makes an entry of each run, once: a run that begins while the
-// search is being paged through pushes the others on, so that the end of one
-// page stands at the beginning of the next again.
-type runOrder struct {
-	t      *tree
-	last   time.Time       // start of the last run given
-	given  map[string]bool // the runs given that began then
+// runEntry makes an entry of each run, once.
+func (t *tree) runEntry() func(*meta.Run) (Entry, bool) {
+	var order newestFirst
+	return func(run *meta.Run) (Entry, bool) {
+		switch {
+		case order.again(run.ID, run.Start):
+			return Entry{}, false
+		case !meta.ValidRunID(run.ID) || len(run.ID) > maxName:
+			return t.leaveOut("runs", run.ID)
+		}
+		return Entry{run.ID, t.runNode(run)}, true
+	}
+}
+
+// newestFirst tells what a search gives again: what begins while it is being paged
+// through pushes the others on, so that the end of one page stands at the beginning of
+// the next.
+type newestFirst struct {
+	last   time.Time       // start of the last that was given
+	given  map[string]bool // those given that began then
 	listed bool
 }
 
-func (o *runOrder) entry(run *meta.Run) (Entry, bool) {
-	if o.listed && run.Start.After(o.last) {
-		return Entry{}, false
+// again tells whether a thing, by its id and start, was given before; else it is given
+// now.
+func (o *newestFirst) again(id string, start time.Time) bool {
+	if o.listed && start.After(o.last) {
+		return true
 	}
-	if !o.listed || !run.Start.Equal(o.last) {
-		o.listed, o.last, o.given = true, run.Start, map[string]bool{}
+	if !o.listed || !start.Equal(o.last) {
+		o.listed, o.last, o.given = true, start, map[string]bool{}
 	}
-	if o.given[run.ID] {
-		return Entry{}, false
+	if o.given[id] {
+		return true
 	}
-	if !meta.ValidRunID(run.ID) || len(run.ID) > maxName {
-		return o.t.leaveOut("runs", run.ID)
-	}
-	o.given[run.ID] = true
-	return Entry{run.ID, o.t.runNode(run)}, true
+	o.given[id] = true
+	return false
 }
 
 // pages is a listing that holds one page of a search at a time.

@@ -235,7 +235,7 @@ func TestRunsAreListedOnceWhilePagesShift(t *testing.T) {
 	}
 	p := &pages[meta.Run]{
 		search: func(_ context.Context, token string) (meta.Page[meta.Run], error) { return answers[token], nil },
-		entry:  (&runOrder{t: &tree{r: resolve.New(resolve.Options{}), log: slog.New(slog.DiscardHandler)}}).entry,
+		entry:  (&tree{r: resolve.New(resolve.Options{}), log: slog.New(slog.DiscardHandler)}).runEntry(),
 	}
 	var got []string
 	for {

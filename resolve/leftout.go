@@ -25,6 +25,7 @@ const (
 	Prompts          Kind = "prompts"
 	RegisteredModels Kind = "registered models"
 	Runs             Kind = "runs"
+	Traces           Kind = "traces"
 )
 
 // LeftOut is what is missing from what is shown, and why: things of a kind, all of

@@ -94,21 +94,25 @@ type page struct {
 	text  []byte
 	last  bool
 	final bool // nothing in the table changes any more
+	part  bool // it is part of a page of the server's, so that there may be any number of them
 }
 
 // piece has the table made of pages. large is how many bytes it has at most, as far as
 // the first page tells.
 func (t *Table) piece(next func(context.Context) (page, error), large func(first int) int64) cache.Piece {
-	var pages, total int
+	var pages, whole, total int // whole: those that are no part of one
 	all := sha256.New()
 	return func(ctx context.Context) ([]byte, bool, error) {
-		if pages++; pages > maxPages {
+		if whole == maxPages {
 			return nil, false, errTooLong
 		}
 		ctx, doubt := cache.WithStaleMark(ctx)
 		p, err := next(ctx)
 		if err != nil {
 			return nil, false, err
+		}
+		if pages++; !p.part {
+			whole++
 		}
 		t.mu.Lock()
 		t.asked = time.Now()

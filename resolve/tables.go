@@ -34,7 +34,7 @@ func (r *Resolver) MetricHistory(ctx context.Context, run *meta.Run, key string)
 		}
 		last := p.Next == "" || p.Next == token
 		token, began = p.Next, true
-		return page{asCSV(rows), last, run.Final()}, nil
+		return page{text: asCSV(rows), last: last, final: run.Final()}, nil
 	}
 	return r.tables.get(ctx, "metric\x00"+run.ID+"\x00"+key, next, func(first int) int64 { return largeTable * int64(first) })
 }
@@ -100,7 +100,7 @@ func (rows *runRows) page(ctx context.Context) (page, error) {
 			out = append(out, rows.row(&p.Items[i], values[i]))
 		}
 	}
-	return page{asCSV(out), last, false}, nil
+	return page{text: asCSV(out), last: last}, nil
 }
 
 // columns makes the head of the table.

@@ -3,6 +3,8 @@ files that mlflowfs shows of them against what those functions give.
 
     genai.py prompts make STEM       makes prompts whose names begin with STEM
     genai.py prompts check DIR STEM  compares those below DIR/prompts
+    genai.py traces make NAME N      makes an experiment NAME with traces of all kinds, and N plain ones
+    genai.py traces check DIR NAME [old]    compares those below DIR/experiments/NAME, with an old server
 
 What differs is printed, one sentence a line.
 """
@@ -91,6 +93,122 @@ def compare(path, want, PromptVersion):
         body = f.read()
     differ(path + "/" + name, body if want.is_text_prompt else json.loads(body), text)
     differ(path, sorted(os.listdir(path)), sorted([name, "prompt.json"]))
+
+
+def mend_opentelemetry():
+    """MLflow 2.22 does not call the constructor of a class of OpenTelemetry's, whose newer
+    releases then export nothing, and say nothing."""
+    import types
+
+    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+
+    ignored = lambda *_: None
+    SimpleSpanProcessor._shutdown = False
+    SimpleSpanProcessor._metrics = types.SimpleNamespace(drop_items=ignored, finish_items=ignored)
+
+
+def make_traces(name, n):
+    if not V3:
+        mend_opentelemetry()
+    experiment = client.get_experiment_by_name(name)
+    mlflow.set_experiment(experiment_id=experiment.experiment_id if experiment else client.create_experiment(name))
+
+    class Refused(Exception):
+        pass
+
+    with mlflow.start_span(name="outer é", span_type="CHAIN", attributes={"a.b": 1, "list": [1, 2.5, None, "x"], "deep": {"é": {"n": 10**18}}}) as outer:
+        outer.set_inputs({"question": "<b>&amp;</b>\n\u2028 😀", "n": 12345678901234567, "none": None})
+        for i in range(3):
+            with mlflow.start_span(name=f"inner {i}", span_type="LLM") as inner:
+                inner.set_inputs(["a", i])
+                inner.set_outputs({"text": "line\r\nline " + "y" * (200_000 if i == 2 else 10)})
+                inner.add_event(mlflow.entities.SpanEvent("happened", attributes={"k": "v", "n": i}))
+                with mlflow.start_span(name="innermost"):
+                    pass
+        outer.set_outputs("done")
+    try:
+        with mlflow.start_span(name="failing"):
+            raise Refused("no: 'quoted' \"twice\"")
+    except Refused:
+        pass
+    for i in range(int(n)):
+        with mlflow.start_span(name="plain") as span:
+            span.set_inputs(i)
+    mlflow.flush_trace_async_logging()
+    if V3:
+        more_traces(outer.trace_id)
+
+
+def more_traces(trace):
+    """Tags, metadata and assessments of all kinds, and a trace whose spans lie at artifacts."""
+    import copy
+
+    from mlflow.entities import AssessmentError, AssessmentSource, Feedback
+
+    client.set_trace_tag(trace, "own tag", "x" * 300)
+    human, judge = AssessmentSource("HUMAN", "ann@example.com"), AssessmentSource("LLM_JUDGE", "gpt")
+    first = mlflow.log_feedback(trace_id=trace, name="good", value=True, source=human, rationale="because\nof é", metadata={"a": "1"})
+    mlflow.log_feedback(trace_id=trace, name="score", value=0.25, source=judge)
+    mlflow.log_feedback(trace_id=trace, name="parts", value={"a": 1, "b": [True, "x"]}, source=judge)
+    mlflow.log_feedback(trace_id=trace, name="failed", error=AssessmentError("E1", "the judge failed", "at line 1"), source=judge)
+    mlflow.log_expectation(trace_id=trace, name="facts", value=["a", {"b": 2}], source=human)
+    mlflow.log_expectation(trace_id=trace, name="answer", value="42", source=human)
+    mlflow.override_feedback(trace_id=trace, assessment_id=first.assessment_id, value=False, source=human)
+    with mlflow.start_span(name="used") as span:
+        span.set_attribute("mlflow.chat.tokenUsage", {"input_tokens": 10, "output_tokens": 5, "total_tokens": 15})
+        mlflow.update_current_trace(session_id="s1", metadata={"mlflow.trace.user": "ann", "k": "v"}, client_request_id="req-1", tags={"t": "1"})
+    mlflow.flush_trace_async_logging()
+    tracing = client._tracing_client
+    kept = tracing.get_trace(trace)
+    info, data = copy.deepcopy(kept.info), kept.data
+    info.trace_id, info.assessments = "tr-" + "a" * 32, []
+    info.tags = {"mlflow.traceName": "at artifacts"}
+    for key in list(info.trace_metadata):
+        if "size" in key.lower():
+            del info.trace_metadata[key]
+    made = tracing.start_trace(info)
+    tracing._upload_trace_data(made, data)
+
+
+def check_traces(at, name, old=""):
+    from mlflow.entities import Trace
+
+    tracing = client._tracing_client
+    experiment = client.get_experiment_by_name(name).experiment_id
+    infos, token = [], None
+    while True:
+        page = tracing._search_traces(locations=[experiment], max_results=100, page_token=token, order_by=["timestamp_ms DESC"])
+        infos, token = infos + page[0], page[1]
+        if not token:
+            break
+    at = os.path.join(at, "experiments", name)
+    listed = os.listdir(at + "/traces")
+    differ("the listing", sorted(listed), sorted(i.trace_id + ".json" for i in infos))
+    with open(at + "/traces.jsonl", encoding="utf-8") as f:
+        lines = [json.loads(line) for line in f]
+    differ("the lines", sorted(t["info"]["trace_id"] for t in lines), sorted(i.trace_id for i in infos))
+    times = [t["info"]["request_time"] for t in lines]
+    differ("the lines' order", times, sorted(times, reverse=True))
+    lines = {t["info"]["trace_id"]: t for t in lines}
+    for i in infos:
+        with open(f"{at}/traces/{i.trace_id}.json", encoding="utf-8") as f:
+            text = f.read()
+        # MLflow 3's get_trace asks MLflow 2's server for what that has not.
+        want = Trace(i, tracing._download_trace_data(i)) if old else tracing.get_trace(i.trace_id)
+        got = Trace.from_json(text)
+        for part in "info", "data":
+            g, w = getattr(got, part).to_dict(), getattr(Trace.from_json(want.to_json()), part).to_dict()
+            if part == "info":
+                g["assessments"], w["assessments"] = (sorted(d.get("assessments", []), key=lambda a: a["assessment_id"]) for d in (g, w))
+            for key in sorted(g.keys() | w.keys()):
+                differ(f"{i.trace_id} {part} {key}", g.get(key), w.get(key))
+        differ("the events", [[e.name for e in s.events] for s in got.data.spans], [[e.name for e in s.events] for s in want.data.spans])
+        differ("the line", lines.get(i.trace_id), json.loads(text))
+    if not infos:
+        print("no traces")
+    for missing in "tr-" + "0" * 32, "tr-" + "a" * 31, infos[0].trace_id + ".json", ".git", "README":
+        if os.path.lexists(f"{at}/traces/{missing}.json"):
+            print(missing, "is there")
 
 
 globals()[f"{sys.argv[2]}_{sys.argv[1]}"](*sys.argv[3:])

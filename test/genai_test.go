@@ -141,3 +141,28 @@ func TestPromptAliasMoves(t *testing.T) {
 		t.Errorf("it cost a listing:\n%s", strings.Join(requests, "\n"))
 	}
 }
+
+// TestTracesAreTheClients fails when the traces that a mount shows of an experiment, of a
+// server (3.17, 2.22), a sqlite file or a FileStore, each by its id and all as lines,
+// are not those that MLflow's own client reads: info, tags, metadata, assessments, spans,
+// attributes, events, exceptions.
+func TestTracesAreTheClients(t *testing.T) {
+	t.Parallel()
+	for _, kind := range storeKinds {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			s := shared.get(t, kind)
+			const name = "other traces" // "other": TestExperimentsShowEachRun expects it
+			genai(t, s.release, s.uri, "traces", "make", name, "3")
+			m := mountAt(t, s.uri, fast)
+			// MLflow 2's client has another object for a trace.
+			args := []string{"traces", "check", m.dir, name}
+			if kind == "server 2.22" {
+				args = append(args, "old")
+			}
+			if said := genai(t, "mlflow3", s.uri, args...); said != "" {
+				t.Error(said)
+			}
+		})
+	}
+}

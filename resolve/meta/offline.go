@@ -1,8 +1,11 @@
 package meta
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"strings"
 
 	"github.com/mlflowfs/mlflowfs/resolve/answers"
@@ -109,4 +112,47 @@ func (k *offlineStore) SearchPromptVersions(ctx context.Context, name, token str
 	return staleIfError(ctx, k, func(ctx context.Context) (Page[Version], error) {
 		return k.Store.SearchPromptVersions(ctx, name, token)
 	}, "prompt versions", name, token)
+}
+
+func (k *offlineStore) Trace(ctx context.Context, id string) (*Trace, error) {
+	return staleIfError(ctx, k, func(ctx context.Context) (*Trace, error) { return k.Store.Trace(ctx, id) }, "trace", id)
+}
+
+func (k *offlineStore) SearchTraces(ctx context.Context, experimentID, token string) (Page[Trace], error) {
+	return staleIfError(ctx, k, func(ctx context.Context) (Page[Trace], error) {
+		return k.Store.SearchTraces(ctx, experimentID, token)
+	}, "traces", experimentID, token)
+}
+
+// keptSpans is how much of spans is kept for an outage, of one trace in bytes.
+const keptSpans = 1 << 20
+
+// errManySpans says that spans are too many to be kept. It is an answer, and not to be
+// kept itself.
+var errManySpans = fmt.Errorf("the trace has more spans than are kept for an outage: %w", errors.ErrUnsupported)
+
+// Spans keeps those of a trace that has few. Of one that has many it asks once more, and
+// leaves the answer to its reader.
+func (k *offlineStore) Spans(ctx context.Context, t *Trace) (io.ReadCloser, error) {
+	few, err := staleIfError(ctx, k, func(ctx context.Context) ([]byte, error) {
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		all, err := k.Store.Spans(ctx, t)
+		if err != nil {
+			return nil, err
+		}
+		defer all.Close()
+		b, err := io.ReadAll(io.LimitReader(all, keptSpans+1))
+		if err == nil && len(b) > keptSpans {
+			return nil, errManySpans
+		}
+		return b, err
+	}, "spans", t.ID)
+	if errors.Is(err, errManySpans) {
+		return k.Store.Spans(ctx, t)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return io.NopCloser(bytes.NewReader(few)), nil
 }

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 
 	"github.com/mlflowfs/mlflowfs/cache"
 	"github.com/mlflowfs/mlflowfs/resolve/rest"
@@ -16,12 +17,15 @@ import (
 
 // restStore is a tracking server, asked through its REST API (MLflow's
 // service.proto and model_registry.proto, version 2.0).
-type restStore struct{ c *rest.Client }
+type restStore struct {
+	c         *rest.Client
+	oldTraces atomic.Int64 // until when the server is asked for traces as MLflow 2's; ns since 1970
+}
 
 var _ Store = (*restStore)(nil)
 
 // NewREST makes a Store of the tracking server behind c.
-func NewREST(c *rest.Client) Store { return &restStore{c} }
+func NewREST(c *rest.Client) Store { return &restStore{c: c} }
 
 type restLoggedModel struct {
 	Info struct {
@@ -113,12 +117,7 @@ func (s *restStore) searchExperiments(ctx context.Context, max int, token string
 
 // lookUp asks for one thing by its name.
 func (s *restStore) lookUp(ctx context.Context, path string, query url.Values, out any) error {
-	err := s.c.API(ctx, path, query, nil, out)
-	var refusal *rest.Error
-	if errors.As(err, &refusal) {
-		refusal.Name = true
-	}
-	return err
+	return name(s.c.API(ctx, path, query, nil, out))
 }
 
 // has is the error of a look-up: err, or that an answer of status 200 does not hold

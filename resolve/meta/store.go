@@ -6,6 +6,8 @@ import "context"
 // Its methods may be called by many at once; a missing thing is fs.ErrNotExist. A
 // search gives a page; the token of the first is empty.
 type Tracking interface {
+	Traces
+
 	Run(ctx context.Context, id string) (*Run, error)
 	// SearchRuns gives runs that are not deleted, the newest start first.
 	SearchRuns(ctx context.Context, which RunQuery, token string) (Page[Run], error)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net/http"
 	"net/url"
@@ -41,7 +42,42 @@ func (c *Client) OffersPresigned(ctx context.Context) error {
 // names a workspace, a server that has none would answer with what is everybody's: it is
 // refused, as by MLflow's client (mlflow.store.workspace_rest_store_mixin).
 func (c *Client) API(ctx context.Context, path string, query url.Values, body, out any) error {
-	path = "/api/2.0/mlflow/" + path
+	return c.api(ctx, "/api/2.0/mlflow/"+path, query, body, out)
+}
+
+// API3 is API of what MLflow 3 has in a version of its own.
+func (c *Client) API3(ctx context.Context, path string, query url.Values, body, out any) error {
+	return c.api(ctx, "/api/3.0/mlflow/"+path, query, body, out)
+}
+
+func (c *Client) api(ctx context.Context, path string, query url.Values, body, out any) error {
+	if err := c.ownWorkspace(ctx, path); err != nil {
+		return err
+	}
+	return c.JSON(ctx, path, query, body, out)
+}
+
+// Stream is the body of the answer to a GET, of any length. ctx is for all of it.
+func (c *Client) Stream(ctx context.Context, path string, query url.Values) (io.ReadCloser, error) {
+	if err := c.ownWorkspace(ctx, path); err != nil {
+		return nil, err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.URL(path, query).String(), nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := c.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	if err := CheckStatus(resp); err != nil {
+		return nil, err
+	}
+	return resp.Body, nil
+}
+
+// ownWorkspace is why path is not to be asked for: there is no workspace to ask in.
+func (c *Client) ownWorkspace(ctx context.Context, path string) error {
 	workspace := ""
 	if c.creds != nil {
 		workspace = c.creds.get().workspace
@@ -54,7 +90,7 @@ func (c *Client) API(ctx context.Context, path string, query url.Values, body, o
 			return noWorkspaces(path, workspace)
 		}
 	}
-	return c.JSON(ctx, path, query, body, out)
+	return nil
 }
 
 // noWorkspaces is what a server of MLflow 3 without workspaces answers itself.

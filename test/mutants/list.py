@@ -135,7 +135,7 @@ MUTANTS = [
     ),
     dict(
         name="alias-split-at-first-at",
-        file="fs/models.go",
+        file="fs/registered.go",
         old="at := strings.LastIndexByte(name, '@'); at > 0",
         new="at := strings.IndexByte(name, '@'); at > 0",
         breaks="an alias of a model with an @ in its name is not found",
