@@ -1,6 +1,7 @@
 package resolve
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -22,38 +23,27 @@ const spansPiece = 32 << 10
 
 // spans are those of a trace, on their way to its text.
 type spans struct {
-	body  io.ReadCloser
-	stop  func() bool // the body is closed when the text is nobody's any more
-	began bool
+	*bufio.Reader
+	body io.Closer
+	stop func() bool // keeps the end of ctx from closing the body
 }
 
 // more writes some of the spans, and what ends the trace's line behind the last.
 func (s *spans) more(b *bytes.Buffer) (ended bool, err error) {
 	b.Grow(spansPiece)
-	at := b.Len()
-	n, err := s.body.Read(b.AvailableBuffer()[:spansPiece])
-	b.Write(b.AvailableBuffer()[:n])
-	piece := oneLine(b.Bytes()[at:])
-	if !s.began {
-		if trimmed := bytes.TrimLeft(piece, " \t"); len(trimmed) > 0 && trimmed[0] != '{' {
-			err = errors.New("they are no JSON of MLflow's")
-		} else {
-			s.began = len(trimmed) > 0
-		}
-	}
+	piece := b.AvailableBuffer()[:spansPiece]
+	n, err := s.Read(piece)
+	b.Write(oneLine(piece[:n]))
 	if err == nil {
 		return false, nil
 	}
 	s.stop()
-	cerr := s.body.Close()
+	s.body.Close()
 	if err != io.EOF {
 		return false, err
 	}
-	if !s.began {
-		return false, errors.New("they are empty")
-	}
 	b.WriteString("}\n")
-	return true, cerr
+	return true, nil
 }
 
 // oneLine makes JSON of one line of JSON of several: outside of a text the end of a line
@@ -67,14 +57,30 @@ func oneLine(b []byte) []byte {
 	return b
 }
 
-// spansOf opens the spans of a trace. They are closed when ctx ends.
+// spansOf opens the spans of a trace, of which the first must be there. They are closed
+// when ctx ends.
 func (r *Resolver) spansOf(ctx context.Context, t *meta.Trace) (*spans, error) {
 	body, err := r.openSpans(ctx, t)
+	if !t.Ended && errors.Is(err, fs.ErrNotExist) { // MLflow 2 writes them at its end
+		body, err = io.NopCloser(strings.NewReader(`{"spans": []}`)), nil
+	}
 	if err != nil {
 		return nil, err
 	}
-	return &spans{body: body, stop: context.AfterFunc(ctx, func() { body.Close() })}, nil
+	s := &spans{bufio.NewReaderSize(body, spansPiece), body, context.AfterFunc(ctx, func() { body.Close() })}
+	if first, err := s.Peek(1); err != nil && err != io.EOF || len(first) == 0 || first[0] != '{' {
+		s.stop()
+		body.Close()
+		if err == nil || err == io.EOF {
+			err = errNoSpans
+		}
+		return nil, err
+	}
+	return s, nil
 }
+
+// errNoSpans says that what stands where a trace's spans should is something else.
+var errNoSpans = errors.New("it is no JSON of MLflow's")
 
 // openSpans goes where the trace says that they are. What nothing here may read, or finds
 // on this machine, a tracking server may have a door to.

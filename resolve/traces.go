@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"strings"
 
 	"github.com/mlflowfs/mlflowfs/resolve/meta"
 )
@@ -88,8 +87,9 @@ func (r *Resolver) TraceTable(ctx context.Context, experimentID string) (*Table,
 	return r.tables.get(ctx, "traces\x00"+experimentID, rows.page, largerTrace)
 }
 
-// largerTrace is how large a table of traces may be, by its first page.
-func largerTrace(first int) int64 { return largeTable * int64(first) }
+// largerTrace is how large a table of traces may be: its first page, a trace or a part of
+// one, tells nothing of that.
+func largerTrace(int) int64 { return 1 << 40 }
 
 // tracePage is how many bytes of traces are made at a time.
 const tracePage = 128 << 10
@@ -144,11 +144,11 @@ func (rows *traceRows) begin(ctx context.Context, b *bytes.Buffer) (last bool, e
 	open, err := rows.r.spansOf(ctx, t)
 	switch {
 	case err == nil:
-	case !t.Ended && errors.Is(err, fs.ErrNotExist): // MLflow 2 writes them at its end
-		open = &spans{body: io.NopCloser(strings.NewReader(`{"spans": []}`)), stop: func() bool { return true }}
-	case !rows.one && (IsRefusal(err) || errors.Is(err, fs.ErrNotExist)):
+	case !rows.one && (IsRefusal(err) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, errNoSpans)):
 		rows.r.log.Warn("a trace is left out: its spans can't be had", "trace", t.ID, "err", err)
 		return false, nil
+	case errors.Is(err, fs.ErrNotExist): // that would be about the trace
+		return false, fmt.Errorf("the spans of trace %s are missing: %v", t.ID, err)
 	default:
 		return false, fmt.Errorf("the spans of trace %s: %w", t.ID, err)
 	}

@@ -1,12 +1,16 @@
 package test
 
 import (
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"github.com/mlflowfs/mlflowfs/test/count"
@@ -164,5 +168,99 @@ func TestTracesAreTheClients(t *testing.T) {
 				t.Error(said)
 			}
 		})
+	}
+}
+
+// newTraces makes n traces without spans in an experiment of a server 3.17, and gives
+// their ids.
+func newTraces(t *testing.T, server, experiment string, n int) (ids []string) {
+	t.Helper()
+	var g errgroup.Group
+	g.SetLimit(8)
+	for i := range n {
+		id := fmt.Sprintf("tr-%032x", i+1)
+		ids = append(ids, id)
+		g.Go(func() error {
+			api(t, server, "/api/3.0/mlflow/traces", map[string]any{"trace": map[string]any{"trace_info": map[string]any{
+				"trace_id": id, "trace_location": map[string]any{"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": map[string]any{"experiment_id": experiment}},
+				"request_time": time.UnixMilli(int64(1.7e12) + int64(i)).UTC().Format(time.RFC3339Nano), "state": "IN_PROGRESS",
+			}}})
+			return nil
+		})
+	}
+	g.Wait()
+	return ids
+}
+
+// TestTracesCostWhatIsRead fails when to list an experiment, also with `ls -l` of its
+// runs, lists its 3,000 traces; when their names cost more than a request for each
+// two hundred, or its first names more than those of one read; or when a look-up of
+// one depends on a listing.
+func TestTracesCostWhatIsRead(t *testing.T) {
+	t.Parallel()
+	s := shared.get(t, "server 3.17")
+	const n, name = 3000, "other crowd of traces"
+	ids := newTraces(t, s.uri, newExperiment(t, s.uri, name, ""), n)
+	p := proxyTo(t, s.uri)
+	m := mountAt(t, p.URL, fast, "--metadata-ttl", "10m")
+	at := func(names ...string) string {
+		return m.path(append([]string{"experiments", name}, names...)...)
+	}
+	costs := func(what string, most int, of string, args ...string) string {
+		t.Helper()
+		p.Reset()
+		out, err := output(args[0], args[1:]...)
+		requests, _ := p.Reset()
+		if got := count.Of(requests, of); err != nil || got > most {
+			t.Errorf("%s costs %d requests of %q, %v:\n%.2000s", what, got, of, err, strings.Join(requests, "\n"))
+		}
+		return string(out)
+	}
+	if got := costs("the experiment", 0, "/traces", "ls", at()); got != "runs.csv\ntraces\ntraces.jsonl\n" {
+		t.Errorf("the experiment holds %q", got)
+	}
+	const first = `import os, sys; names = os.scandir(sys.argv[1]); print(next(names).name)` // the kernel reads 32 KiB of names
+	if got := costs("the first names", 5, "/traces", "python3", "-c", first, at("traces")); got != ids[n-1]+".json\n" {
+		t.Errorf("%q", got)
+	}
+	got := strings.Fields(costs("all names", n/200+2, "/traces", "ls", at("traces")))
+	want := make([]string, n)
+	for i, id := range ids {
+		want[i] = id + ".json"
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("%d names, and not %d", len(got), n)
+	}
+	if got := costs("one trace", 1, "/traces", "cat", at("traces", ids[7]+".json")); !strings.Contains(got, ids[7]) {
+		t.Errorf("%q", got)
+	}
+	costs("a name that is none", 0, "/", "sh", "-c", `! test -e "$1"`, "sh", at("traces", ".git"))
+}
+
+// TestGatewaySecretsAreShownNowhere fails when anything of the secrets that MLflow 3 keeps
+// for its gateway is in a mount of a server or of its database, or when a server is asked
+// for them.
+func TestGatewaySecretsAreShownNowhere(t *testing.T) {
+	t.Parallel()
+	const secret, named = "sk-marker-of-a-secret", "name-of-a-secret"
+	s := startServer(t, "mlflow3", []string{"MLFLOW_CRYPTO_KEK_PASSPHRASE=a passphrase of the test"})
+	api(t, s.url(), "/api/3.0/mlflow/gateway/secrets/create", map[string]any{"secret_name": named, "secret_value": map[string]any{"api_key": secret}, "provider": "openai"})
+	genai(t, "mlflow3", s.url(), "prompts", "make", "ask")
+	p := proxyTo(t, s.url())
+	for _, uri := range []string{p.URL, "sqlite:///" + filepath.Join(s.dir, "mlflow.db")} {
+		m := mountAt(t, uri, fast)
+		out, _ := exec.Command("grep", "-r", "-l", "-a", "-e", secret, "-e", named, m.dir).CombinedOutput()
+		if len(out) > 0 {
+			t.Errorf("%s: it is in\n%s", uri, out)
+		}
+		if names, err := output("find", m.dir, "-name", "*ecret*"); err != nil || len(names) > 0 {
+			t.Errorf("%s: %s, %v", uri, names, err)
+		}
+		if got, err := output("ls", m.path("prompts")); err != nil || !strings.Contains(string(got), "ask.text@prod") {
+			t.Errorf("%s: the prompts are %s, %v", uri, got, err)
+		}
+	}
+	if requests, _ := p.Reset(); count.Of(requests, "gateway") != 0 || len(requests) < 10 {
+		t.Errorf("the server was asked for\n%s", strings.Join(requests, "\n"))
 	}
 }

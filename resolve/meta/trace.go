@@ -40,9 +40,8 @@ type Traces interface {
 	Spans(ctx context.Context, t *Trace) (io.ReadCloser, error)
 }
 
-// tracesPage is how many traces are asked for at a time: a page or two make a reader's
-// first lines.
-const tracesPage = 100
+// tracesPage is how many traces are asked for at a time; MLflow's own limit is 500.
+const tracesPage = 200
 
 var traceID = regexp.MustCompile(`^[a-zA-Z0-9][\w-]*$`)
 
