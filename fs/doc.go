@@ -9,6 +9,8 @@
 //	models/<name>/<Stage>        symlink to a version; looked up in any case
 //	models/<name>@<alias>        symlink to <name>/<version>
 //	models/m-<id>/…              models:/m-<id>/…
+//	experiments/<name>/traces/   its traces, each as JSON; traces.jsonl has them all
+//	datasets/<name>.jsonl        the records of an evaluation dataset
 //	prompts/<name>/<version>/    a prompt's text, and all of it as JSON
 //	prompts/<name>/latest        symlink to a version
 //	prompts/<name>@<alias>       symlink to <name>/<version>

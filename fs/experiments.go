@@ -77,36 +77,44 @@ type experimentDir struct {
 
 var _ Dir = experimentDir{}
 
-// runNames gives each run its name in the directory: its own, escaped; with
-// the first 8 digits of its id behind a dash where several runs have that
-// name, or where it is too long; the whole id where even that is taken.
+// runNames gives each run its name in the directory.
 func runNames(runs []meta.Run) []string {
+	return uniqueNames(len(runs), func(i int) (string, string) { return runs[i].Name, runs[i].ID }, 8, "", besideRuns)
+}
+
+// uniqueNames gives each of n things, by its name and its id, a file name with an ending:
+// its own name, escaped; with the first digits of its id behind a dash where several have
+// that name, where it is too long, or where it is taken; the whole id where even that is.
+func uniqueNames(n int, of func(int) (name, id string), digits int, ending string, reserved map[string]bool) []string {
 	count := map[string]int{}
-	for i := range runs {
-		count[runs[i].Name]++
+	for i := range n {
+		name, _ := of(i)
+		count[name]++
 	}
-	names := make([]string, len(runs))
-	taken := maps.Clone(besideRuns)
-	for i := range runs { // names that are a run's very own come first
-		if r := &runs[i]; r.Name != "" && count[r.Name] == 1 && len(Escape(r.Name)) <= maxName && !besideRuns[r.Name] {
-			names[i] = Escape(r.Name)
-			taken[names[i]] = true
+	names := make([]string, n)
+	taken := map[string]bool{}
+	maps.Copy(taken, reserved)
+	for i := range n { // names that are a thing's very own come first
+		name, _ := of(i)
+		if file := Escape(name) + ending; name != "" && count[name] == 1 && len(file) <= maxName && !reserved[name] {
+			names[i] = file
+			taken[file] = true
 		}
 	}
-	for i := range runs {
+	for i := range n {
 		if names[i] != "" {
 			continue
 		}
-		r := &runs[i]
-		name := r.ID
-		if r.Name != "" {
-			name = shorten(Escape(r.Name), "-"+r.ID[:min(8, len(r.ID))])
-			if taken[name] {
-				name = shorten(Escape(r.Name), "-"+r.ID)
+		name, id := of(i)
+		file := Escape(id) + ending
+		if name != "" {
+			file = shorten(Escape(name), "-"+Escape(id[:min(digits, len(id))])+ending)
+			if taken[file] {
+				file = shorten(Escape(name), "-"+Escape(id)+ending)
 			}
 		}
-		names[i] = name
-		taken[name] = true
+		names[i] = file
+		taken[file] = true
 	}
 	return names
 }

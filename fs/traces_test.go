@@ -183,7 +183,9 @@ func TestTracesOfAStrangerAreWholeOrAnError(t *testing.T) {
 	}
 	text, err := io.ReadAll(io.NewSectionReader(readerAt{h}, 0, 1<<40))
 	h.Close()
-	var doc struct{ Data struct{ Spans []struct{ Name string } } }
+	var doc struct {
+		Data struct{ Spans []struct{ Name string } }
+	}
 	if err := errors.Join(err, json.Unmarshal(text, &doc)); err != nil || len(doc.Data.Spans) != pieces+1 || bytes.Count(text, []byte("\n")) != 1 {
 		t.Errorf("%d spans in %d bytes, %v", len(doc.Data.Spans), len(text), err)
 	}

@@ -42,6 +42,7 @@ func New(opt Options) (*Node, error) {
 	t := &tree{opt.Resolver, opt.Cache, opt.Log, newTogether()}
 	top := func(name string, d Dir) Entry { return Entry{name, &Node{Dir: d, TTL: forever}} }
 	root := fixed{
+		top("datasets", datasetsDir{t}),
 		top("experiments", experimentsDir{t}),
 		top("models", modelsDir{t}),
 		top("prompts", promptsDir{t}),

@@ -20,6 +20,7 @@ type Kind string
 
 // The kinds.
 const (
+	Datasets         Kind = "datasets"
 	Experiments      Kind = "experiments"
 	LoggedModels     Kind = "logged models"
 	Prompts          Kind = "prompts"

@@ -77,6 +77,7 @@ type Resolver struct {
 	listings    *listings
 	runModels   *cache.Memo[string, []meta.LoggedModel]
 	experiments *cache.Memo[string, *Index[meta.Experiment]]
+	datasets    *cache.Memo[string, *Index[meta.Dataset]]
 	indexes     *cache.Memo[string, *Index[meta.Run]]
 	tables      *tableSet
 }
@@ -120,6 +121,7 @@ func New(opt Options) *Resolver {
 		listings:    newListings(opt, final),
 		runModels:   cache.NewMemo[string](10_000, nil, func([]meta.LoggedModel) time.Duration { return opt.TTL }),
 		experiments: cache.NewMemo[string](1, nil, func(*Index[meta.Experiment]) time.Duration { return opt.TTL }),
+		datasets:    cache.NewMemo[string](1, nil, func(*Index[meta.Dataset]) time.Duration { return opt.TTL }),
 		indexes: cache.NewMemo[string](500_000,
 			func(r *Index[meta.Run]) int64 { return int64(len(r.Items)) + 8 },
 			func(*Index[meta.Run]) time.Duration { return opt.TTL }),

@@ -4,6 +4,8 @@ files that mlflowfs shows of them against what those functions give.
     genai.py prompts make STEM       makes prompts whose names begin with STEM
     genai.py prompts check DIR STEM  compares those below DIR/prompts
     genai.py traces make NAME N      makes an experiment NAME with traces of all kinds, and N plain ones
+    genai.py datasets make STEM      makes datasets whose names begin with STEM, two of one name
+    genai.py datasets check DIR STEM compares those below DIR/datasets
     genai.py traces check DIR NAME [old]    compares those below DIR/experiments/NAME, with an old server
 
 What differs is printed, one sentence a line.
@@ -209,6 +211,51 @@ def check_traces(at, name, old=""):
     for missing in "tr-" + "0" * 32, "tr-" + "a" * 31, infos[0].trace_id + ".json", ".git", "README":
         if os.path.lexists(f"{at}/traces/{missing}.json"):
             print(missing, "is there")
+
+
+def make_datasets(stem):
+    from mlflow.genai.datasets import create_dataset
+
+    experiment = client.create_experiment("of " + stem)
+    for i in range(2):
+        create_dataset(name=stem + "/twice", experiment_id=[experiment])
+    create_dataset(name=stem + " empty", experiment_id=[experiment], tags={"a": "b"})
+    many = create_dataset(name=stem + " é", experiment_id=["0", experiment])
+    many.merge_records([{"inputs": {"q": f"{i} é \n\u2028 [{{"}, "expectations": {"n": i}} for i in range(230)])
+    many.merge_records([
+        {"inputs": {"deep": {"list": [1, 2.5, None, "x]}\\\""]}}, "outputs": {"a": 1}, "expectations": {"text": "y"}, "tags": {"k": "v"}},
+        {"inputs": {"only": "outputs"}, "outputs": "a text"},
+        {"inputs": {"only": "list"}, "outputs": [1, {"b": 2}]},
+        {"inputs": {"of": "a human"}, "source": {"source_type": "HUMAN", "source_data": {"user": "ann"}}},
+        {"inputs": {"of": "a document"}, "source": {"source_type": "DOCUMENT", "source_data": {"doc_uri": "s3://x", "content": "z"}}},
+    ])
+    with mlflow.start_span(name="ask") as span:
+        span.set_inputs({"question": "why?"})
+        span.set_outputs({"answer": "because"})
+    mlflow.flush_trace_async_logging()
+    many.merge_records([client._tracing_client.get_trace(span.trace_id)])
+
+
+def check_datasets(at, stem):
+    from mlflow.entities.dataset_record import DatasetRecord
+
+    at = os.path.join(at, "datasets")
+    found = [d for d in client.search_datasets(max_results=1000) if d.name.startswith(stem)]
+    count = {d.name: sum(d.name == o.name for o in found) for d in found}
+    names = {d.name.replace("/", "%2F") + ("-" + d.dataset_id[:10] if count[d.name] > 1 else "") + ".jsonl": d for d in found}
+    differ("the names", sorted(n for n in os.listdir(at) if n.startswith(stem)), sorted(names))
+    for name, dataset in names.items():
+        with open(f"{at}/{name}", encoding="utf-8", newline="\n") as f:
+            got = [DatasetRecord.from_dict(json.loads(line)) for line in f]
+        want = dataset.records
+        differ(name + "'s length", len(got), len(want))
+        for g, w in zip(got, want):
+            differ(f"{name} {w.dataset_record_id}", g.__dict__, w.__dict__)
+            differ(f"{name} {w.dataset_record_id}'s equality", g == w, True)
+    if max(len(d.records) for d in found) < 236 or len(found) != 4:
+        print("too few", [(d.name, len(d.records)) for d in found])
+    if os.path.lexists(f"{at}/{stem} none.jsonl") or os.path.lexists(f"{at}/{stem}%2Ftwice.jsonl"):
+        print("there is what is not there")
 
 
 globals()[f"{sys.argv[2]}_{sys.argv[1]}"](*sys.argv[3:])

@@ -171,6 +171,34 @@ func TestTracesAreTheClients(t *testing.T) {
 	}
 }
 
+// TestDatasetsAreTheClients fails when the lines that a mount shows of an evaluation
+// dataset, of a server 3.17 or its database, do not make the records that MLflow's own
+// client reads, in their order; when a dataset is missing or has another's name; or when
+// a store that knows no datasets shows any, or says an error.
+func TestDatasetsAreTheClients(t *testing.T) {
+	t.Parallel()
+	for _, kind := range storeKinds {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			s := shared.get(t, kind)
+			knows := kind == "server 3.17" || kind == "sqlite 3.17"
+			if knows {
+				genai(t, s.release, s.uri, "datasets", "make", "asked")
+			}
+			m := mountAt(t, s.uri, fast)
+			if !knows {
+				if got, err := output("ls", m.path("datasets")); err != nil || len(got) > 0 || strings.Contains(m.log.String(), "datasets") {
+					t.Errorf("%s, %v\n%s", got, err, m.log)
+				}
+				return
+			}
+			if said := genai(t, s.release, s.uri, "datasets", "check", m.dir, "asked"); said != "" {
+				t.Error(said)
+			}
+		})
+	}
+}
+
 // newTraces makes n traces without spans in an experiment of a server 3.17, and gives
 // their ids.
 func newTraces(t *testing.T, server, experiment string, n int) (ids []string) {

@@ -112,6 +112,7 @@ need script bsdutils
 need ip iproute2 # from here on, what the pages use
 need rsync rsync
 need inotifywait inotify-tools
+need jq jq
 need bwrap bubblewrap
 need mkfs.btrfs btrfs-progs # a filesystem with reflinks
 need npm nodejs npm

@@ -154,3 +154,12 @@ func (s *fileStore) SearchTraces(_ context.Context, experimentID, _ string) (Pag
 func (s *fileStore) Spans(_ context.Context, t *Trace) (io.ReadCloser, error) {
 	return nil, fmt.Errorf("the spans of trace %s are not in the FileStore: %w", t.ID, errors.ErrUnsupported)
 }
+
+// SearchDatasets gives none: MLflow keeps no evaluation datasets in a FileStore.
+func (s *fileStore) SearchDatasets(context.Context, string) (Page[Dataset], error) {
+	return Page[Dataset]{}, nil
+}
+
+func (s *fileStore) DatasetRecords(_ context.Context, id, _ string) (Page[string], error) {
+	return Page[string]{}, notFound("dataset", id)
+}

@@ -156,3 +156,11 @@ func (k *offlineStore) Spans(ctx context.Context, t *Trace) (io.ReadCloser, erro
 	}
 	return io.NopCloser(bytes.NewReader(few)), nil
 }
+
+func (k *offlineStore) SearchDatasets(ctx context.Context, token string) (Page[Dataset], error) {
+	return staleIfError(ctx, k, func(ctx context.Context) (Page[Dataset], error) { return k.Store.SearchDatasets(ctx, token) }, "datasets", token)
+}
+
+func (k *offlineStore) DatasetRecords(ctx context.Context, id, token string) (Page[string], error) {
+	return staleIfError(ctx, k, func(ctx context.Context) (Page[string], error) { return k.Store.DatasetRecords(ctx, id, token) }, "dataset records", id, token)
+}

@@ -7,6 +7,7 @@ import "context"
 // search gives a page; the token of the first is empty.
 type Tracking interface {
 	Traces
+	Datasets
 
 	Run(ctx context.Context, id string) (*Run, error)
 	// SearchRuns gives runs that are not deleted, the newest start first.

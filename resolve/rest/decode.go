@@ -29,6 +29,9 @@ const (
 	itemPart   = 32
 )
 
+// ErrTooLong says that an answer holds an item that is not read into memory.
+var ErrTooLong = errors.New("an item is longer")
+
 // mostOf is most, or a part of the memory that the process may take.
 func mostOf(most, part int64) int64 { return min(most, debug.SetMemoryLimit(-1)/part) }
 
@@ -165,7 +168,7 @@ type itemReader struct {
 
 func (i *itemReader) Read(p []byte) (int, error) {
 	if i.left <= 0 {
-		return 0, fmt.Errorf("an item is longer than %d bytes", i.most)
+		return 0, fmt.Errorf("%w than %d bytes", ErrTooLong, i.most)
 	}
 	n, err := i.r.Read(p)
 	i.left -= n
