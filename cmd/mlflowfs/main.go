@@ -115,10 +115,11 @@ and read lazily: nothing is downloaded before a program reads it.
 
   runs/<run_id>/…              what runs:/<run_id>/… means
   models/<name>/<version>/…    what models:/<name>/<version>/… means
-  prompts/<name>/<version>/    a prompt: template.txt or messages.json, and prompt.json
   models/<name>@<alias>        a link to the version
+  prompts/<name>/<version>/    a prompt: template.txt or messages.json, and prompt.json
   experiments/<name>/<run>/    artifacts, a link to the run, and what was logged
-  experiments/<name>/runs.csv  its runs as a table`,
+  experiments/<name>/runs.csv  its runs as a table; beside it traces/ and traces.jsonl
+  datasets/<name>.jsonl        an evaluation dataset, a record a line`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Version:       version(),
