@@ -3,7 +3,6 @@ package fs
 import (
 	"context"
 	"io"
-	"time"
 
 	"github.com/mlflowfs/mlflowfs/resolve"
 	"github.com/mlflowfs/mlflowfs/resolve/meta"
@@ -38,41 +37,16 @@ func (d runsDir) List(context.Context) (Listing, error) {
 
 // runEntry makes an entry of each run, once.
 func (t *tree) runEntry() func(*meta.Run) (Entry, bool) {
-	var order newestFirst
+	var order resolve.NewestFirst
 	return func(run *meta.Run) (Entry, bool) {
 		switch {
-		case order.again(run.ID, run.Start):
+		case order.Again(run.ID, run.Start):
 			return Entry{}, false
 		case !meta.ValidRunID(run.ID) || len(run.ID) > maxName:
 			return t.leaveOut("runs", run.ID)
 		}
 		return Entry{run.ID, t.runNode(run)}, true
 	}
-}
-
-// newestFirst tells what a search gives again: what begins while it is being paged
-// through pushes the others on, so that the end of one page stands at the beginning of
-// the next.
-type newestFirst struct {
-	last   time.Time       // start of the last that was given
-	given  map[string]bool // those given that began then
-	listed bool
-}
-
-// again tells whether a thing, by its id and start, was given before; else it is given
-// now.
-func (o *newestFirst) again(id string, start time.Time) bool {
-	if o.listed && start.After(o.last) {
-		return true
-	}
-	if !o.listed || !start.Equal(o.last) {
-		o.listed, o.last, o.given = true, start, map[string]bool{}
-	}
-	if o.given[id] {
-		return true
-	}
-	o.given[id] = true
-	return false
 }
 
 // pages is a listing that holds one page of a search at a time.

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/mlflowfs/mlflowfs/resolve"
 	"github.com/mlflowfs/mlflowfs/resolve/meta"
 )
 
@@ -44,13 +45,13 @@ func (d tracesDir) Lookup(ctx context.Context, name string) (*Node, error) {
 
 // List pages through the search.
 func (d tracesDir) List(context.Context) (Listing, error) {
-	var order newestFirst
+	var order resolve.NewestFirst
 	search := func(ctx context.Context, token string) (meta.Page[meta.Trace], error) {
 		return d.t.r.SearchTraces(ctx, d.experiment, token)
 	}
 	return &pages[meta.Trace]{search: search, entry: func(t *meta.Trace) (Entry, bool) {
 		switch {
-		case order.again(t.ID, t.Start):
+		case order.Again(t.ID, t.Start):
 			return Entry{}, false
 		case !meta.ValidTraceID(t.ID):
 			return d.t.leaveOut(tracesName, t.ID)

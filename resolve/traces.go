@@ -1,9 +1,7 @@
 package resolve
 
 import (
-	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -52,7 +50,7 @@ func (r *Resolver) TraceTable(ctx context.Context, experimentID string) (*Table,
 	var left []meta.Trace
 	var token string
 	pages := 0
-	given := map[string]bool{}
+	var order NewestFirst
 	rows := &traceRows{r: r, next: func(ctx context.Context) (*meta.Trace, error) {
 		for {
 			for len(left) == 0 {
@@ -74,10 +72,9 @@ func (r *Resolver) TraceTable(ctx context.Context, experimentID string) (*Table,
 			}
 			t := left[0]
 			left = left[1:]
-			if given[t.ID] {
-				continue // one that began between two pages pushes the rest on by one
+			if order.Again(t.ID, t.Start) {
+				continue
 			}
-			given[t.ID] = true
 			if t.Info == nil {
 				return r.Trace(ctx, experimentID, t.ID)
 			}
@@ -90,71 +87,3 @@ func (r *Resolver) TraceTable(ctx context.Context, experimentID string) (*Table,
 // largerTrace is how large a table of traces may be: its first page, a trace or a part of
 // one, tells nothing of that.
 func largerTrace(int) int64 { return 1 << 40 }
-
-// tracePage is how many bytes of traces are made at a time.
-const tracePage = 128 << 10
-
-// traceRows makes the pages of a table of traces.
-type traceRows struct {
-	r     *Resolver
-	next  func(context.Context) (*meta.Trace, error) // io.EOF behind the last
-	one   bool                                       // the first is the last
-	began bool
-	open  *spans // of the trace that is being written; nil between two
-}
-
-// page gives the next bytes: of the first page no more than one trace.
-func (rows *traceRows) page(ctx context.Context) (page, error) {
-	var b bytes.Buffer
-	for first := !rows.began; b.Len() < tracePage; {
-		if rows.open == nil {
-			if last, err := rows.begin(ctx, &b); err != nil || last {
-				return page{text: b.Bytes(), last: last}, err
-			}
-			continue
-		}
-		ended, err := rows.open.more(&b)
-		switch {
-		case err != nil:
-			return page{}, fmt.Errorf("the spans of a trace: %w", err)
-		case ended && rows.one:
-			return page{text: b.Bytes(), last: true}, nil
-		case ended:
-			rows.open = nil
-		}
-		if rows.began = true; ended && first {
-			break
-		}
-	}
-	return page{text: b.Bytes(), part: true}, nil
-}
-
-// begin writes the beginning of the next trace.
-func (rows *traceRows) begin(ctx context.Context, b *bytes.Buffer) (last bool, err error) {
-	t, err := rows.next(ctx)
-	if err == io.EOF {
-		return true, nil
-	}
-	if !rows.one && errors.Is(err, fs.ErrNotExist) {
-		return false, nil // it was deleted since it was found
-	}
-	if err != nil {
-		return false, err
-	}
-	open, err := rows.r.spansOf(ctx, t)
-	switch {
-	case err == nil:
-	case !rows.one && (IsRefusal(err) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, errNoSpans)):
-		rows.r.log.Warn("a trace is left out: its spans can't be had", "trace", t.ID, "err", err)
-		return false, nil
-	case errors.Is(err, fs.ErrNotExist): // that would be about the trace
-		return false, fmt.Errorf("the spans of trace %s are missing: %v", t.ID, err)
-	default:
-		return false, fmt.Errorf("the spans of trace %s: %w", t.ID, err)
-	}
-	b.WriteString(`{"info": `)
-	b.Write(oneLine(bytes.Clone(t.Info)))
-	b.WriteString(`, "data": `)
-	rows.open = open
-	return false, nil
-}
