@@ -146,7 +146,7 @@ func (d experimentDir) Lookup(ctx context.Context, name string) (*Node, error) {
 	case tracesName:
 		return d.traces(), nil
 	case tracesTable:
-		return d.traceTable(ctx)
+		return d.traceTable(), nil
 	}
 	runs, err := d.t.r.ExperimentRuns(ctx, d.id)
 	if err != nil {

@@ -97,7 +97,7 @@ type info struct {
 }
 
 func (i info) Name() string                 { return i.name }
-func (i info) Size() int64                  { return i.n.Size }
+func (i info) Size() int64                  { return sizeOf(i.n) }
 func (i info) ModTime() time.Time           { return i.n.Mtime }
 func (i info) IsDir() bool                  { return i.n.Dir != nil }
 func (i info) Sys() any                     { return nil }
@@ -112,6 +112,26 @@ func (i info) Mode() iofs.FileMode {
 		return iofs.ModeSymlink | 0o777
 	}
 	return 0o644
+}
+
+// sizeOf is the size that a program sees of a file that it has open: of one that is made
+// when it is opened, all of it is made for that.
+func sizeOf(n *Node) int64 {
+	later, ok := n.File.(*laterTable)
+	if !ok {
+		return n.Size
+	}
+	h, err := later.Open(context.Background())
+	if err != nil {
+		return n.Size
+	}
+	defer h.Close()
+	size, whole := later.Size()
+	for at := int64(0); !whole && err == nil; {
+		at, whole, err = later.Grow(context.Background(), at)
+		size = at
+	}
+	return size
 }
 
 type openNode struct {

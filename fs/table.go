@@ -75,3 +75,56 @@ func (h *openTable) Close() (err error) {
 	h.closed.Do(func() { err = h.Table.Close() })
 	return err
 }
+
+// laterTable is a table that is made when it is opened: to look at its name asks for
+// nothing.
+type laterTable struct {
+	make func(context.Context) (*resolve.Table, error)
+
+	mu sync.Mutex // guards t; nothing waits under it
+	t  *resolve.Table
+}
+
+var _ Growing = (*laterTable)(nil)
+
+// later is a node of such a table.
+func (t *tree) later(make func(context.Context) (*resolve.Table, error)) *Node {
+	stamp := fmt.Sprint("later table ", t.laters.Add(1)) // what it holds is not known: it is another each time
+	return &Node{File: &laterTable{make: make}, Size: resolve.UnknownSize, Stamp: stamp, TTL: t.r.TTL(false)}
+}
+
+func (f *laterTable) Open(ctx context.Context) (Handle, error) {
+	t, err := f.make(ctx)
+	if err != nil {
+		return nil, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.t != nil && f.t != t { // one name has one table
+		t.Close()
+		return nil, errOutdated
+	}
+	f.t = t
+	return &openTable{Table: t}, nil
+}
+
+func (f *laterTable) table() *resolve.Table {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.t
+}
+
+func (f *laterTable) Size() (int64, bool) {
+	if t := f.table(); t != nil {
+		return t.Size()
+	}
+	return resolve.UnknownSize, false
+}
+
+func (f *laterTable) Grow(ctx context.Context, n int64) (int64, bool, error) {
+	t := f.table()
+	if t == nil {
+		return 0, false, errOutdated
+	}
+	return growingTable{madeTable{t}}.Grow(ctx, n)
+}

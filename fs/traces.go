@@ -60,11 +60,8 @@ func (d tracesDir) List(context.Context) (Listing, error) {
 	}}, nil
 }
 
-// traceTable is experiments/<name>/traces.jsonl.
-func (d experimentDir) traceTable(ctx context.Context) (*Node, error) {
-	traces, err := d.t.r.TraceTable(ctx, d.id)
-	if err != nil {
-		return nil, err
-	}
-	return tableNode(traces, time.Time{}, d.t.r.TTL(false)), nil
+// traceTable is experiments/<name>/traces.jsonl. Who lists the experiment with the sizes of
+// what is in it asks for no trace.
+func (d experimentDir) traceTable() *Node {
+	return d.t.later(func(ctx context.Context) (*resolve.Table, error) { return d.t.r.TraceTable(ctx, d.id) })
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	iofs "io/fs"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/mlflowfs/mlflowfs/cache"
@@ -17,6 +18,7 @@ type tree struct {
 	cache    *cache.Cache
 	log      *slog.Logger
 	together *together
+	laters   atomic.Uint64 // how many tables were looked up that are made later
 }
 
 // Options make a tree.
@@ -39,7 +41,7 @@ type Options struct {
 // New makes the tree that a Resolver knows of. An error says which of Options.URIs can't
 // be shown.
 func New(opt Options) (*Node, error) {
-	t := &tree{opt.Resolver, opt.Cache, opt.Log, newTogether()}
+	t := &tree{r: opt.Resolver, cache: opt.Cache, log: opt.Log, together: newTogether()}
 	top := func(name string, d Dir) Entry { return Entry{name, &Node{Dir: d, TTL: forever}} }
 	root := fixed{
 		top("datasets", datasetsDir{t}),

@@ -84,6 +84,8 @@ func (r *Resolver) TraceTable(ctx context.Context, experimentID string) (*Table,
 	return r.tables.get(ctx, "traces\x00"+experimentID, rows.page, largerTrace)
 }
 
-// largerTrace is how large a table of traces may be: its first page, a trace or a part of
-// one, tells nothing of that.
-func largerTrace(int) int64 { return 1 << 40 }
+// UnknownSize is what is shown of the size of a table of traces: its first page, a trace
+// or a part of one, tells nothing of that.
+const UnknownSize = 1 << 40
+
+func largerTrace(int) int64 { return UnknownSize }

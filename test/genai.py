@@ -3,6 +3,8 @@ files that mlflowfs shows of them against what those functions give.
 
     genai.py prompts make STEM       makes prompts whose names begin with STEM
     genai.py prompts check DIR STEM  compares those below DIR/prompts
+    genai.py inputs make NAME        makes an experiment NAME with a run that reads datasets
+    genai.py inputs check DIR NAME   compares what its run.json says of them
     genai.py traces make NAME N      makes an experiment NAME with traces of all kinds, and N plain ones
     genai.py datasets make STEM      makes datasets whose names begin with STEM, two of one name
     genai.py datasets check DIR STEM compares those below DIR/datasets
@@ -256,6 +258,30 @@ def check_datasets(at, stem):
         print("too few", [(d.name, len(d.records)) for d in found])
     if os.path.lexists(f"{at}/{stem} none.jsonl") or os.path.lexists(f"{at}/{stem}%2Ftwice.jsonl"):
         print("there is what is not there")
+
+
+def make_inputs(name):
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    run = client.create_run(client.create_experiment(name), run_name="reads").info.run_id
+    for i in range(2):
+        made = Dataset(f"data {i} é", "digest", "local", '{"uri": "x"}', schema='{"s": 1}' if i else None, profile='{"n": 1}')
+        client.log_inputs(run, datasets=[DatasetInput(made, [InputTag("mlflow.data.context", "train"), InputTag("k", "v")])])
+    client.set_terminated(run)
+
+
+def check_inputs(at, name):
+    run = client.search_runs([client.get_experiment_by_name(name).experiment_id])[0].info.run_id
+    with open(f"{at}/experiments/{name}/reads/run.json", encoding="utf-8") as f:
+        got = json.load(f)["inputs"]["dataset_inputs"]
+    want = []
+    for d in client.get_run(run).inputs.dataset_inputs:
+        made = {k: v for k, v in dict(d.dataset).items() if v}
+        want.append({"tags": sorted((t.key, t.value) for t in d.tags), "dataset": made})
+    got = [{"tags": sorted((t["key"], t["value"]) for t in d["tags"]), "dataset": d["dataset"]} for d in got]
+    by_name = lambda d: d["dataset"]["name"]
+    differ("the inputs", sorted(got, key=by_name), sorted(want, key=by_name))
+    differ("their number", len(got), 2)
 
 
 globals()[f"{sys.argv[2]}_{sys.argv[1]}"](*sys.argv[3:])
