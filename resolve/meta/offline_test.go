@@ -22,6 +22,8 @@ type outage struct {
 
 var errDown = errors.New("the server is down")
 
+func (o *outage) Remote() bool { return true }
+
 func (o *outage) ask() error {
 	o.asked.Add(1)
 	if o.down.Load() {

@@ -54,13 +54,17 @@ func (c recorded) QueryContext(_ context.Context, stmt string, args []driver.Nam
 	case strings.Contains(stmt, "information_schema"):
 		all := strings.Fields(`alembic_version.version_num runs.run_uuid runs.name experiments.workspace experiments.creation_time experiments.artifact_location registered_models.workspace
 			registered_model_tags.key registered_model_tags.workspace registered_model_aliases.alias model_versions.name model_versions.status model_versions.storage_location
-			model_versions.workspace logged_models.model_id latest_metrics.key latest_metrics.step metrics.step metrics.is_nan inputs.destination_type inputs.step datasets.dataset_uuid input_tags.input_uuid`)
+			model_versions.workspace logged_models.model_id latest_metrics.key latest_metrics.step metrics.step metrics.is_nan inputs.destination_type inputs.step datasets.dataset_uuid input_tags.input_uuid
+			model_version_tags.key trace_info.request_id trace_info.session_id trace_info.trace_name trace_tags.request_id trace_request_metadata.request_id spans.content assessments.trace_id
+			evaluation_datasets.dataset_id evaluation_datasets.workspace evaluation_dataset_records.dataset_id evaluation_dataset_records.outputs`)
 		return &rowsOf{all, func(s string, to []driver.Value) {
 			table, column, _ := strings.Cut(s, ".")
 			to[0], to[1] = table, column
 		}, 2}, nil
 	case strings.HasPrefix(stmt, "SELECT name, creation_time FROM registered_models"):
-		return &rowsOf{[]string{"m"}, func(s string, to []driver.Value) { to[0], to[1] = s, int64(1) }, 2}, nil
+		return &rowsOf{[]string{"m"}, func(s string, to []driver.Value) { to[0], to[1], to[2] = s, int64(1), int64(0) }, 3}, nil
+	case strings.HasPrefix(stmt, "SELECT t.request_id"):
+		return &rowsOf{[]string{aTrace}, func(s string, to []driver.Value) { to[0], to[1], to[2], to[4] = s, "1", int64(1), "OK" }, 19}, nil
 	case strings.HasPrefix(stmt, "SELECT run_uuid, start_time"):
 		return &rowsOf{[]string{"r"}, func(s string, to []driver.Value) { to[0], to[1] = s, int64(1) }, 2}, nil
 	}
@@ -84,6 +88,9 @@ func (r *rowsOf) Next(to []driver.Value) error {
 	r.words = r.words[1:]
 	return nil
 }
+
+// aTrace is a trace that there is.
+const aTrace = "tr-00000000000000000000000000000001"
 
 // questions are all that an sqlStore may be asked.
 func questions(ctx context.Context, s Store) map[string]error {
@@ -119,6 +126,28 @@ func questions(ctx context.Context, s Store) map[string]error {
 	ask("version", err)
 	_, err = s.SearchVersions(ctx, "m", "")
 	ask("versions", err)
+	_, err = s.SearchPrompts(ctx, "")
+	ask("prompts", err)
+	_, err = s.Prompt(ctx, "m", "1")
+	ask("prompt", err)
+	for _, token := range []string{"", "2026-01-01T00:00:00Z " + aTrace} {
+		_, err = s.SearchTraces(ctx, "1", token)
+		ask("traces", err)
+	}
+	found, err := s.Trace(ctx, aTrace)
+	if ask("trace", err); err == nil {
+		spans, err := s.Spans(ctx, found)
+		if ask("spans", err); err == nil {
+			_, err = io.Copy(io.Discard, spans)
+			ask("spans", err)
+		}
+	}
+	_, err = s.SearchDatasets(ctx, "")
+	ask("datasets", err)
+	for _, token := range []string{"", "1 r"} {
+		_, err = s.DatasetRecords(ctx, "d", token)
+		ask("records", err)
+	}
 	return out
 }
 
@@ -134,7 +163,7 @@ func TestStatementsAreOfTheDialect(t *testing.T) {
 			t.Errorf("%s: %s: %v", d.kind, what, err)
 		}
 		s.Close()
-		if len(r.asked) < 30 {
+		if len(r.asked) < 45 {
 			t.Errorf("%s: %d statements", d.kind, len(r.asked))
 		}
 		for _, asked := range r.asked {
