@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 	"sync"
 
 	"github.com/pkg/sftp"
@@ -28,9 +29,9 @@ type connection struct {
 	most   int64         // bytes of a listing
 	ended  chan struct{} // closed when the connection has ended
 
-	mu    sync.Mutex // guards what follows
-	files []*session // by which files are read: one, and more as there is use for them
-	grows bool       // another one begins, or can't be had
+	mu     sync.Mutex // guards what follows
+	files  []*session // by which files are read: one, and more as there is use for them
+	coming int        // of them, those on their way
 }
 
 // session is a session of SFTP, whose listings have an end.
@@ -97,36 +98,32 @@ func (c *connection) session() (*session, error) {
 // of sshd_config(5)), if it is not told otherwise.
 const maxSessions = 4
 
-// forFile is the session by which another file is read, until done is called. Where all
-// have a file already, another one begins for who comes next.
-func (c *connection) forFile() (least *session, done func()) {
+// forFile is the session by which another file is read, until done is called: a new one,
+// where each has a file already and there may be more.
+func (c *connection) forFile() (_ *session, done func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, s := range c.files {
-		if least == nil || s.open < least.open {
-			least = s
+	if c.least().open > 0 && len(c.files)+c.coming < maxSessions {
+		c.coming++
+		c.mu.Unlock()
+		s, err := c.session()
+		c.mu.Lock()
+		if err == nil { // else the server gives no more: it is on its way for ever, so that fewer are asked for
+			c.files, c.coming = append(c.files, s), c.coming-1
 		}
 	}
-	if least.open > 0 && len(c.files) < maxSessions && !c.grows {
-		c.grows = true
-		go c.grow()
-	}
-	least.open++
-	return least, func() {
+	s := c.least()
+	s.open++
+	return s, func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		least.open--
+		s.open--
 	}
 }
 
-func (c *connection) grow() {
-	s, err := c.session()
-	if err != nil {
-		return // the server gives no more of them
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.files, c.grows = append(c.files, s), false
+// least is the session with the fewest files. c.mu is held.
+func (c *connection) least() *session {
+	return slices.MinFunc(c.files, func(a, b *session) int { return cmp.Compare(a.open, b.open) })
 }
 
 var _ artifact.Connection = (*connection)(nil)

@@ -136,7 +136,7 @@ func (t *target) shake(conn *rest.Conn, hosts known, most int64) (*connection, e
 	}
 	files, err := c.session()
 	if err != nil { // it may give one alone
-		files, c.grows = c.names, true
+		files, c.coming = c.names, maxSessions
 	}
 	c.files = append(c.files, files)
 	return c, nil
