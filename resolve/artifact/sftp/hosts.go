@@ -40,7 +40,7 @@ func readKnown(home string) (known, error) {
 	}
 	check, err := knownhosts.New(files...)
 	if err != nil {
-		return known{}, fmt.Errorf("the known hosts can't be read: %w", err)
+		return known{}, artifact.NoCredentials(fmt.Sprintf("the known hosts can't be read: %v: mend that line", err))
 	}
 	return known{check, own, authorities}, nil
 }

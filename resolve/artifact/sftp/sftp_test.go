@@ -36,6 +36,7 @@ func TestHostIsKnownOrRefused(t *testing.T) {
 		"changed":               {"# first\n" + line(withPort, other), "line 2"},
 		"changed, by the name":  {line("127.0.0.1", other), "not the one that is known"},
 		"revoked":               {line(withPort, s.host.PublicKey()) + "@revoked * " + strings.SplitN(line("x", s.host.PublicKey()), " ", 2)[1], "revoked"},
+		"not to be read":        {line(withPort, s.host.PublicKey()) + "host ssh-none AAAA\n", "known_hosts:2"},
 		"known":                 {line(withPort, s.host.PublicKey()), ""},
 		"known without a port":  {line("127.0.0.1", s.host.PublicKey()), ""},
 		"known, hashed":         {line(knownhosts.HashHostname(withPort), s.host.PublicKey()), ""},
