@@ -12,9 +12,9 @@ import (
 	gocmp "github.com/google/go-cmp/cmp"
 )
 
-// TestConfigIsReadAsByMLflowsClient fails when ~/.ssh/config means another host, port, user
+// TestConfigIsReadAsItIsAgainstMLflow fails when ~/.ssh/config means another host, port, user
 // or key here than for MLflow's client, which reads it by paramiko.
-func TestConfigIsReadAsByMLflowsClient(t *testing.T) {
+func TestConfigIsReadAsItIsAgainstMLflow(t *testing.T) {
 	t.Parallel()
 	type means struct{ HostName, User, Port, Key string }
 	type asked struct{ Text, Host string }
