@@ -47,7 +47,8 @@ func (s *promptStore) SearchPrompts(_ context.Context, token string) (p meta.Pag
 
 func (s *promptStore) RegisteredModel(_ context.Context, name string) (*meta.RegisteredModel, error) {
 	s.held.Add(1)
-	if m := s.model(name); slices.Contains(s.names, name) {
+	m := s.model(name)
+	if m.Prompt = name != "model"; !m.Prompt || slices.Contains(s.names, name) {
 		return &m, nil
 	}
 	return nil, fmt.Errorf("%q: %w", name, iofs.ErrNotExist)
@@ -82,7 +83,7 @@ func (s *promptStore) tree(t *testing.T) asFS {
 
 // TestPromptsOfAStrangerAreFiles fails when a name, an alias, a version or a text that a
 // server may send leads out of its directory, hides another, or is not what it was sent
-// as: slashes, dots, controls, an @, a NUL, 10 MiB, tags that are no JSON.
+// as, or when a model is taken for a prompt, or the other way round: slashes, dots, controls, an @, a NUL, 10 MiB, tags that are no JSON.
 func TestPromptsOfAStrangerAreFiles(t *testing.T) {
 	t.Parallel()
 	long := strings.Repeat("é", 200)
@@ -104,7 +105,7 @@ func TestPromptsOfAStrangerAreFiles(t *testing.T) {
 			t.Errorf("%q leads to %q, %v", name, got, err)
 		}
 	}
-	for _, name := range []string{"plain@out", "plain@zero", "plain@at@", "plain/01", "plain/2", "plain/Production", "plain/model.json", "none", "plain/1/messages.json", "a/b"} {
+	for _, name := range []string{"plain@out", "plain@zero", "plain@at@", "plain/01", "plain/2", "plain/Production", "plain/model.json", "model", "model@prod", "model/1", "none", "plain/1/messages.json", "a/b"} {
 		if _, err := iofs.Stat(f, name); !errors.Is(err, iofs.ErrNotExist) {
 			t.Errorf("%q: %v", name, err)
 		}
@@ -113,6 +114,9 @@ func TestPromptsOfAStrangerAreFiles(t *testing.T) {
 	s.tags = maps.Clone(s.tags)
 	s.tags["mlflow.prompt.text"] = text
 	f = s.tree(t)
+	if _, err := (modelsDir{&tree{r: resolve.New(resolve.Options{Tracking: s})}}).Lookup(t.Context(), "plain"); !errors.Is(err, iofs.ErrNotExist) {
+		t.Errorf("a prompt among the models: %v", err)
+	}
 	if got, err := iofs.ReadFile(f, "plain/1/template.txt"); err != nil || string(got) != text {
 		t.Errorf("%d bytes of %d, %v", len(got), len(text), err)
 	}

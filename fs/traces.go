@@ -33,7 +33,7 @@ func (d experimentDir) traces() *Node {
 // Lookup depends on no listing.
 func (d tracesDir) Lookup(ctx context.Context, name string) (*Node, error) {
 	id, ok := strings.CutSuffix(name, traceEnding)
-	if !ok || !meta.ValidTraceID(id) {
+	if !ok {
 		return nil, notExist(name)
 	}
 	text, err := d.t.r.TraceText(ctx, d.experiment, id)

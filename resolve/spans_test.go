@@ -71,11 +71,15 @@ func TestSpansOpenNothingThatArtifactsDoNot(t *testing.T) {
 		t.Errorf("%d buckets were opened, and the server was asked %d times", opened, asked.Load())
 	}
 	r = resolver(t, srv.URL) // a mount of this user's alone
+	r.tracking = meta.NewREST(r.opt.Client)
 	s, err := r.spansOf(t.Context(), &meta.Trace{ID: "tr-1", URI: dir + "/tr-1/artifacts", Ended: true})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer s.body.Close()
+	if s, err := r.spansOf(t.Context(), &meta.Trace{ID: "tr-1", Ended: true}); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a trace without a place has the spans of the working directory: %v, %v", s, err)
+	}
 	if got, err := io.ReadAll(s); err != nil || !strings.Contains(string(got), "of this machine") {
 		t.Errorf("%s, %v", got, err)
 	}
