@@ -63,6 +63,12 @@ func promptByCommands(t *testing.T, m *mount, uri, name string) {
 		return string(out)
 	}
 	dir := t.TempDir()
+	for attr, want := range map[string]string{"uri": "prompts:/" + name + "/2", "prompt_version": name + "/2"} {
+		value := make([]byte, 200)
+		if n, err := unix.Lgetxattr(m.path("prompts", name, "2"), "user.mlflow."+attr, value); err != nil || string(value[:n]) != want {
+			t.Errorf("the attribute %s is %q, %v", attr, value[:max(n, 0)], err)
+		}
+	}
 	for _, of := range []string{"prompts:/" + name + "/2", "prompts:/" + name + "@prod"} {
 		if got := at("ls", of); got != "prompt.json\ntemplate.txt\n" {
 			t.Errorf("%s: %q", of, got)
@@ -102,7 +108,7 @@ func TestPromptAliasMoves(t *testing.T) {
 	const name = "moving"
 	genai(t, s.release, s.uri, "prompts", "make", name)
 	p := proxyTo(t, s.uri)
-	m := mountAt(t, p.URL, fast, "--metadata-ttl", "500ms")
+	m := mountRaced(t, p.URL, fast, "--metadata-ttl", "500ms")
 	watch := mlflowfs(t, fast, "watch", "--tracking-uri", s.uri, "--every", "200ms", "prompts:/"+name+".text@prod")
 	said := &count.Log{}
 	watch.Stdout, watch.Stderr = said, said

@@ -62,7 +62,7 @@ func TestPythonMountEndsWithItsUsers(t *testing.T) {
 			t.Parallel()
 			tmp := t.TempDir()
 			out := said(t, inVenv(venv, tmp, []string{"MLFLOW_TRACKING_URI=" + e.URL, "RUN=" + e.run}, "python", "-X", "dev", "-W", "error", "-c", wheelCode+code))
-			if out != "3\n" {
+			if out != "5\n" {
 				t.Errorf("%q", out)
 			}
 			if left := wheelMounts(tmp); len(left) > 0 {
@@ -76,7 +76,7 @@ func TestPythonMountEndsWithItsUsers(t *testing.T) {
 		tmp := t.TempDir()
 		c := inVenv(venv, tmp, []string{"MLFLOW_TRACKING_URI=" + e.URL}, "python", "-c", wheelCode+"m = mlflowfs.mount(URI); print(m.path, flush=True); time.sleep(1000)")
 		root := firstLine(t, c)
-		if out, err := output("ls", root); err != nil || len(lines(out)) != 3 {
+		if out, err := output("ls", root); err != nil || len(lines(out)) != 5 {
 			t.Errorf("%s, %v", out, err)
 		}
 		syscall.Kill(c.Process.Pid, syscall.SIGKILL)
