@@ -262,6 +262,36 @@ func TestRunsDatasetsAreTheClients(t *testing.T) {
 	}
 }
 
+// TestOutageShowsPromptsTracesAndDatasets fails when a mount that is begun while the server
+// is down does not show the prompts, traces and records that were read before, bit for bit.
+func TestOutageShowsPromptsTracesAndDatasets(t *testing.T) {
+	t.Parallel()
+	s := shared.get(t, "server 3.17")
+	const name = "other outage"
+	genai(t, s.release, s.uri, "prompts", "make", "outage")
+	genai(t, s.release, s.uri, "traces", "make", name, "1")
+	genai(t, s.release, s.uri, "datasets", "make", "outage")
+	p := proxyTo(t, s.uri)
+	cached := t.TempDir()
+	env := append([]string{"MLFLOWFS_CACHE_DIR=" + cached}, fast...)
+	shows := func(m *mount) string {
+		t.Helper()
+		out, err := output("sh", "-c", `cd "$1" && ls prompts datasets "experiments/$2/traces" && cat prompts/outage.*@prod/* "experiments/$2"/traces/*.json "experiments/$2/traces.jsonl" datasets/outage*`, "sh", m.dir, name)
+		if err != nil {
+			t.Error(err)
+		}
+		return string(out)
+	}
+	m := mountAt(t, p.URL, env)
+	want := shows(m)
+	settled(func() int64 { return filesBelow(cached) }) // the last answers reach the disk
+	m.stop()
+	p.Break(down, nil)
+	if got := shows(mountAt(t, p.URL, env)); got != want || len(got) < 500_000 {
+		t.Errorf("%d bytes are shown, and %d were before", len(got), len(want))
+	}
+}
+
 // newTraces puts n traces without spans, which go on, into an experiment of a server's
 // database, and gives their ids.
 func newTraces(t *testing.T, s *seeded, experiment string, n int) (ids []string) {
