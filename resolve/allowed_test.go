@@ -68,7 +68,7 @@ func TestOwnKeysOpenNoBucketOfAServers(t *testing.T) {
 		if _, err = s.List(t.Context(), ""); !errors.Is(err, errors.ErrUnsupported) || !strings.Contains(err.Error(), "--allow-store") {
 			t.Errorf("%s: %v", uri, err)
 		}
-		id, routes, err := r.routes(place{uri, artifact.Door{RunID: "x"}})
+		id, routes, err := r.routes(place{uri: uri, door: artifact.Door{RunID: "x"}})
 		var kinds []artifact.Access
 		for _, w := range routes {
 			kinds = append(kinds, w.Access)
@@ -77,7 +77,7 @@ func TestOwnKeysOpenNoBucketOfAServers(t *testing.T) {
 			t.Errorf("%s: %v, %v", uri, kinds, err)
 		}
 		r.opt.Allowed = nil
-		if open, _, _ := r.routes(place{uri, artifact.Door{RunID: "x"}}); open == id {
+		if open, _, _ := r.routes(place{uri: uri, door: artifact.Door{RunID: "x"}}); open == id {
 			t.Errorf("%s: what a mount keeps that opens it is what one shows that does not", uri)
 		}
 		r.opt.Allowed, _ = ParseAllowed([]string{"s3://mine/dir"})

@@ -95,7 +95,7 @@ func TestArtifactURIsLeadToTheirStore(t *testing.T) {
 		t.Error("mlflow-artifacts: without a server:", err)
 	}
 	r.opt.Allowed = &Allowed{}
-	_, routes, err := r.routes(place{"/etc", artifact.Door{RunID: "x"}})
+	_, routes, err := r.routes(place{uri: "/etc", door: artifact.Door{RunID: "x"}})
 	if err != nil || len(routes) != 2 || !strings.HasPrefix(routes[0].Store.ID(), "unsupported:") || routes[1].Access != artifact.Server {
 		t.Error("a local path is served although none is allowed", routes, err)
 	}
@@ -119,15 +119,15 @@ func TestRoutesAreTriedInOrder(t *testing.T) {
 		p    place
 		want string
 	}{
-		{place{"s3://b/k", run}, "direct presigned server"},
-		{place{"s3://b/k", model}, "direct server"},
+		{place{uri: "s3://b/k", door: run}, "direct presigned server"},
+		{place{uri: "s3://b/k", door: model}, "direct server"},
 		{place{uri: "s3://b/k"}, "direct"},
-		{place{"sftp://h/k", run}, "presigned server"},
-		{place{"dbfs:/k", model}, "server"},
-		{place{"/data", run}, "direct server"},
+		{place{uri: "sftp://h/k", door: run}, "presigned server"},
+		{place{uri: "dbfs:/k", door: model}, "server"},
+		{place{uri: "/data", door: run}, "direct server"},
 		{place{uri: "/data"}, "direct"},
-		{place{"mlflow-artifacts:/1", run}, "presigned server"},
-		{place{"mlflow-artifacts://other/1", run}, "server"},
+		{place{uri: "mlflow-artifacts:/1", door: run}, "presigned server"},
+		{place{uri: "mlflow-artifacts://other/1", door: run}, "server"},
 		{place{uri: "http://h/mlartifacts"}, "server direct"},
 		{place{uri: "https://mlflow.example/mlartifacts"}, "presigned server direct"},
 	} {

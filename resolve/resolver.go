@@ -24,6 +24,9 @@ type Options struct {
 	// Buckets opens the buckets of object stores, by scheme.
 	Buckets map[string]artifact.OpenBucket
 
+	// Lent opens them with credentials that the registry lends, by scheme.
+	Lent map[string]artifact.OpenLent
+
 	// Access is the one kind of route to artifacts that is taken; [Auto] (empty)
 	// lets what answers decide.
 	Access artifact.Access
@@ -64,12 +67,15 @@ type Resolver struct {
 
 	tracking meta.Tracking
 	registry meta.Registry
+	lender   meta.Lender // nil: the registry lends nothing
 
 	lost   lostParts
 	likely likely
 
 	stores      *cache.Memo[place, *artifact.Router]
 	buckets     *cache.Memo[string, opened]
+	lent        *cache.Memo[lentPlace, lentBucket]
+	lentBefore  *cache.Memo[lentPlace, lentBucket]
 	listings    *listings
 	runModels   *cache.Memo[string, []meta.LoggedModel]
 	experiments *cache.Memo[string, *Index[meta.Experiment]]
@@ -120,6 +126,9 @@ func New(opt Options) *Resolver {
 			func(*Index[meta.Run]) time.Duration { return opt.TTL }),
 		tables: newTableSet(opt.Cache, final),
 	}
+	r.lender = meta.LenderOf(opt.Registry)
+	r.lent = cache.NewMemo[lentPlace](1_000, nil, lentBucket.renewedIn)
+	r.lentBefore = cache.NewMemo[lentPlace](1_000, nil, lentBucket.left)
 	r.tracking = meta.CachedTracking(connecting{opt.Tracking, r.connect}, final)
 	r.registry = meta.CachedRegistry(connecting{opt.Registry, r.connect}, final)
 	return r

@@ -24,10 +24,11 @@ const Auto artifact.Access = "auto"
 type place struct {
 	uri  string
 	door artifact.Door
+	of   managed // the version whose files the registry manages there; zero where it manages none
 }
 
 // rootOf is the place that MLflow names as a root of artifacts.
-func rootOf(uri string, door artifact.Door) place { return place{withoutQuery(uri), door} }
+func rootOf(uri string, door artifact.Door) place { return place{uri: withoutQuery(uri), door: door} }
 
 // withoutQuery is a storage URI as MLflow's artifact repositories read it: what stands
 // behind a ? or a # is a query or a fragment to them (urllib.parse), and no part of a
@@ -116,6 +117,9 @@ func unsupported(access artifact.Access, format string, args ...any) []artifact.
 
 // routes are the routes to a place, in the order in which they are tried.
 func (r *Resolver) routes(p place) (id string, routes []artifact.Route, err error) {
+	if p.of != (managed{}) {
+		return r.managed(p)
+	}
 	closed := ""
 	switch s := scheme(p.uri); s {
 	case "mlflow-artifacts":

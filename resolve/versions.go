@@ -74,6 +74,10 @@ func (r *Resolver) versionDir(ctx context.Context, name, number string, hops int
 // follow goes to where a version's URI leads, be it a name of MLflow's or a
 // place, and tells whether what is there is final, as far as MLflow says.
 func (r *Resolver) follow(ctx context.Context, v *meta.Version, hops int, trail *[]Step) (o Dir, final bool, err error) {
+	if v.Managed {
+		o, err = r.at(ctx, managedPlace(v))
+		return o, true, err
+	}
 	u, found, err := ParseURI(v.URI)
 	switch {
 	case err != nil:

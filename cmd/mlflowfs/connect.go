@@ -92,7 +92,7 @@ func (c *ClientConfig) open(opt openOptions, log *slog.Logger) (*stores, error) 
 	}
 	s.Resolver = resolve.New(resolve.Options{
 		Tracking: s.tracking, Registry: s.registry, Client: s.client, Web: web,
-		Buckets: c.buckets(set, log), Access: c.Artifacts.Access,
+		Buckets: c.buckets(set, log), Lent: c.lent(set, log), Access: c.Artifacts.Access,
 		TTL: opt.ttl, Allowed: opt.allowed, Silence: c.Server.Timeout, Answers: opt.answers, Cache: opt.cache, Log: log,
 	})
 	s.LeavesOut(resolve.RegisteredModels, "", unusable)
@@ -104,13 +104,13 @@ func (s *stores) openTracking(c *ClientConfig, opt openOptions, log *slog.Logger
 	if uri == "" {
 		return nil
 	}
-	s.tracking, s.client, err = s.openStore(uri, c, opt, log)
+	s.tracking, s.client, err = s.openStore(meta.Open, uri, c, opt, log)
 	return err
 }
 
 // openStore opens the store at a URI, whose last answers are kept where it is a server.
-func (s *stores) openStore(uri string, c *ClientConfig, opt openOptions, log *slog.Logger) (meta.Store, *rest.Client, error) {
-	store, client, err := meta.Open(uri, c.Env, log)
+func (s *stores) openStore(open func(string, rest.Env, *slog.Logger) (meta.Store, *rest.Client, error), uri string, c *ClientConfig, opt openOptions, log *slog.Logger) (meta.Store, *rest.Client, error) {
+	store, client, err := open(uri, c.Env, log)
 	if err != nil || client == nil {
 		return store, client, err
 	}
@@ -129,7 +129,7 @@ func (s *stores) openRegistry(c *ClientConfig, opt openOptions, log *slog.Logger
 		return nil
 	}
 	var err error
-	if s.registry, _, err = s.openStore(uri, c, opt, log); err == nil {
+	if s.registry, _, err = s.openStore(meta.OpenRegistry, uri, c, opt, log); err == nil {
 		return nil
 	}
 	s.registry, unusable = meta.NoRegistry(fmt.Errorf("the registry: %w", err))

@@ -187,7 +187,7 @@ func (o *options) checkServer(ctx context.Context) []finding {
 	case err == nil:
 	case errors.Is(err, os.ErrPermission):
 		return []finding{{"server", well, shown + " answers", ""},
-			{"credentials", broken, err.Error(), "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, or write ~/.mlflow/credentials"}}
+			{"credentials", broken, err.Error(), s.client.Mend()}}
 	case errors.As(err, &refusal) && refusal.NoSuchEndpoint():
 		return []finding{{"server", broken, shown + " answers, and is no MLflow tracking server", "check the tracking URI's port and path"}}
 	case errors.As(err, &refusal) && refusal.Final():

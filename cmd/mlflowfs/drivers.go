@@ -26,3 +26,16 @@ func (c *ClientConfig) buckets(set rest.Settings, log *slog.Logger) map[string]a
 		"abfss": blobs.Open(azure.DataLake),
 	}
 }
+
+// lent are those that are opened with credentials that a registry lends, by the schemes
+// of the URIs.
+func (c *ClientConfig) lent(set rest.Settings, log *slog.Logger) map[string]artifact.OpenLent {
+	env, home := c.Env, c.Env("HOME")
+	aws := s3.Driver{Settings: set, Env: env, Home: home}.OpenLent
+	blobs := azure.Driver{Settings: set, Env: env, Log: log}.OpenLent
+	return map[string]artifact.OpenLent{
+		"s3":    aws,
+		"gs":    gcs.Driver{Settings: set, Env: env, Home: home, Log: log}.OpenLent,
+		"wasbs": blobs, "abfss": blobs,
+	}
+}

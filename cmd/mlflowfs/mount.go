@@ -185,7 +185,7 @@ func ping(ctx context.Context, s *stores, uri string, log *slog.Logger) error {
 	case err == nil || ctx.Err() != nil:
 		return nil
 	case errors.Is(err, iofs.ErrPermission):
-		return fmt.Errorf("the tracking server %s refuses the credentials (%w): set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, or write ~/.mlflow/credentials", shown, err)
+		return fmt.Errorf("the tracking server %s refuses the credentials (%w): %s", shown, err, s.client.Mend())
 	case errors.As(err, &refusal) && refusal.NoSuchEndpoint():
 		return fmt.Errorf("%s answers, and is no MLflow tracking server: check the tracking URI's port and path", shown)
 	case errors.As(err, &refusal) && refusal.Final():

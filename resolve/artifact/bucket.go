@@ -50,6 +50,11 @@ type Bucket struct {
 // client has no credentials for it.
 type OpenBucket func(ctx context.Context, place string) (*Bucket, error)
 
+// OpenLent opens a bucket as [OpenBucket] does, but with credentials that are lent, and
+// with none of the client's own; they go to the hosts to which the client's own would go.
+// It is an error where they are another cloud's.
+type OpenLent func(ctx context.Context, place string, with rest.Lent) (*Bucket, error)
+
 // Answer is what the headers of an object's bytes say.
 type Answer struct {
 	ContentRange string // as in RFC 9110; empty where the whole object came

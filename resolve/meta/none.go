@@ -5,6 +5,11 @@ import (
 	"errors"
 )
 
+// noTracking is the other half of a registry that is one alone.
+type noTracking struct {
+	Tracking // nil: nothing but the registry is asked for
+}
+
 // none is a registry that can't be used: each question is answered with the
 // reason, which is an errors.ErrUnsupported.
 type none struct {

@@ -33,6 +33,19 @@ func isDigits(s string) bool {
 	return s != "" && strings.Trim(s, "0123456789") == ""
 }
 
+// OpenRegistry opens the registry at a URI: what Open takes, or an open source Unity
+// Catalog at uc:http(s)://….
+func OpenRegistry(uri string, env rest.Env, log *slog.Logger) (Store, *rest.Client, error) {
+	if scheme, _, _ := strings.Cut(uri, ":"); scheme != "uc" {
+		return Open(uri, env, log)
+	}
+	c, err := rest.NewUnityClient(uri, env, log)
+	if err != nil {
+		return nil, nil, err
+	}
+	return NewUnity(c), c, nil
+}
+
 // Open opens the store at a tracking URI: http(s)://…, sqlite:///path,
 // file://… or a path. The client is nil but for http(s).
 func Open(uri string, env rest.Env, log *slog.Logger) (Store, *rest.Client, error) {
@@ -72,8 +85,10 @@ func Open(uri string, env rest.Env, log *slog.Logger) (Store, *rest.Client, erro
 		return s, nil, err
 	case "postgresql", "postgres", "mysql", "mssql":
 		return nil, nil, fmt.Errorf("the tracking URI is a %s database, which mlflowfs does not read itself: start `mlflow server --backend-store-uri …` on it and give that server's http:// address", dialect)
-	case "databricks", "databricks-uc", "uc":
+	case "databricks", "databricks-uc":
 		return nil, nil, fmt.Errorf("the tracking URI %s is Databricks, which mlflowfs does not speak with", rest.Redact(uri))
+	case "uc":
+		return nil, nil, fmt.Errorf("the tracking URI %s is a Unity Catalog, which is a model registry alone: give it as the registry URI (MLFLOW_REGISTRY_URI), and the tracking server's address as the tracking URI", rest.Redact(uri))
 	}
 	return nil, nil, fmt.Errorf("the tracking URI %s can't be understood: it must be http(s)://host:port, sqlite:///file.db, or a FileStore directory", rest.Redact(uri))
 }

@@ -83,6 +83,10 @@ type Version struct {
 	Status  string // READY when nothing more is written
 	Created time.Time
 
+	// Managed says that its files are the registry's own copies, at URI, and no run's: a
+	// [Lender] opens them, but for a URI of this machine.
+	Managed bool
+
 	// Prompt says that it is a prompt's (mlflow.genai.register_prompt): it has no
 	// files, and its source means nothing.
 	Prompt bool

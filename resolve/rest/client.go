@@ -54,17 +54,30 @@ func newTrackingClient(u *url.URL, env Env, kube kubernetes, log *slog.Logger) (
 		return nil, err
 	}
 	base := &url.URL{Scheme: u.Scheme, Host: u.Host, Path: strings.TrimRight(u.Path, "/")}
+	var signer *sigV4
+	if signs(env) {
+		signer = &sigV4{signer: v4.NewSigner(), env: env}
+	}
+	return newAuthClient(base, creds, signer, tlsConf, env, log)
+}
+
+// newAuthClient makes a client that sends creds to the server at base, and to no other.
+func newAuthClient(base *url.URL, creds *renewable, signer *sigV4, tlsConf *tls.Config, env Env, log *slog.Logger) (*Client, error) {
 	c, err := newClient(base, env, log, tlsConf, func(t http.RoundTripper) http.RoundTripper {
-		auth := &authTransport{next: t, base: base, creds: creds}
-		if signs(env) {
-			auth.sigV4 = &sigV4{signer: v4.NewSigner(), env: env}
-		}
-		return auth
+		return &authTransport{next: t, base: base, creds: creds, sigV4: signer}
 	})
 	if err == nil {
 		c.creds = creds
 	}
 	return c, err
+}
+
+// Mend is what a user can do where the server refuses the credentials.
+func (c *Client) Mend() string {
+	if c == nil || c.creds == nil {
+		return source{}.mend()
+	}
+	return c.creds.mend()
 }
 
 // NewWebClient makes a client for addresses that are not the tracking

@@ -37,7 +37,16 @@ const (
 	HeaderFileVariable = "MLFLOWFS_HEADER_FILE"
 )
 
-// source is where the credentials for one tracking server are read from.
+// credentialSource is where the credentials for one server are read from.
+type credentialSource interface {
+	read() (credentials, error)
+	// stamped is what the files that are read are known to have changed by.
+	stamped() string
+	// mend is what a user can do where the server refuses the credentials.
+	mend() string
+}
+
+// source is where those for a tracking server are read from.
 type source struct {
 	uri  *url.URL
 	env  Env
@@ -146,15 +155,25 @@ func readToken(name string) (string, error) {
 // subject, where the token is a JWT (RFC 7519, section 4.1.2): the same user's next
 // token is no other user's.
 func Asker(uri string, env Env) string {
-	u, err := url.Parse(uri)
-	if err != nil {
-		u = &url.URL{}
-	}
-	c, err := source{u, env, kubernetes{serviceAccount, env}}.read()
+	c, err := sourceOf(uri, env).read()
 	if err != nil {
 		c.who = "" // it can't be asked, either
 	}
 	return fmt.Sprintf("%q %q", c.workspace, c.who)
+}
+
+// sourceOf is where the credentials for the server at a URI are read from.
+func sourceOf(uri string, env Env) credentialSource {
+	if scheme, _, _ := strings.Cut(uri, ":"); scheme == "uc" {
+		if base, err := unityBase(uri); err == nil {
+			return unitySource{base, env}
+		}
+	}
+	u, err := url.Parse(uri)
+	if err != nil {
+		u = &url.URL{}
+	}
+	return source{u, env, kubernetes{serviceAccount, env}}
 }
 
 // subject is whom a JWT is of; empty where the token is none.
@@ -176,7 +195,7 @@ func subject(token string) string {
 
 // renewable are credentials that are read anew when their files have changed.
 type renewable struct {
-	source
+	credentialSource
 	log *slog.Logger
 
 	mu     sync.Mutex // guards what follows; no other lock is taken under it
@@ -197,27 +216,35 @@ const (
 // program that takes its time, and a server may refuse many requests whoever asks.
 const readAgain = 10 * time.Second
 
-func newRenewable(s source, log *slog.Logger) (*renewable, error) {
-	r := &renewable{source: s, log: log, looked: time.Now()}
+func newRenewable(s credentialSource, log *slog.Logger) (*renewable, error) {
+	r := &renewable{credentialSource: s, log: log, looked: time.Now()}
 	r.stamp = r.stamped()
 	var err error
 	r.now, err = s.read()
 	return r, err
 }
 
-// stamped is what the files are known to have changed by.
 func (s source) stamped() (stamp string) {
 	names := []string{s.env(TokenFileVariable), s.env(HeaderFileVariable), netrcFile(s.env), filepath.Join(s.env("HOME"), ".mlflow", "credentials")}
 	if token, _ := kubernetesAuth(s.env); token {
 		names = append(append(names, filepath.Join(s.kube.account, "token")), s.kube.kubeFiles()...)
 		stamp = fmt.Sprint(time.Now().Truncate(kubeEvery).Unix(), " ")
 	}
+	return stamp + stampOf(names...)
+}
+
+// stampOf is what files are known to have changed by.
+func stampOf(names ...string) (stamp string) {
 	for _, name := range names {
 		if st, err := os.Stat(name); err == nil {
 			stamp += fmt.Sprint(name, st.Size(), st.ModTime().UnixNano(), " ")
 		}
 	}
 	return stamp
+}
+
+func (s source) mend() string {
+	return "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, or write ~/.mlflow/credentials"
 }
 
 // get gives the credentials of now.

@@ -14,6 +14,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/aws/smithy-go"
@@ -43,6 +44,20 @@ func (d Driver) Open(ctx context.Context, bucket string) (*artifact.Bucket, erro
 	if err != nil {
 		return nil, err
 	}
+	return d.open(ctx, bucket, conf)
+}
+
+// OpenLent opens the bucket of an s3:// URI with credentials that are lent, where the
+// user's configuration says that S3 is.
+func (d Driver) OpenLent(ctx context.Context, bucket string, with rest.Lent) (*artifact.Bucket, error) {
+	if with.Key == "" {
+		return nil, errors.New("it is no key of AWS's, and the files lie in S3")
+	}
+	conf, err := FromEnv(d.Env, d.Home)
+	if err != nil {
+		return nil, err
+	}
+	conf.lent = credentials.NewStaticCredentialsProvider(with.Key, with.Secret, with.Session)
 	return d.open(ctx, bucket, conf)
 }
 
@@ -106,6 +121,9 @@ func (d Driver) client(ctx context.Context, c Config) (*s3.Client, error) {
 		opts = append(opts, config.WithCustomCABundle(bytes.NewReader(trusted)))
 	} else if c.NoBundle && d.transport == nil { // else the SDK wants the one that AWS_CA_BUNDLE or the profile names
 		opts = append(opts, rest.TrustNobody())
+	}
+	if c.lent != nil {
+		opts = append(opts, config.WithCredentialsProvider(c.lent))
 	}
 	if c.Unsigned {
 		opts = append(opts, config.WithCredentialsProvider(aws.AnonymousCredentials{}))
