@@ -83,10 +83,15 @@ func unityName(name string) (parts []string, err error) {
 	return nil, fmt.Errorf("%q is no model of Unity Catalog, whose names have three parts: write catalog.schema.name: %w", name, fs.ErrNotExist)
 }
 
-// unityDenied adds to a refusal what a user has to be given to read a model.
-func unityDenied(err error, parts []string) error {
+// unityDenied adds to a refusal what a user can do, or has to be given to read a model.
+func unityDenied(c *rest.Client, err error, parts []string) error {
 	var refusal *rest.Error
-	if !errors.As(err, &refusal) || refusal.Status != http.StatusForbidden {
+	switch {
+	case !errors.As(err, &refusal):
+		return err
+	case refusal.Status == http.StatusUnauthorized:
+		return fmt.Errorf("%w: %s", err, c.Mend())
+	case refusal.Status != http.StatusForbidden:
 		return err
 	}
 	return fmt.Errorf("%w: to read it takes EXECUTE on the model %s, USE SCHEMA on %s and USE CATALOG on %s: ask the model's owner to grant them",
@@ -99,7 +104,7 @@ func (s *unityStore) lookUp(ctx context.Context, name, below string, query url.V
 	if err != nil {
 		return err
 	}
-	return unityDenied(s.c.JSON(ctx, unityModels+"/"+url.PathEscape(name)+below, query, nil, out), parts)
+	return unityDenied(s.c, s.c.JSON(ctx, unityModels+"/"+url.PathEscape(name)+below, query, nil, out), parts)
 }
 
 func (s *unityStore) RegisteredModel(ctx context.Context, name string) (*RegisteredModel, error) {
@@ -184,7 +189,7 @@ func (s *unityStore) Lend(ctx context.Context, name, version string) (rest.Lent,
 		"version": number, "operation": "READ_MODEL_VERSION",
 	}
 	if err := s.c.JSON(ctx, unityCredentials, nil, body, &out); err != nil {
-		return rest.Lent{}, unityDenied(err, parts)
+		return rest.Lent{}, unityDenied(s.c, err, parts)
 	}
 	return out.lent(s.c), nil
 }
