@@ -33,7 +33,6 @@ func (r *Resolver) managed(p place) (id string, routes []artifact.Route, err err
 	at, key, ok := inBucket(p.uri)
 	switch {
 	case r.lender == nil || r.opt.Lent[s] == nil:
-		routes = unsupported(artifact.Direct, "artifacts with the scheme %q, of a registry that manages them itself", s)
 	case !ok:
 		routes = unsupported(artifact.Direct, "a %s URI without a bucket", s)
 	default:
@@ -42,6 +41,12 @@ func (r *Resolver) managed(p place) (id string, routes []artifact.Route, err err
 			return r.openLent(ctx, where, fresh)
 		})
 		routes = []artifact.Route{{Access: artifact.Direct, Says: "the object store itself, with credentials that the registry lends for the version", Store: b}}
+	}
+	if r.opt.RegistryClient.Databricks() {
+		routes = append(routes, r.managedByWorkspace(r.opt.RegistryClient, p.of)...)
+	}
+	if len(routes) == 0 {
+		routes = unsupported(artifact.Direct, "artifacts with the scheme %q, of a registry that manages them itself", s)
 	}
 	// What was read with credentials of one version is shown of no other place.
 	return routes[len(routes)-1].Store.ID() + "\x00managed\x00" + p.of.name + "\x00" + p.of.number, routes, nil

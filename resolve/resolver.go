@@ -19,7 +19,9 @@ type Options struct {
 	Tracking meta.Store
 	Registry meta.Store   // nil: Tracking
 	Client   *rest.Client // of the tracking server; nil where there is none
-	Web      *rest.Client // without credentials, for every other address
+	// RegistryClient is that of the registry, where it is a server of its own.
+	RegistryClient *rest.Client
+	Web            *rest.Client // without credentials, for every other address
 
 	// Buckets opens the buckets of object stores, by scheme.
 	Buckets map[string]artifact.OpenBucket

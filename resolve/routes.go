@@ -126,6 +126,12 @@ func (r *Resolver) routes(p place) (id string, routes []artifact.Route, err erro
 		routes = r.proxied(p.uri)
 	case "http", "https":
 		routes, err = r.web(p.uri)
+	case "dbfs":
+		if r.opt.Client.Databricks() {
+			routes = r.databricks(p)
+			break
+		}
+		fallthrough
 	default:
 		onDisk := s == "" || s == "file"
 		served := r.served(p, onDisk)
@@ -186,8 +192,8 @@ func (r *Resolver) local(p place, served bool) ([]artifact.Route, error) {
 
 // served are the routes through the tracking server to what it has a door to.
 func (r *Resolver) served(p place, onItsDisk bool) []artifact.Route {
-	if r.opt.Client == nil || p.door == (artifact.Door{}) {
-		return nil
+	if r.opt.Client == nil || r.opt.Client.Databricks() || p.door == (artifact.Door{}) {
+		return nil // a workspace has no such doors
 	}
 	s := artifact.NewServed(r.opt.Client, p.door, onItsDisk)
 	route := artifact.Route{Access: artifact.Server, Says: "the tracking server reads it with its own credentials and sends it on", Store: s}

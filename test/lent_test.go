@@ -160,6 +160,7 @@ type fakeAPI struct {
 	t      *testing.T
 	srv    *httptest.Server
 	routes []fakeRoute
+	open   map[string]http.HandlerFunc // paths that want no token
 
 	mu    sync.Mutex // guards what follows
 	token string     // what a request must bear
@@ -211,7 +212,7 @@ var known = []string{"Accept", "Accept-Encoding", "Authorization", "Connection",
 func (f *fakeAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	f.mu.Lock()
 	f.asked = append(f.asked, r.Method+" "+r.URL.Path)
-	token, fail := f.token, f.fails > 0
+	token, fail, open := f.token, f.fails > 0, f.open[r.URL.Path]
 	if fail {
 		f.fails--
 	}
@@ -225,6 +226,9 @@ func (f *fakeAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case fail:
 		w.Header().Set("Retry-After", "1")
 		writeFake(w, fakeError{http.StatusServiceUnavailable, "TEMPORARILY_UNAVAILABLE", "later"})
+		return
+	case open != nil:
+		open(w, r)
 		return
 	case token != "" && r.Header.Get("Authorization") != "Bearer "+token:
 		writeFake(w, fakeError{http.StatusUnauthorized, "UNAUTHENTICATED", "Invalid access token."})
@@ -265,15 +269,16 @@ func fieldsOf(r *http.Request) (map[string]any, error) {
 	in := map[string]any{}
 	for name, values := range r.URL.Query() {
 		in[name] = values[0]
-		if len(values) > 1 || r.Method != http.MethodGet {
-			return nil, fmt.Errorf("its query has %s", name)
+		if len(values) > 1 {
+			return nil, fmt.Errorf("its query has %s %d times", name, len(values))
 		}
 	}
 	body, err := io.ReadAll(r.Body)
-	if err == nil && r.Method == http.MethodGet && len(body) > 0 {
-		err = errors.New("a GET has a body")
+	asks := r.Method == http.MethodGet || r.Method == http.MethodHead
+	if err == nil && asks && len(body) > 0 {
+		err = errors.New("it has a body")
 	}
-	if err == nil && r.Method != http.MethodGet {
+	if err == nil && !asks && (len(body) > 0 || len(in) == 0) {
 		err = json.Unmarshal(body, &in)
 	}
 	return in, err

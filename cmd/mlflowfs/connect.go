@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"log/slog"
 	"time"
@@ -17,6 +18,7 @@ type stores struct {
 	*resolve.Resolver
 	tracking, registry meta.Store   // nil where none was needed
 	client             *rest.Client // nil where the tracking store is no server
+	registryClient     *rest.Client // nil where the registry is no server of its own
 	clients            []*rest.Client
 	clocks             []*rest.Clocks // of servers and stores
 }
@@ -91,7 +93,7 @@ func (c *ClientConfig) open(opt openOptions, log *slog.Logger) (*stores, error) 
 		opt.allowed = nil
 	}
 	s.Resolver = resolve.New(resolve.Options{
-		Tracking: s.tracking, Registry: s.registry, Client: s.client, Web: web,
+		Tracking: s.tracking, Registry: s.registry, Client: s.client, RegistryClient: s.registryClient, Web: web,
 		Buckets: c.buckets(set, log), Lent: c.lent(set, log), Access: c.Artifacts.Access,
 		TTL: opt.ttl, Allowed: opt.allowed, Silence: c.Server.Timeout, Answers: opt.answers, Cache: opt.cache, Log: log,
 	})
@@ -124,12 +126,12 @@ func (s *stores) openStore(open func(string, rest.Env, *slog.Logger) (meta.Store
 // openRegistry opens the registry, if it is a store of its own. Where it can't be opened,
 // the rest is shown; the error, an errors.ErrUnsupported, says why.
 func (s *stores) openRegistry(c *ClientConfig, opt openOptions, log *slog.Logger) (unusable error) {
-	uri := c.Server.RegistryURI
-	if uri == "" || uri == c.Server.TrackingURI {
+	uri := cmp.Or(c.Server.RegistryURI, meta.DefaultRegistryURI(c.Server.TrackingURI))
+	if uri == c.Server.TrackingURI && !rest.IsDatabricks(uri) {
 		return nil
 	}
 	var err error
-	if s.registry, _, err = s.openStore(meta.OpenRegistry, uri, c, opt, log); err == nil {
+	if s.registry, s.registryClient, err = s.openStore(meta.OpenRegistry, uri, c, opt, log); err == nil {
 		return nil
 	}
 	s.registry, unusable = meta.NoRegistry(fmt.Errorf("the registry: %w", err))

@@ -218,6 +218,9 @@ func checkStore(s *stores) (out []finding) {
 
 // checkVersion asks for the server's version.
 func checkVersion(ctx context.Context, c *rest.Client) []finding {
+	if c.Databricks() {
+		return []finding{{"version", well, "a Databricks workspace at " + c.Base().Host, ""}}
+	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.URL("/version", nil).String(), nil)
 	if err != nil {
 		return nil

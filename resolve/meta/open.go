@@ -33,17 +33,33 @@ func isDigits(s string) bool {
 	return s != "" && strings.Trim(s, "0123456789") == ""
 }
 
-// OpenRegistry opens the registry at a URI: what Open takes, or an open source Unity
-// Catalog at uc:http(s)://….
-func OpenRegistry(uri string, env rest.Env, log *slog.Logger) (Store, *rest.Client, error) {
-	if scheme, _, _ := strings.Cut(uri, ":"); scheme != "uc" {
+// DefaultRegistryURI is where the model registry is of a tracking URI, where none is set:
+// at the tracking URI, but for Databricks, whose registry is its Unity Catalog
+// (mlflow.tracking._model_registry.utils).
+func DefaultRegistryURI(tracking string) string {
+	if after, ok := strings.CutPrefix(tracking, "databricks"); ok && rest.IsDatabricks(tracking) && !strings.HasPrefix(after, "-uc") {
+		return "databricks-uc" + after
+	}
+	return tracking
+}
+
+// OpenRegistry opens the registry at a URI: what Open takes, an open source Unity Catalog
+// at uc:http(s)://…, or Databricks' at databricks-uc.
+func OpenRegistry(uri string, env rest.Env, log *slog.Logger) (s Store, c *rest.Client, err error) {
+	scheme, _, _ := strings.Cut(uri, ":")
+	switch scheme {
+	case "uc":
+		if c, err = rest.NewUnityClient(uri, env, log); err == nil {
+			s = NewUnity(c)
+		}
+	case "databricks", "databricks-uc":
+		if c, err = rest.NewDatabricksClient(uri, env, log); err == nil {
+			s = NewDatabricksRegistry(c, scheme == "databricks-uc")
+		}
+	default:
 		return Open(uri, env, log)
 	}
-	c, err := rest.NewUnityClient(uri, env, log)
-	if err != nil {
-		return nil, nil, err
-	}
-	return NewUnity(c), c, nil
+	return s, c, err
 }
 
 // Open opens the store at a tracking URI: http(s)://…, sqlite:///path,
@@ -53,8 +69,8 @@ func Open(uri string, env rest.Env, log *slog.Logger) (Store, *rest.Client, erro
 	if !ok || strings.ContainsAny(scheme, "/.") {
 		scheme, behind = "", uri
 	}
-	if uri == "databricks" || uri == "databricks-uc" { // MLflow takes neither for a directory
-		scheme = uri
+	if rest.IsDatabricks(uri) { // which MLflow takes for no directory
+		scheme, _, _ = strings.Cut(uri, ":")
 	}
 	// SQLAlchemy allows a driver: sqlite+pysqlite.
 	dialect, _, _ := strings.Cut(strings.ToLower(scheme), "+")
@@ -85,10 +101,14 @@ func Open(uri string, env rest.Env, log *slog.Logger) (Store, *rest.Client, erro
 		return s, nil, err
 	case "postgresql", "postgres", "mysql", "mssql":
 		return nil, nil, fmt.Errorf("the tracking URI is a %s database, which mlflowfs does not read itself: start `mlflow server --backend-store-uri …` on it and give that server's http:// address", dialect)
-	case "databricks", "databricks-uc":
-		return nil, nil, fmt.Errorf("the tracking URI %s is Databricks, which mlflowfs does not speak with", rest.Redact(uri))
-	case "uc":
-		return nil, nil, fmt.Errorf("the tracking URI %s is a Unity Catalog, which is a model registry alone: give it as the registry URI (MLFLOW_REGISTRY_URI), and the tracking server's address as the tracking URI", rest.Redact(uri))
+	case "databricks":
+		c, err := rest.NewDatabricksClient(uri, env, log)
+		if err != nil {
+			return nil, nil, err
+		}
+		return NewREST(c), c, nil
+	case "uc", "databricks-uc":
+		return nil, nil, fmt.Errorf("the tracking URI %s is a Unity Catalog, which is a model registry alone: give it as the registry URI (MLFLOW_REGISTRY_URI), and the tracking server's address, or databricks, as the tracking URI", rest.Redact(uri))
 	}
 	return nil, nil, fmt.Errorf("the tracking URI %s can't be understood: it must be http(s)://host:port, sqlite:///file.db, or a FileStore directory", rest.Redact(uri))
 }

@@ -16,12 +16,15 @@ import (
 
 // restStore is a tracking server, asked through its REST API (MLflow's
 // service.proto and model_registry.proto, version 2.0).
-type restStore struct{ c *rest.Client }
+type restStore struct {
+	c     *rest.Client
+	below string // what stands before the registry's paths; empty but for a Unity Catalog
+}
 
 var _ Store = (*restStore)(nil)
 
 // NewREST makes a Store of the tracking server behind c.
-func NewREST(c *rest.Client) Store { return &restStore{c} }
+func NewREST(c *rest.Client) Store { return &restStore{c: c} }
 
 type restLoggedModel struct {
 	Info struct {
@@ -91,7 +94,7 @@ func (s *restStore) Ping(ctx context.Context) (places []string, err error) {
 	}
 	err = s.searchExperiments(ctx, pinged, "", &out)
 	var e *rest.Error
-	if errors.As(err, &e) && e.Status == http.StatusForbidden && s.c.API(ctx, "registered-models/search", search(1, "", ""), nil, &out) == nil {
+	if errors.As(err, &e) && e.Status == http.StatusForbidden && !s.c.Databricks() && s.c.API(ctx, "registered-models/search", search(1, "", ""), nil, &out) == nil {
 		return nil, nil
 	}
 	for _, e := range out.Experiments {
@@ -101,7 +104,15 @@ func (s *restStore) Ping(ctx context.Context) (places []string, err error) {
 }
 
 // searchExperiments asks a server before MLflow 1.28, which has no search, for a list.
+// Databricks documents the search by POST alone.
 func (s *restStore) searchExperiments(ctx context.Context, max int, token string, out any) error {
+	if s.c.Databricks() {
+		body := map[string]any{"max_results": max}
+		if token != "" {
+			body["page_token"] = token
+		}
+		return s.c.API(ctx, "experiments/search", nil, body, out)
+	}
 	err := s.c.API(ctx, "experiments/search", search(max, token, ""), nil, out)
 	var e *rest.Error
 	if errors.As(err, &e) && e.NoSuchEndpoint() {
@@ -207,7 +218,11 @@ func (s *restStore) SearchLoggedModels(ctx context.Context, experimentIDs []stri
 		Models []restLoggedModel `json:"models"`
 		Next   string            `json:"next_page_token"`
 	}
-	body := map[string]any{"experiment_ids": experimentIDs, "max_results": modelsPage}
+	most := modelsPage
+	if s.c.Databricks() {
+		most = 50 // which is the most there
+	}
+	body := map[string]any{"experiment_ids": experimentIDs, "max_results": most}
 	if token != "" {
 		body["page_token"] = token
 	}
@@ -242,7 +257,7 @@ func (s *restStore) RegisteredModel(ctx context.Context, name string) (*Register
 	var out struct {
 		Model restModel `json:"registered_model"`
 	}
-	if err := s.lookUp(ctx, "registered-models/get", url.Values{"name": {name}}, &out); err != nil {
+	if err := s.lookUp(ctx, s.below+"registered-models/get", url.Values{"name": {name}}, &out); err != nil {
 		return nil, err
 	}
 	m := out.Model.model()
@@ -254,12 +269,12 @@ func (s *restStore) SearchRegisteredModels(ctx context.Context, token string) (P
 		Models []restModel `json:"registered_models"`
 		Next   string      `json:"next_page_token"`
 	}
-	err := s.c.API(ctx, "registered-models/search", search(modelsPage, token, ""), nil, &out)
+	err := s.c.API(ctx, s.below+"registered-models/search", search(modelsPage, token, ""), nil, &out)
 	return page(out.Models, out.Next, (*restModel).model), err
 }
 
 // Version asks for a version and, beside that, for where its files lie, which of a prompt
-// says nothing.
+// says nothing. Where the server tells the one alone, it is given with the error.
 func (s *restStore) Version(ctx context.Context, name, version string) (*Version, error) {
 	which := url.Values{"name": {name}, "version": {version}}
 	ctx, cancel := context.WithCancel(ctx)
@@ -269,7 +284,7 @@ func (s *restStore) Version(ctx context.Context, name, version string) (*Version
 	}
 	placed := make(chan error, 1)
 	go func() {
-		placed <- cache.Guard(func() error { return s.lookUp(ctx, "model-versions/get-download-uri", which, &place) })
+		placed <- cache.Guard(func() error { return s.lookUp(ctx, s.below+"model-versions/get-download-uri", which, &place) })
 	}()
 	v, err := s.version(ctx, which)
 	if err != nil {
@@ -291,7 +306,7 @@ func (s *restStore) version(ctx context.Context, which url.Values) (Version, err
 	var out struct {
 		Version restVersion `json:"model_version"`
 	}
-	if err := s.lookUp(ctx, "model-versions/get", which, &out); err != nil {
+	if err := s.lookUp(ctx, s.below+"model-versions/get", which, &out); err != nil {
 		return Version{}, err
 	}
 	v := out.Version.version()
@@ -308,7 +323,7 @@ func (s *restStore) SearchVersions(ctx context.Context, name, token string) (Pag
 	if q := quote(name); q != "" {
 		by = "name=" + q
 	}
-	err := s.c.API(ctx, "model-versions/search", search(versionsPage, token, by), nil, &out)
+	err := s.c.API(ctx, s.below+"model-versions/search", search(versionsPage, token, by), nil, &out)
 	p := page(out.Versions, out.Next, (*restVersion).version)
 	p.Items = filter(p.Items, func(v *Version) bool { return v.Name == name })
 	return p, err

@@ -91,7 +91,7 @@ func unityDenied(c *rest.Client, err error, parts []string) error {
 		return err
 	case refusal.Status == http.StatusUnauthorized:
 		return fmt.Errorf("%w: %s", err, c.Mend())
-	case refusal.Status != http.StatusForbidden:
+	case refusal.Status != http.StatusForbidden || len(parts) == 0:
 		return err
 	}
 	return fmt.Errorf("%w: to read it takes EXECUTE on the model %s, USE SCHEMA on %s and USE CATALOG on %s: ask the model's owner to grant them",
@@ -122,7 +122,7 @@ func (s *unityStore) SearchRegisteredModels(ctx context.Context, token string) (
 		Next   string       `json:"next_page_token"`
 	}
 	err := s.c.JSON(ctx, unityModels, search(modelsPage, token, ""), nil, &out)
-	return page(out.Models, out.Next, (*unityModel).model), err
+	return page(out.Models, out.Next, (*unityModel).model), unityDenied(s.c, err, nil)
 }
 
 func (s *unityStore) Version(ctx context.Context, name, version string) (*Version, error) {
