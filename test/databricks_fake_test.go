@@ -28,11 +28,11 @@ import (
 type workspaceFake struct {
 	*fakeAPI
 	store *lendingStore
-	s3    *s3.Client
+	s3    *s3.Client // which reads for the workspace
 
 	mu     sync.Mutex // guards what follows
+	signer *s3.Client
 	life   time.Duration
-	signed int  // URLs
 	logins int  // of the service principal
 	denied bool // no model may be read
 }
@@ -89,7 +89,8 @@ const (
 
 func newWorkspaceFake(t *testing.T) *workspaceFake {
 	t.Helper()
-	w := &workspaceFake{store: newLendingStore(t), s3: theObjects(t).api(), life: time.Hour}
+	api := theObjects(t).api()
+	w := &workspaceFake{store: newLendingStore(t), s3: api, signer: api, life: time.Hour}
 	w.fakeAPI = newFakeAPI(t, dapi, slices.Concat(w.tracking(), w.registry(), w.files())...)
 	none := func(rw http.ResponseWriter, _ *http.Request) { writeFake(rw, fakeError{404, "NOT_FOUND", "none"}) }
 	// The SDK looks there for what it then takes from the environment.
@@ -115,14 +116,21 @@ func (w *workspaceFake) env(more ...string) []string {
 		"MLFLOW_TRACKING_TOKEN=s3cret-of-another-server"}, more)
 }
 
-// sign is S3's own signature for a file.
+// signFor has URLs be signed for another host, which leads to the store.
+func (w *workspaceFake) signFor(host string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	o := w.s3.Options()
+	o.BaseEndpoint = aws.String("http://" + host)
+	w.signer = s3.New(o)
+}
+
+// sign is S3's own signature for a file, with a header that has to be sent with the URL.
 func (w *workspaceFake) sign(path string) any {
 	w.mu.Lock()
-	life := w.life
-	w.signed++
+	life, client := w.life, w.signer
 	w.mu.Unlock()
-	// A header that the URL's user has to send with it.
-	req, err := s3.NewPresignClient(w.s3, s3.WithPresignExpires(life)).PresignGetObject(context.Background(), &s3.GetObjectInput{Bucket: aws.String(bucket), Key: aws.String(w.key(path))})
+	req, err := s3.NewPresignClient(client, s3.WithPresignExpires(life)).PresignGetObject(context.Background(), &s3.GetObjectInput{Bucket: aws.String(bucket), Key: aws.String(w.key(path))})
 	if err != nil {
 		w.t.Error(err)
 		return fakeError{500, "INTERNAL_ERROR", err.Error()}
