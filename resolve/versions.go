@@ -178,5 +178,8 @@ func (r *Resolver) Number(ctx context.Context, u URI) (string, error) {
 	} else if v, ok := Latest(m, u.Stage); ok {
 		return v.Version, nil
 	}
+	if u.Alias == "" && m.Stageless {
+		return "", fmt.Errorf("%v: Unity Catalog has no stages and calls no version the latest: name a version's number, or an alias: %w", u, fs.ErrNotExist)
+	}
 	return "", fmt.Errorf("%v: %w", u, fs.ErrNotExist)
 }

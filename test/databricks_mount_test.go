@@ -188,6 +188,7 @@ func TestDatabricksRefusesInASentence(t *testing.T) {
 	refuses(t, 1, append(env, home, "DATABRICKS_CONFIG_PROFILE=none"), []string{"ls", "runs:/" + dbxRun}, "databricks configure")
 	refuses(t, 3, env, []string{"ls", "models:/s.fraud/1"}, "write catalog.schema.name")
 	refuses(t, 3, env, []string{"ls", "models:/" + dbxUC + "/9"}, "does not exist")
+	refuses(t, 3, env, []string{"ls", "models:/" + dbxUC + "/Production"}, "name a version's number, or an alias")
 	w.mu.Lock()
 	w.denied = true
 	w.mu.Unlock()

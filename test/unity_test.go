@@ -292,6 +292,7 @@ func TestUnityCatalogRefusesInASentence(t *testing.T) {
 	u.denied = false
 	refuses(t, 3, env, []string{"ls", "models:/ml.fraud/1"}, "write catalog.schema.name")
 	refuses(t, 3, env, []string{"ls", "models:/" + unityModel + "/9"}, "not found")
+	refuses(t, 3, env, []string{"ls", "models:/" + unityModel + "/latest"}, "name a version's number")
 	u.set("another", 0)
 	refuses(t, 4, env, []string{"ls", "models:/" + unityModel + "/1"}, "401", "MLFLOW_UC_OSS_TOKEN")
 	u.set(unityToken, 2)

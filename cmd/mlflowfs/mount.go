@@ -44,7 +44,9 @@ MLFLOW_TRACKING_AWS_SIGV4, MLFLOW_WORKSPACE, MLFLOW_ENABLE_WORKSPACES,
 MLFLOW_HTTP_REQUEST_TIMEOUT, MLFLOW_HTTP_REQUEST_MAX_RETRIES,
 MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR; for artifacts in S3 MLFLOW_S3_ENDPOINT_URL and
 MLFLOW_S3_IGNORE_TLS. Object stores take their own variables (AWS_…, GOOGLE_…,
-AZURE_STORAGE_…); where there are none, the tracking server's access is used.`,
+AZURE_STORAGE_…); where there are none, the tracking server's access is used. A
+Databricks workspace (databricks, databricks://profile) takes DATABRICKS_… and
+~/.databrickscfg, and an open source Unity Catalog MLFLOW_UC_OSS_TOKEN.`,
 		Args: exactly(1, "one MOUNTPOINT"),
 	}
 	c.Flags().BoolVar(&f.daemon, "daemon", false, "go on in the background: return when the mount answers")

@@ -47,8 +47,8 @@ var settings = []*setting{
 	{name: "config", takes: client, field: func(c *ClientConfig) any { return &c.File }, help: "file of settings (default: mlflowfs/config.yaml below your configuration directory, else " + systemConfig + ")"},
 
 	// Where MLflow is, and who asks it
-	{name: "tracking-uri", variable: "MLFLOW_TRACKING_URI", takes: client, field: func(c *ClientConfig) any { return &c.Server.TrackingURI }, help: "http(s)://host:port, sqlite:///file.db, or a FileStore directory; default ./mlruns where it holds experiments, else sqlite:///mlflow.db"},
-	{name: "registry-uri", variable: "MLFLOW_REGISTRY_URI", takes: client, field: func(c *ClientConfig) any { return &c.Server.RegistryURI }, help: "where the model registry is, if not at the tracking URI"},
+	{name: "tracking-uri", variable: "MLFLOW_TRACKING_URI", takes: client, field: func(c *ClientConfig) any { return &c.Server.TrackingURI }, help: "http(s)://host:port, sqlite:///file.db, a FileStore directory, or databricks or databricks://profile; default ./mlruns where it holds experiments, else sqlite:///mlflow.db"},
+	{name: "registry-uri", variable: "MLFLOW_REGISTRY_URI", takes: client, field: func(c *ClientConfig) any { return &c.Server.RegistryURI }, help: "where the model registry is, if not at the tracking URI: the same, or a Unity Catalog at uc:http(s)://host:port, databricks-uc or databricks-uc://profile"},
 	{name: "token-file", takes: client, field: func(c *ClientConfig) any { return &c.Server.TokenFile }, help: "file that holds the token for the tracking server, read anew when it changes"},
 	{name: "header-file", takes: client, field: func(c *ClientConfig) any { return &c.Server.HeaderFile }, help: "file of headers for the tracking server, one 'Name: value' a line, read anew when it changes"},
 	{name: "timeout", also: rest.TimeoutVariable, usual: "30s", brief: "0s", takes: mounting, field: func(c *ClientConfig) any { return &c.Server.Timeout }, help: "how long a server may be silent until what waits for it fails; in seconds, if no unit is named; 0: as long as for MLflow's client, which asks again for minutes"},

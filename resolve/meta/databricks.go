@@ -56,7 +56,11 @@ func (r *databricksUnity) RegisteredModel(ctx context.Context, name string) (*Re
 		return nil, err
 	}
 	m, err := r.restStore.RegisteredModel(ctx, name)
-	return m, unityDenied(r.c, err, parts)
+	if err != nil {
+		return nil, unityDenied(r.c, err, parts)
+	}
+	m.Stageless = true
+	return m, nil
 }
 
 func (r *databricksUnity) SearchRegisteredModels(ctx context.Context, token string) (Page[RegisteredModel], error) {

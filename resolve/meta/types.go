@@ -70,6 +70,9 @@ type RegisteredModel struct {
 	Created time.Time
 	Latest  []Version         // the latest version of each stage that holds one
 	Aliases map[string]string // alias to version
+
+	// Stageless says that the registry has no stages, and calls no version the latest.
+	Stageless bool
 }
 
 // Version is a version of a registered model.

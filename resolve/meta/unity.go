@@ -43,7 +43,7 @@ type unityModel struct {
 }
 
 func (m *unityModel) model() RegisteredModel {
-	out := RegisteredModel{Created: millis(int64(m.Created)), Aliases: map[string]string{}}
+	out := RegisteredModel{Created: millis(int64(m.Created)), Aliases: map[string]string{}, Stageless: true}
 	if m.Name != "" {
 		out.Name = m.Catalog + "." + m.Schema + "." + m.Name
 	}
