@@ -106,7 +106,9 @@ func TestLentBucketIsKeptAsLongAsItIsGood(t *testing.T) {
 	t.Parallel()
 	until := time.Hour
 	var fail error
-	l := &lending{lend: func(n int) (rest.Lent, error) { return rest.Lent{Key: fmt.Sprint(n), Until: time.Now().Add(until)}, fail }}
+	l := &lending{lend: func(n int) (rest.Lent, error) {
+		return rest.Lent{Key: fmt.Sprint(n), Until: time.Now().Add(until)}, fail
+	}}
 	r := New(Options{Registry: l, Log: slog.New(slog.DiscardHandler), Lent: map[string]artifact.OpenLent{"s3": func(context.Context, string, rest.Lent) (*artifact.Bucket, error) {
 		return &artifact.Bucket{}, nil
 	}}})
