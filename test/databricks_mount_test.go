@@ -67,7 +67,7 @@ func TestDatabricksIsMounted(t *testing.T) {
 	cache := t.TempDir()
 	m := mountAt(t, "databricks", w.env(), "--cache-dir", cache, "--metadata-ttl", "1s", "--log-level", "debug")
 	for at, want := range map[string][]string{
-		"runs": {dbxRun}, "models": {dbxUC, dbxUC + "@champion", dbxOwn, dbxModel},
+		"runs": {dbxRun}, "models": {dbxUC, dbxOwn, dbxModel},
 		"runs/" + dbxRun: {"MLmodel", "many"}, "models/" + dbxUC + "@champion": {"MLmodel", "many", "registered_model_meta"}, "models/" + dbxUC: {"1", "2"},
 	} {
 		out, err := output("ls", m.path(at)+"/")

@@ -43,7 +43,9 @@ func (w *workspaceFake) registry() []fakeRoute {
 	oldVersion["current_stage"] = "Production"
 	return []fakeRoute{
 		route("GET", uc+"registered-models/search", func([]string, map[string]any) any {
-			return pageOf("registered_models", []any{model(dbxUC), model(dbxOwn)}, "")
+			all := []any{model(dbxUC), model(dbxOwn)}
+			delete(all[0].(map[string]any), "aliases") // of which a search does not tell
+			return pageOf("registered_models", all, "")
 		}, "max_results", "page_token"),
 		route("GET", uc+"registered-models/get", func(_ []string, in map[string]any) any {
 			return known(in, func(name, _ string) any { return map[string]any{"registered_model": model(name)} })

@@ -295,6 +295,10 @@ func TestUnityCatalogRefusesInASentence(t *testing.T) {
 	refuses(t, 3, env, []string{"ls", "models:/" + unityModel + "/latest"}, "name a version's number")
 	u.set("another", 0)
 	refuses(t, 4, env, []string{"ls", "models:/" + unityModel + "/1"}, "401", "MLFLOW_UC_OSS_TOKEN")
+	out, err := mlflowfs(t, env, "doctor", "--cache-dir", t.TempDir()).CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "left out     registered models: ") || !strings.Contains(string(out), "set MLFLOW_UC_OSS_TOKEN to") {
+		t.Errorf("doctor says\n%s%v", out, err)
+	}
 	u.set(unityToken, 2)
 	if _, err := command(t, env, "ls", "models:/"+unityModel+"/1"); err != nil {
 		t.Errorf("a catalog that is busy for a moment: %v", err)

@@ -19,8 +19,8 @@ func (c *ClientConfig) buckets(set rest.Settings, log *slog.Logger) map[string]a
 	blobs := azure.Driver{Settings: set, Env: env, Log: log}
 	return map[string]artifact.OpenBucket{
 		"s3":    aws.Open,
-		"r2":    aws.OpenHosted(".r2.cloudflarestorage.com", false),
-		"b2":    aws.OpenHosted(".backblazeb2.com", true),
+		"r2":    aws.OpenHosted(s3.R2, false),
+		"b2":    aws.OpenHosted(s3.B2, true),
 		"gs":    gcs.Driver{Settings: set, Env: env, Home: home, Log: log}.Open,
 		"wasbs": blobs.Open(azure.Blobs),
 		"abfss": blobs.Open(azure.DataLake),
@@ -31,10 +31,11 @@ func (c *ClientConfig) buckets(set rest.Settings, log *slog.Logger) map[string]a
 // of the URIs.
 func (c *ClientConfig) lent(set rest.Settings, log *slog.Logger) map[string]artifact.OpenLent {
 	env, home := c.Env, c.Env("HOME")
-	aws := s3.Driver{Settings: set, Env: env, Home: home}.OpenLent
+	aws := s3.Driver{Settings: set, Env: env, Home: home}
 	blobs := azure.Driver{Settings: set, Env: env, Log: log}.OpenLent
 	return map[string]artifact.OpenLent{
-		"s3":    aws,
+		"s3":    aws.OpenLent,
+		"r2":    aws.OpenLentR2,
 		"gs":    gcs.Driver{Settings: set, Env: env, Home: home, Log: log}.OpenLent,
 		"wasbs": blobs, "abfss": blobs,
 	}

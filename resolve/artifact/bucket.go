@@ -35,6 +35,9 @@ type Bucket struct {
 	// err is not an answer of the store's.
 	Refusal func(err error) (status int, code, words string)
 
+	// Shallow says that a directory may be listed, and all that is below it may not.
+	Shallow bool
+
 	// Again tells whether err has taught something with which the store may be
 	// asked once more; nil where nothing can.
 	Again func(err error) bool

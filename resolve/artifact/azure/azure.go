@@ -66,7 +66,11 @@ func (d Driver) OpenLent(ctx context.Context, place string, with rest.Lent) (*ar
 	if with.SAS == "" {
 		return nil, errors.New("it is no shared access signature, and the files lie in Azure")
 	}
-	return d.openWith(ctx, place, DataLake, Config{SASToken: with.SAS})
+	b, err := d.openWith(ctx, place, DataLake, Config{SASToken: with.SAS})
+	if err == nil {
+		b.Shallow = true // a signature for a directory lists no more at a time (Create a user delegation SAS, Permissions)
+	}
+	return b, err
 }
 
 func (d Driver) open(ctx context.Context, place, scheme string) (*artifact.Bucket, error) {

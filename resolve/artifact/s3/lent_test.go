@@ -50,6 +50,15 @@ func TestLentKeyIsSentAlone(t *testing.T) {
 			}
 		}
 	}
+	d := Driver{Settings: rest.Settings{Silence: time.Minute}, Env: func(string) string { return "" }, Home: home}
+	for _, place := range []string{"bkt@evil.example", "bkt@evil.example#.r2.cloudflarestorage.com", "bkt"} {
+		if _, err := d.OpenLentR2(t.Context(), place, rest.Lent{Key: "LENT", Secret: "s"}); err == nil {
+			t.Errorf("a key of R2's would go to %s", place)
+		}
+	}
+	if _, err := d.OpenLentR2(t.Context(), "bkt@acc.r2.cloudflarestorage.com", rest.Lent{Key: "LENT", Secret: "s"}); err != nil {
+		t.Error(err)
+	}
 	for _, h := range seen {
 		if !strings.Contains(h.Get("Authorization"), "Credential=LENT/") || h.Get("X-Amz-Security-Token") != "of-the-session" {
 			t.Errorf("S3 is sent %v", h)
