@@ -8,7 +8,9 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -247,5 +249,79 @@ func TestLentCredentialsAreNotShown(t *testing.T) {
 	fmt.Fprintf(&b, "%v %+v %#v %s", l, l, l, struct{ L Lent }{l})
 	if strings.Contains(b.String(), "s3cret") {
 		t.Error(b.String())
+	}
+}
+
+// TestDatabricksProfilesAgainstMLflow fails when a workspace is asked at another host, or
+// as another user, than the Databricks SDK, by which MLflow's client asks, takes from the
+// same environment and profiles; but that a profile is of a piece here, whatever is set
+// beside it.
+func TestDatabricksProfilesAgainstMLflow(t *testing.T) {
+	t.Parallel()
+	srv := httptest.NewServer(http.NotFoundHandler()) // where the SDK looks for what it might not know
+	t.Cleanup(srv.Close)
+	_, port, _ := strings.Cut(strings.TrimPrefix(srv.URL, "http://"), ":")
+	host := func(path string) string { return "http://localhost:" + port + path }
+	home := t.TempDir()
+	for name, text := range map[string]string{
+		".databrickscfg": "[DEFAULT]\nhost = " + srv.URL + "/\ntoken = of-default\n[work]\nhost = " + host("/?o=12") + "\ntoken = of%%work\nworkspace_id = 12\n" +
+			"[bot]\nhost = " + host("") + "\nclient_id = id\nclient_secret = s\n[half]\ntoken = t\n[bare]\n",
+		"named": "[__settings__]\ndefault_profile = mine\n[mine]\nhost = " + host("") + "\ntoken = of-mine\n",
+		"other": "[only]\nhost = " + host("") + "\ntoken = of-only\n",
+	} {
+		if err := os.WriteFile(filepath.Join(home, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	type asked struct {
+		Profile *string           `json:"profile"`
+		Env     map[string]string `json:"env"`
+	}
+	var cases []asked
+	for _, env := range []map[string]string{
+		{}, {"DATABRICKS_CONFIG_PROFILE": "work"}, {"DATABRICKS_CONFIG_PROFILE": "none"}, {"DATABRICKS_CONFIG_FILE": "~/named"}, {"DATABRICKS_CONFIG_FILE": home + "/other"}, {"DATABRICKS_CONFIG_FILE": home + "/none"},
+		{"DATABRICKS_HOST": srv.URL, "DATABRICKS_TOKEN": "of-env"}, {"DATABRICKS_HOST": host("/path"), "DATABRICKS_CLIENT_ID": "id", "DATABRICKS_CLIENT_SECRET": "s"},
+		{"DATABRICKS_HOST": host("")}, {"DATABRICKS_TOKEN": "t"}, {"DATABRICKS_HOST": srv.URL, "DATABRICKS_TOKEN": "t", "DATABRICKS_WORKSPACE_ID": "7"},
+	} {
+		env["HOME"] = home
+		cases = append(cases, asked{nil, env})
+	}
+	for _, profile := range []string{"DEFAULT", "work", "bot", "half", "bare", "none", "__settings__"} {
+		cases = append(cases, asked{&profile, map[string]string{"HOME": home}})
+	}
+	in, err := json.Marshal(cases)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := os.Getenv("MLFLOWFS_TESTENV")
+	if dir == "" {
+		dir = "../../.testenv"
+	}
+	c := exec.Command(filepath.Join(dir, "mlflow3", "bin", "python"), "../../test/databricks_config.py")
+	c.Stdin, c.Env = strings.NewReader(string(in)), []string{"PATH=" + os.Getenv("PATH")}
+	out, err := c.Output()
+	var theirs [][]string
+	if err == nil {
+		err = json.Unmarshal(out, &theirs)
+	}
+	if err != nil || len(theirs) != len(cases) {
+		t.Fatalf("%s: %v", out, err)
+	}
+	for i, c := range cases {
+		uri := "databricks"
+		if c.Profile != nil {
+			uri += "://" + *c.Profile
+		}
+		w, err := readWorkspace(uri, func(name string) string { return c.Env[name] })
+		var ours []string
+		if err == nil {
+			ours = []string{w.host.String(), w.token + w.oauth.id, w.org}
+		}
+		if len(theirs[i]) > 0 { // a path and a query it would put before the API's own
+			theirs[i][0] = regexp.MustCompile(`^(https?://[^/?]+).*`).ReplaceAllString(theirs[i][0], "$1")
+		}
+		if fmt.Sprint(ours) != fmt.Sprint(theirs[i]) {
+			t.Errorf("%s with %v: %q, %v; and the SDK takes %q", uri, c.Env, ours, err, theirs[i])
+		}
 	}
 }
