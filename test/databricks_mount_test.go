@@ -56,8 +56,9 @@ func (s *statusOf) WriteHeader(status int) {
 
 // TestDatabricksIsMounted fails when a mount of a Databricks workspace does not show its
 // experiments, runs, logged and registered models, or a file of one; when a signed URL, or
-// its host, is sent the workspace's token, or a URL that has ended is used for long; or when
-// a secret comes into the log, the status or the cache.
+// its host, is sent the workspace's token, or a URL that has ended is used for long; when what
+// was read is gone with the workspace; or when a secret comes into the log, the status or
+// the cache.
 func TestDatabricksIsMounted(t *testing.T) {
 	t.Parallel()
 	w := newWorkspaceFake(t)
@@ -65,7 +66,7 @@ func TestDatabricksIsMounted(t *testing.T) {
 	w.signFor(host)
 	w.life = 6 * time.Second
 	cache := t.TempDir()
-	m := mountAt(t, "databricks", w.env(), "--cache-dir", cache, "--metadata-ttl", "1s", "--log-level", "debug")
+	m := mountAt(t, "databricks", append(w.env(), fast...), "--cache-dir", cache, "--metadata-ttl", "1s", "--log-level", "debug")
 	for at, want := range map[string][]string{
 		"runs": {dbxRun}, "models": {dbxUC, dbxOwn, dbxModel},
 		"runs/" + dbxRun: {"MLmodel", "many"}, "models/" + dbxUC + "@champion": {"MLmodel", "many", "registered_model_meta"}, "models/" + dbxUC: {"1", "2"},
@@ -91,6 +92,13 @@ func TestDatabricksIsMounted(t *testing.T) {
 	}
 	if n := taken.Of("403"); n > 4 {
 		t.Errorf("signed URLs that had ended were used %d times", n)
+	}
+	w.srv.Close()
+	time.Sleep(1500 * time.Millisecond)
+	for _, dir := range []string{"runs/" + dbxRun, "models/" + dbxUC + "/1", "models/" + dbxOwn + "/1"} {
+		if got, err := read(m.path(dir, "model.pkl")); string(got) != dbxFiles["model.pkl"] || err != nil {
+			t.Errorf("with the workspace gone, %s: %d bytes, %v", dir, len(got), err)
+		}
 	}
 	status, err := os.ReadFile(m.path(".mlflowfs", "status.json"))
 	if err != nil {
@@ -121,7 +129,7 @@ func TestDatabricksLoginIsAsked(t *testing.T) {
 	env := slices.DeleteFunc(w.env("DATABRICKS_CONFIG_FILE="+profile), func(v string) bool {
 		return strings.HasPrefix(v, "DATABRICKS_HOST") || strings.HasPrefix(v, "DATABRICKS_TOKEN")
 	})
-	m := mountAt(t, "databricks://bot", env, "--metadata-ttl", "1s", "--log-level", "debug", "--cache-dir", t.TempDir())
+	m := mountRaced(t, "databricks://bot", env, "--metadata-ttl", "1s", "--log-level", "debug", "--cache-dir", t.TempDir())
 	logins := func() int {
 		w.mu.Lock()
 		defer w.mu.Unlock()

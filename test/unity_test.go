@@ -236,7 +236,7 @@ func TestLentCredentialsAreRenewed(t *testing.T) {
 	u := newUnityServer(t)
 	u.life = 12 * time.Second
 	cache := t.TempDir()
-	m := mountAt(t, shared.get(t, "sqlite 3.17").uri, u.env(), "--cache-dir", cache, "--metadata-ttl", "1s", "--fill-limit", "0", "--log-level", "debug")
+	m := mountRaced(t, shared.get(t, "sqlite 3.17").uri, u.env(), "--cache-dir", cache, "--metadata-ttl", "1s", "--fill-limit", "0", "--log-level", "debug")
 	lent := func() int { return count.Of(u.take(), "/temporary-model-version-credentials") }
 	list := func(version int) error {
 		_, err := output("ls", m.path("models", unityModel, fmt.Sprint(version)))

@@ -42,7 +42,11 @@ func NewServed(c *rest.Client, door Door, ranged bool) *Served {
 func (s *Served) ID() string { return doorID(s.c, s.door) }
 
 func doorID(c *rest.Client, d Door) string {
-	return "served:" + strings.Join([]string{c.Base().String(), d.RunID, d.ModelID, d.Model, d.Version, d.Dir}, "\x00")
+	id := "served:" + c.Base().String() + "\x00" + d.RunID + "\x00" + d.ModelID + "\x00" + d.Dir
+	if d.Model != "" {
+		id += "\x00" + d.Model + "\x00" + d.Version
+	}
+	return id
 }
 
 func (s *Served) full(p string) string { return strings.Trim(s.door.Dir+"/"+p, "/") }
