@@ -19,6 +19,10 @@
 //     (runs:/, models:/) is a [URI]; any other is a storage URI.
 //   - place: a directory at a storage URI, with the door to it.
 //   - door: what a tracking server knows a directory as: a run, or a logged model.
+//   - managed: files of a version that its registry keeps itself (Unity Catalog,
+//     Databricks). They are opened with what it lends, or by URLs that it signs, and
+//     never with the client's own keys.
+//   - lent: credentials for one place that a registry gives for a while.
 //   - root: the directory that a name leads to, above any path in the URI.
 //   - [Dir]: a directory of artifacts. It is made of parts and mounts.
 //   - [Part]: a directory in one store, of those that are shown as one.

@@ -19,13 +19,18 @@ type Options struct {
 	Tracking meta.Store
 	Registry meta.Store   // nil: Tracking
 	Client   *rest.Client // of the tracking server; nil where there is none
-	Web      *rest.Client // without credentials, for every other address
+	// RegistryClient is that of the registry, where it is a server of its own.
+	RegistryClient *rest.Client
+	Web            *rest.Client // without credentials, for every other address
 
 	// Buckets opens the buckets of object stores, by scheme.
 	Buckets map[string]artifact.OpenBucket
 
 	// Hosts opens the file systems of hosts, by scheme.
 	Hosts map[string]artifact.OpenHost
+
+	// Lent opens them with credentials that the registry lends, by scheme.
+	Lent map[string]artifact.OpenLent
 
 	// Access is the one kind of route to artifacts that is taken; [Auto] (empty)
 	// lets what answers decide.
@@ -67,6 +72,7 @@ type Resolver struct {
 
 	tracking meta.Tracking
 	registry meta.Registry
+	lender   meta.Lender // nil: the registry lends nothing
 
 	lost   lostParts
 	likely likely
@@ -74,6 +80,8 @@ type Resolver struct {
 	stores      *cache.Memo[place, *artifact.Router]
 	buckets     *cache.Memo[string, opened]
 	hosts       *cache.Memo[string, *artifact.Host]
+	lent        *cache.Memo[lentPlace, lentBucket]
+	lentBefore  *cache.Memo[lentPlace, lentBucket]
 	listings    *listings
 	runModels   *cache.Memo[string, []meta.LoggedModel]
 	experiments *cache.Memo[string, *Index[meta.Experiment]]
@@ -127,6 +135,9 @@ func New(opt Options) *Resolver {
 			func(*Index[meta.Run]) time.Duration { return opt.TTL }),
 		tables: newTableSet(opt.Cache, final),
 	}
+	r.lender = meta.LenderOf(opt.Registry)
+	r.lent = cache.NewMemo[lentPlace](1_000, nil, lentBucket.renewedIn)
+	r.lentBefore = cache.NewMemo[lentPlace](1_000, nil, lentBucket.left)
 	r.tracking = meta.CachedTracking(connecting{opt.Tracking, r.connect}, final)
 	r.registry = meta.CachedRegistry(connecting{opt.Registry, r.connect}, final)
 	return r

@@ -26,6 +26,7 @@ type place struct {
 	uri   string
 	door  artifact.Door
 	typed bool
+	of    managed // the version whose files the registry manages there; zero where it manages none
 }
 
 // rootOf is the place that MLflow names as a root of artifacts.
@@ -118,12 +119,21 @@ func unsupported(access artifact.Access, format string, args ...any) []artifact.
 
 // routes are the routes to a place, in the order in which they are tried.
 func (r *Resolver) routes(p place) (id string, routes []artifact.Route, err error) {
+	if p.of != (managed{}) {
+		return r.managed(p)
+	}
 	closed := ""
 	switch s := scheme(p.uri); s {
 	case "mlflow-artifacts":
 		routes = r.proxied(p.uri)
 	case "http", "https":
 		routes, err = r.web(p.uri)
+	case "dbfs":
+		if r.opt.Client.Databricks() {
+			routes = r.databricks(p)
+			break
+		}
+		fallthrough
 	default:
 		onDisk := s == "" || s == "file"
 		served := r.served(p, onDisk)
@@ -190,8 +200,8 @@ func (r *Resolver) local(p place, served bool) ([]artifact.Route, error) {
 
 // served are the routes through the tracking server to what it has a door to.
 func (r *Resolver) served(p place, onItsDisk bool) []artifact.Route {
-	if r.opt.Client == nil || p.door == (artifact.Door{}) {
-		return nil
+	if r.opt.Client == nil || r.opt.Client.Databricks() || p.door == (artifact.Door{}) {
+		return nil // a workspace has no such doors
 	}
 	s := artifact.NewServed(r.opt.Client, p.door, onItsDisk)
 	route := artifact.Route{Access: artifact.Server, Says: "the tracking server reads it with its own credentials and sends it on", Store: s}

@@ -74,6 +74,10 @@ func (r *Resolver) versionDir(ctx context.Context, name, number string, hops int
 // follow goes to where a version's URI leads, be it a name of MLflow's or a
 // place, and tells whether what is there is final, as far as MLflow says.
 func (r *Resolver) follow(ctx context.Context, v *meta.Version, hops int, trail *[]Step) (o Dir, final bool, err error) {
+	if v.Managed {
+		o, err = r.at(ctx, managedPlace(v))
+		return o, true, err
+	}
 	u, found, err := ParseURI(v.URI)
 	switch {
 	case err != nil:
@@ -181,6 +185,9 @@ func (r *Resolver) Number(ctx context.Context, u URI) (string, error) {
 		}
 	} else if v, ok := Latest(m, u.Stage); ok {
 		return v.Version, nil
+	}
+	if u.Alias == "" && m.Stageless {
+		return "", fmt.Errorf("%v: Unity Catalog has no stages and calls no version the latest: name a version's number, or an alias: %w", u, fs.ErrNotExist)
 	}
 	return "", fmt.Errorf("%v: %w", u, fs.ErrNotExist)
 }

@@ -173,7 +173,7 @@ func TestUnusableRegistryCostsItself(t *testing.T) {
 	if err := os.WriteFile(damaged, bytes.Repeat([]byte("damage "), 1000), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for uri, why := range map[string]string{"uc:http://127.0.0.1:1": "Databricks", "databricks-uc": "Databricks", "sqlite:///" + damaged: "not a database"} {
+	for uri, why := range map[string]string{"uc:nowhere": "names no server", "databricks-uc": "Databricks", "sqlite:///" + damaged: "not a database"} {
 		env := append([]string{"MLFLOW_TRACKING_URI=" + s.uri, "MLFLOW_REGISTRY_URI=" + uri}, fast...)
 		if out, err := command(t, env, "cat", "runs:/"+s.Wide+"/doc/text.txt"); err != nil || len(out) == 0 {
 			t.Errorf("%s: cat: %s, %v", uri, out, err)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"log/slog"
 	"time"
@@ -18,6 +19,7 @@ type stores struct {
 	tracking, registry meta.Store   // nil where none was needed
 	client             *rest.Client // nil where the tracking store is no server
 	remote             bool         // whether one of them is another machine's
+	registryClient     *rest.Client // nil where the registry is no server of its own
 	clients            []*rest.Client
 	clocks             []*rest.Clocks // of servers and stores
 }
@@ -32,6 +34,14 @@ func (s *stores) traffic() (t rest.Traffic) {
 		}
 	}
 	return t
+}
+
+// mend is what to do where the tracking store refuses who asks.
+func (s *stores) mend() string {
+	if s.client == nil && s.tracking.Remote() {
+		return "give the tracking URI, or the variables of the database's client, a user and a password that may read it"
+	}
+	return s.client.Mend()
 }
 
 // remarks are what the tracking store and the registry tell of themselves.
@@ -95,8 +105,8 @@ func (c *ClientConfig) open(opt openOptions, log *slog.Logger) (*stores, error) 
 		allowed.Own = true
 	}
 	s.Resolver = resolve.New(resolve.Options{
-		Tracking: s.tracking, Registry: s.registry, Client: s.client, Web: web,
-		Buckets: c.buckets(set, log), Hosts: c.hosts(set, log), Access: c.Artifacts.Access,
+		Tracking: s.tracking, Registry: s.registry, Client: s.client, RegistryClient: s.registryClient, Web: web,
+		Buckets: c.buckets(set, log), Lent: c.lent(set, log), Hosts: c.hosts(set, log), Access: c.Artifacts.Access,
 		TTL: opt.ttl, Allowed: allowed, Silence: c.Server.Timeout, Answers: opt.answers, Cache: opt.cache, Log: log,
 	})
 	s.LeavesOut(resolve.RegisteredModels, "", unusable)
@@ -108,13 +118,13 @@ func (s *stores) openTracking(c *ClientConfig, opt openOptions, log *slog.Logger
 	if uri == "" {
 		return nil
 	}
-	s.tracking, s.client, err = s.openStore(uri, c, opt, log)
+	s.tracking, s.client, err = s.openStore(meta.Open, uri, c, opt, log)
 	return err
 }
 
 // openStore opens the store at a URI, whose last answers are kept where it is remote.
-func (s *stores) openStore(uri string, c *ClientConfig, opt openOptions, log *slog.Logger) (meta.Store, *rest.Client, error) {
-	store, client, err := meta.Open(uri, c.Env, log)
+func (s *stores) openStore(open func(string, rest.Env, *slog.Logger) (meta.Store, *rest.Client, error), uri string, c *ClientConfig, opt openOptions, log *slog.Logger) (meta.Store, *rest.Client, error) {
+	store, client, err := open(uri, c.Env, log)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -131,12 +141,12 @@ func (s *stores) openStore(uri string, c *ClientConfig, opt openOptions, log *sl
 // openRegistry opens the registry, if it is a store of its own. Where it can't be opened,
 // the rest is shown; the error, an errors.ErrUnsupported, says why.
 func (s *stores) openRegistry(c *ClientConfig, opt openOptions, log *slog.Logger) (unusable error) {
-	uri := c.Server.RegistryURI
-	if uri == "" || uri == c.Server.TrackingURI {
+	uri := cmp.Or(c.Server.RegistryURI, meta.DefaultRegistryURI(c.Server.TrackingURI))
+	if uri == c.Server.TrackingURI && !rest.IsDatabricks(uri) {
 		return nil
 	}
 	var err error
-	if s.registry, _, err = s.openStore(uri, c, opt, log); err == nil {
+	if s.registry, s.registryClient, err = s.openStore(meta.OpenRegistry, uri, c, opt, log); err == nil {
 		return nil
 	}
 	s.registry, unusable = meta.NoRegistry(fmt.Errorf("the registry: %w", err))

@@ -183,7 +183,7 @@ func (o *options) checkServer(ctx context.Context) []finding {
 	case err == nil:
 	case errors.Is(err, os.ErrPermission):
 		return []finding{{"server", well, shown + " answers", ""},
-			{"credentials", broken, err.Error(), "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, or write ~/.mlflow/credentials"}}
+			{"credentials", broken, err.Error(), s.mend()}}
 	case errors.As(err, &refusal) && refusal.NoSuchEndpoint():
 		return []finding{{"server", broken, shown + " answers, and is no MLflow tracking server", "check the tracking URI's port and path"}}
 	case errors.As(err, &refusal) && refusal.Final():
@@ -214,6 +214,9 @@ func checkStore(s *stores) (out []finding) {
 
 // checkVersion asks for the server's version.
 func checkVersion(ctx context.Context, c *rest.Client) []finding {
+	if c.Databricks() {
+		return []finding{{"version", well, "a Databricks workspace at " + c.Base().Host, ""}}
+	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.URL("/version", nil).String(), nil)
 	if err != nil {
 		return nil

@@ -22,8 +22,8 @@ func (c *ClientConfig) buckets(set rest.Settings, log *slog.Logger) map[string]a
 	blobs := azure.Driver{Settings: set, Env: env, Log: log}
 	return map[string]artifact.OpenBucket{
 		"s3":    aws.Open,
-		"r2":    aws.OpenHosted(".r2.cloudflarestorage.com", false),
-		"b2":    aws.OpenHosted(".backblazeb2.com", true),
+		"r2":    aws.OpenHosted(s3.R2, false),
+		"b2":    aws.OpenHosted(s3.B2, true),
 		"gs":    gcs.Driver{Settings: set, Env: env, Home: home, Log: log}.Open,
 		"wasbs": blobs.Open(azure.Blobs),
 		"abfss": blobs.Open(azure.DataLake),
@@ -40,5 +40,19 @@ func (c *ClientConfig) hosts(set rest.Settings, log *slog.Logger) map[string]art
 	return map[string]artifact.OpenHost{
 		"sftp": sftp.Driver{Settings: set, Env: c.Env, Home: c.Env("HOME"), User: user}.Open,
 		"hdfs": hdfs.Driver{Settings: set, Env: c.Env, User: user, Log: log}.Open,
+	}
+}
+
+// lent are those that are opened with credentials that a registry lends, by the schemes
+// of the URIs.
+func (c *ClientConfig) lent(set rest.Settings, log *slog.Logger) map[string]artifact.OpenLent {
+	env, home := c.Env, c.Env("HOME")
+	aws := s3.Driver{Settings: set, Env: env, Home: home}
+	blobs := azure.Driver{Settings: set, Env: env, Log: log}.OpenLent
+	return map[string]artifact.OpenLent{
+		"s3":    aws.OpenLent,
+		"r2":    aws.OpenLentR2,
+		"gs":    gcs.Driver{Settings: set, Env: env, Home: home, Log: log}.OpenLent,
+		"wasbs": blobs, "abfss": blobs,
 	}
 }

@@ -44,7 +44,9 @@ MLFLOW_TRACKING_AWS_SIGV4, MLFLOW_WORKSPACE, MLFLOW_ENABLE_WORKSPACES,
 MLFLOW_HTTP_REQUEST_TIMEOUT, MLFLOW_HTTP_REQUEST_MAX_RETRIES,
 MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR; for artifacts in S3 MLFLOW_S3_ENDPOINT_URL and
 MLFLOW_S3_IGNORE_TLS. Object stores take their own variables (AWS_…, GOOGLE_…,
-AZURE_STORAGE_…); where there are none, the tracking server's access is used.`,
+AZURE_STORAGE_…); where there are none, the tracking server's access is used. A
+Databricks workspace (databricks, databricks://profile) takes DATABRICKS_… and
+~/.databrickscfg, and an open source Unity Catalog MLFLOW_UC_OSS_TOKEN.`,
 		Args: exactly(1, "one MOUNTPOINT"),
 	}
 	c.Flags().BoolVar(&f.daemon, "daemon", false, "go on in the background: return when the mount answers")
@@ -181,11 +183,11 @@ func ping(ctx context.Context, s *stores, uri string, log *slog.Logger) error {
 	case err == nil || ctx.Err() != nil:
 		return nil
 	case errors.Is(err, iofs.ErrPermission):
-		return fmt.Errorf("the tracking server %s refuses the credentials (%w): set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, or write ~/.mlflow/credentials", shown, err)
+		return fmt.Errorf("the tracking store %s refuses the credentials (%w): %s", shown, err, s.mend())
 	case errors.As(err, &refusal) && refusal.NoSuchEndpoint():
 		return fmt.Errorf("%s answers, and is no MLflow tracking server: check the tracking URI's port and path", shown)
 	case errors.As(err, &refusal) && refusal.Final():
-		return fmt.Errorf("the tracking server %s refuses what it is asked: %w", shown, err) // such as a workspace that is not there
+		return fmt.Errorf("the tracking store %s refuses what it is asked: %w", shown, err) // such as a workspace that is not there
 	}
 	log.Warn("the tracking server does not answer; mounting all the same, and asking it again when something is read", "server", shown, "err", err)
 	return nil

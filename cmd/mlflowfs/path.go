@@ -177,7 +177,7 @@ func readScope(ctx context.Context, point string) (string, error) {
 // secret, and is given to this user alone.
 func (c *ClientConfig) scope() string {
 	h := sha256.New()
-	for _, uri := range []string{c.Server.TrackingURI, cmp.Or(c.Server.RegistryURI, c.Server.TrackingURI)} {
+	for _, uri := range []string{c.Server.TrackingURI, cmp.Or(c.Server.RegistryURI, meta.DefaultRegistryURI(c.Server.TrackingURI))} {
 		fmt.Fprintf(h, "%q %q\n", rest.Redact(absoluteStore(uri)), rest.Asker(uri, c.Env))
 	}
 	fmt.Fprintf(h, "%q %q %q %q %v\n", storeScope(c.Env), c.Artifacts.Access, c.Artifacts.AllowAddress, c.Artifacts.AllowStore, c.Server.Offline)
@@ -191,6 +191,8 @@ func absoluteStore(uri string) string {
 	}
 	scheme, path, ok := strings.Cut(uri, ":")
 	switch {
+	case rest.IsDatabricks(uri):
+		return uri
 	case !ok:
 		scheme, path = "", uri
 	case scheme == "sqlite":

@@ -31,7 +31,7 @@ func TestDoctorNamesWhatIsNotHonoured(t *testing.T) {
 }
 
 var (
-	namedVariable = regexp.MustCompile(`"((?:MLFLOW|MLFLOWFS|AWS|AZURE|GOOGLE|CLOUDSDK|STORAGE|REQUESTS|CURL)_[A-Z0-9_]+|KUBECONFIG|NETRC|REQUEST_METHOD)"`)
+	namedVariable = regexp.MustCompile(`"((?:MLFLOW|MLFLOWFS|DATABRICKS|AWS|AZURE|GOOGLE|CLOUDSDK|STORAGE|REQUESTS|CURL)_[A-Z0-9_]+|KUBECONFIG|NETRC|REQUEST_METHOD)"`)
 	environment   = regexp.MustCompile(`\bos\.(Getenv|LookupEnv|Environ|ExpandEnv|Setenv|Unsetenv|Clearenv|UserHomeDir|UserCacheDir|UserConfigDir)\(|http\.ProxyFromEnvironment`)
 )
 

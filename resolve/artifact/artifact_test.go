@@ -49,7 +49,7 @@ func FuzzListingHasOnlyNamesThatCanBeShown(f *testing.F) {
 	f.Add([]byte(`{"files":[{"path":"a","file_size":1e99},{"path":"a","file_size":[]}]}`))
 	log := slog.New(slog.DiscardHandler)
 	f.Fuzz(func(t *testing.T, b []byte) {
-		entries, err := decodeListing(bytes.NewReader(b))
+		entries, _, err := decodeListing(bytes.NewReader(b))
 		if err != nil {
 			return
 		}
@@ -69,13 +69,13 @@ func FuzzListingHasOnlyNamesThatCanBeShown(f *testing.F) {
 // taken for an empty directory.
 func TestListingIsDecodedAsMLflowSendsIt(t *testing.T) {
 	t.Parallel()
-	got, err := decodeListing(strings.NewReader(`{"files":[{"path":"a","is_dir":false,"file_size":12},{"path":"b","is_dir":false,"file_size":"13"},{"path":"empty","is_dir":false},{"path":"d","is_dir":true},{"path":"x","file_size":"many"}]}`))
+	got, _, err := decodeListing(strings.NewReader(`{"files":[{"path":"a","is_dir":false,"file_size":12},{"path":"b","is_dir":false,"file_size":"13"},{"path":"empty","is_dir":false},{"path":"d","is_dir":true},{"path":"x","file_size":"many"}]}`))
 	want := []Entry{{Name: "a", Size: 12}, {Name: "b", Size: 13}, {Name: "empty"}, {Name: "d", IsDir: true}, {Name: "x", Size: -1}}
 	if d := cmp.Diff(want, got); d != "" || err != nil {
 		t.Error(err, d)
 	}
 	for _, bad := range []string{"", "<html>", `{"files":`} {
-		if _, err := decodeListing(strings.NewReader(bad)); err == nil || err == io.EOF {
+		if _, _, err := decodeListing(strings.NewReader(bad)); err == nil || err == io.EOF {
 			t.Errorf("%q: %v", bad, err)
 		}
 	}

@@ -59,14 +59,20 @@ func (b *Blob) List(ctx context.Context, dir string) (Tree, error) {
 	if dir != "" && dir != "." {
 		prefix = b.key(dir) + "/"
 	}
-	all, next, err := b.page(ctx, prefix, "", blob.FirstPageToken)
-	if err == nil && len(next) == 0 {
-		return plant(dir, prefix, all), nil
-	}
+	bucket, err := b.open(ctx, false)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%s: %w", b.uri, err)
 	}
-	all = nil
+	if !bucket.Shallow {
+		all, next, err := b.page(ctx, prefix, "", blob.FirstPageToken)
+		if err == nil && len(next) == 0 {
+			return plant(dir, prefix, all), nil
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	var all []object
 	if err := b.pages(ctx, prefix, func(some []object) (more bool) {
 		all = append(all, some...)
 		return true

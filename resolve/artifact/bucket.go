@@ -35,6 +35,9 @@ type Bucket struct {
 	// err is not an answer of the store's.
 	Refusal func(err error) (status int, code, words string)
 
+	// Shallow says that a directory may be listed, and all that is below it may not.
+	Shallow bool
+
 	// Again tells whether err has taught something with which the store may be
 	// asked once more; nil where nothing can.
 	Again func(err error) bool
@@ -49,6 +52,11 @@ type Bucket struct {
 // the next slash of a URI. An error that is a [NoCredentials] says that the
 // client has no credentials for it.
 type OpenBucket func(ctx context.Context, place string) (*Bucket, error)
+
+// OpenLent opens a bucket as [OpenBucket] does, but with credentials that are lent, and
+// with none of the client's own; they go to the hosts to which the client's own would go.
+// It is an error where they are another cloud's.
+type OpenLent func(ctx context.Context, place string, with rest.Lent) (*Bucket, error)
 
 // Answer is what the headers of an object's bytes say.
 type Answer struct {

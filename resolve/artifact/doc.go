@@ -12,6 +12,8 @@
 //   - [NewSigned]: files by URLs that a tracking server signs ([Signer]),
 //     listed by another store.
 //   - [NewServed]: a tracking server's get-artifact doors, to what only it reads.
+//   - [NewDatabricks], [NewWorkspace], [NewDBFS]: what a Databricks workspace keeps, signs
+//     and sends.
 //   - [NewWeb]: plain files of the web.
 //   - [NewRouter]: several routes to one directory, decided by what answers.
 //     Those that were left are tried again ([RetryRoutes]).

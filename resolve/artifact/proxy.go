@@ -52,7 +52,12 @@ func (p *Proxy) List(ctx context.Context, dir string) (Tree, error) {
 	if err := unambiguous(path); err != nil {
 		return nil, err
 	}
-	entries, err := getListing(ctx, p.c, p.base+"?"+url.Values{"path": {path}}.Encode())
+	u, err := url.Parse(p.base)
+	if err != nil {
+		return nil, err
+	}
+	u.RawQuery = url.Values{"path": {path}}.Encode()
+	entries, err := getListing(ctx, p.c, u)
 	return Tree{dir: entries}, err
 }
 

@@ -13,7 +13,8 @@ import (
 // Door is what a tracking server knows a directory of artifacts as: a run's
 // artifact root or a logged model's, or a directory below it.
 type Door struct {
-	RunID, ModelID string // one of them
+	RunID, ModelID string // one of them; or a version of a registered model:
+	Model, Version string // which has a door to a Databricks workspace alone
 	Dir            string // no slash at either end
 }
 
@@ -38,8 +39,14 @@ func NewServed(c *rest.Client, door Door, ranged bool) *Served {
 }
 
 // ID is unique to the door.
-func (s *Served) ID() string {
-	return "served:" + s.c.Base().String() + "\x00" + s.door.RunID + "\x00" + s.door.ModelID + "\x00" + s.door.Dir
+func (s *Served) ID() string { return doorID(s.c, s.door) }
+
+func doorID(c *rest.Client, d Door) string {
+	id := "served:" + c.Base().String() + "\x00" + d.RunID + "\x00" + d.ModelID + "\x00" + d.Dir
+	if d.Model != "" {
+		id += "\x00" + d.Model + "\x00" + d.Version
+	}
+	return id
 }
 
 func (s *Served) full(p string) string { return strings.Trim(s.door.Dir+"/"+p, "/") }
@@ -60,13 +67,18 @@ func (s *Served) List(ctx context.Context, dir string) (Tree, error) {
 		q.Set(key, path)
 		u.RawQuery = q.Encode()
 	}
-	entries, err := getListing(ctx, s.c, u.String())
+	entries, err := getListing(ctx, s.c, u)
+	return Tree{dir: below(path, entries)}, err
+}
+
+// below are entries by their names, where they come with their paths from a root.
+func below(path string, entries []Entry) []Entry {
 	for i := range entries {
 		if rest, ok := strings.CutPrefix(entries[i].Name, path+"/"); ok && path != "" {
 			entries[i].Name = rest
 		}
 	}
-	return Tree{dir: entries}, err
+	return entries
 }
 
 // ReadRange asks for a file: for the range where the server has it on its own

@@ -27,7 +27,8 @@ var _ fmt.Stringer = SignedURL{}
 
 // lifetime reads how long a URL is valid from the parameters of S3's and
 // GCS's signature version 4. It is counted from now, so that a server's clock
-// is of no matter. A URL that does not say is believed for a minute.
+// is of no matter. Azure's signature says when it ends. A URL that does not say, or is over
+// by this machine's clock, is believed for a minute.
 func lifetime(u string) time.Duration {
 	p, err := url.Parse(u)
 	if err != nil {
@@ -36,6 +37,9 @@ func lifetime(u string) time.Duration {
 	q := p.Query()
 	if s, err := strconv.Atoi(cmp.Or(q.Get("X-Amz-Expires"), q.Get("X-Goog-Expires"))); err == nil && s > 0 {
 		return time.Duration(s) * time.Second
+	}
+	if end, err := time.Parse(time.RFC3339, q.Get("se")); err == nil {
+		return max(time.Until(end), time.Minute)
 	}
 	return time.Minute
 }

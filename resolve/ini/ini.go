@@ -11,8 +11,8 @@ import (
 )
 
 // File is what a file holds: values by key in lower case, by section. [File.Get]
-// gives a value with what it refers to put in, and [File.Sections] all values as they
-// are written.
+// gives a value with what it refers to put in, and [File.Sections] and [File.Own] values as
+// they are written.
 type File struct{ sections map[string]map[string]string }
 
 // defaults is the section whose keys all sections have.
@@ -113,6 +113,10 @@ func (f File) Sections() map[string]map[string]string {
 	}
 	return out
 }
+
+// Own are a section's own values as they are written, without the defaults; nil where it
+// is not there. DEFAULT is one, too.
+func (f File) Own(section string) map[string]string { return f.sections[section] }
 
 // Get is the value of key, with what it refers to put in (BasicInterpolation); empty
 // where the section or the key is not there.

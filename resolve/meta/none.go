@@ -5,6 +5,24 @@ import (
 	"errors"
 )
 
+// noTracking is the other half of a registry that is one alone.
+type noTracking struct {
+	Tracking // nil: nothing but the registry is asked for
+}
+
+// noPrompts is the part of a registry that keeps none.
+type noPrompts struct{}
+
+func (noPrompts) SearchPrompts(context.Context, string) (Page[RegisteredModel], error) {
+	return Page[RegisteredModel]{}, nil
+}
+func (noPrompts) Prompt(_ context.Context, name, _ string) (*Prompt, error) {
+	return nil, notFound("prompt", name)
+}
+func (noPrompts) SearchPromptVersions(context.Context, string, string) (Page[Version], error) {
+	return Page[Version]{}, nil
+}
+
 // none is a registry that can't be used: each question is answered with the
 // reason, which is an errors.ErrUnsupported.
 type none struct {

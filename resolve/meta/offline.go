@@ -31,6 +31,16 @@ func WithLastAnswers(s Store, answers *answers.Answers, uri string) Store {
 
 var _ Store = (*offlineStore)(nil)
 
+// LenderOf is the registry as one that lends credentials; nil where it lends none. What
+// it lends is kept by nothing: it is asked for anew in each process.
+func LenderOf(s Store) Lender {
+	if k, ok := s.(*offlineStore); ok {
+		s = k.Store
+	}
+	l, _ := s.(Lender)
+	return l
+}
+
 // staleIfError asks the store, or gives what it answered last to the question that
 // what and args are.
 func staleIfError[T any](ctx context.Context, k *offlineStore, ask func(context.Context) (T, error), what string, args ...string) (T, error) {

@@ -33,6 +33,35 @@ func isDigits(s string) bool {
 	return s != "" && strings.Trim(s, "0123456789") == ""
 }
 
+// DefaultRegistryURI is where the model registry is of a tracking URI, where none is set:
+// at the tracking URI, but for Databricks, whose registry is its Unity Catalog
+// (mlflow.tracking._model_registry.utils).
+func DefaultRegistryURI(tracking string) string {
+	if after, ok := strings.CutPrefix(tracking, "databricks"); ok && rest.IsDatabricks(tracking) && !strings.HasPrefix(after, "-uc") {
+		return "databricks-uc" + after
+	}
+	return tracking
+}
+
+// OpenRegistry opens the registry at a URI: what Open takes, an open source Unity Catalog
+// at uc:http(s)://…, or Databricks' at databricks-uc.
+func OpenRegistry(uri string, env rest.Env, log *slog.Logger) (s Store, c *rest.Client, err error) {
+	scheme, _, _ := strings.Cut(uri, ":")
+	switch scheme {
+	case "uc":
+		if c, err = rest.NewUnityClient(uri, env, log); err == nil {
+			s = NewUnity(c)
+		}
+	case "databricks", "databricks-uc":
+		if c, err = rest.NewDatabricksClient(uri, env, log); err == nil {
+			s = NewDatabricksRegistry(c, scheme == "databricks-uc")
+		}
+	default:
+		return Open(uri, env, log)
+	}
+	return s, c, err
+}
+
 // Open opens the store at a tracking URI: http(s)://…, a database's (sqlite:///path,
 // postgresql://…, mysql://…, mssql://…), file://… or a path. The client is nil but for
 // http(s).
@@ -41,8 +70,8 @@ func Open(uri string, env rest.Env, log *slog.Logger) (Store, *rest.Client, erro
 	if !ok || strings.ContainsAny(scheme, "/.") {
 		scheme, behind = "", uri
 	}
-	if uri == "databricks" || uri == "databricks-uc" { // MLflow takes neither for a directory
-		scheme = uri
+	if rest.IsDatabricks(uri) { // which MLflow takes for no directory
+		scheme, _, _ = strings.Cut(uri, ":")
 	}
 	// SQLAlchemy allows a driver: sqlite+pysqlite.
 	dialect, _, _ := strings.Cut(strings.ToLower(scheme), "+")
@@ -82,8 +111,14 @@ func Open(uri string, env rest.Env, log *slog.Logger) (Store, *rest.Client, erro
 		}
 		s, err := openFileStore(path, log)
 		return s, nil, err
-	case "databricks", "databricks-uc", "uc":
-		return nil, nil, fmt.Errorf("the tracking URI %s is Databricks, which mlflowfs does not speak with", rest.Redact(uri))
+	case "databricks":
+		c, err := rest.NewDatabricksClient(uri, env, log)
+		if err != nil {
+			return nil, nil, err
+		}
+		return NewREST(c), c, nil
+	case "uc", "databricks-uc":
+		return nil, nil, fmt.Errorf("the tracking URI %s is a Unity Catalog, which is a model registry alone: give it as the registry URI (MLFLOW_REGISTRY_URI), and the tracking server's address, or databricks, as the tracking URI", rest.Redact(uri))
 	}
 	return nil, nil, fmt.Errorf("the tracking URI %s can't be understood: it must be http(s)://host:port, sqlite:///file.db, postgresql://, mysql:// or mssql:// with user:password@host/database, or a FileStore directory", rest.Redact(uri))
 }

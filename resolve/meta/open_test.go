@@ -33,8 +33,11 @@ func TestBadTrackingURIIsRefused(t *testing.T) {
 		"mysql+pymysql://u:s3cret@h/db?ssl_x=1": "ssl_x",
 		"mssql://h/db?password=s3cret":          "mssql+pyodbc://user:password@host",
 		"databricks://u:s3cret@profile":         "Databricks",
-		"databricks":                            "Databricks",
-		"databricks-uc":                         "Databricks",
+		"databricks":                            "DATABRICKS_HOST and DATABRICKS_TOKEN",
+		"databricks://profile":                  "DATABRICKS_HOST and DATABRICKS_TOKEN",
+		"databricks://scope:s3cret":             "secret scope",
+		"databricks-uc":                         "MLFLOW_REGISTRY_URI",
+		"uc:http://h:8080":                      "MLFLOW_REGISTRY_URI",
 		"file://elsewhere/x":                    "file:///",
 		"strange://u:s3cret@h?password=s3cret#": "can't be understood",
 	} {

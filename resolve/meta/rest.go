@@ -20,6 +20,7 @@ import (
 type restStore struct {
 	c         *rest.Client
 	oldTraces atomic.Int64 // until when the server is asked for traces as MLflow 2's; ns since 1970
+	below     string       // what stands before the registry's paths; empty but for a Unity Catalog
 }
 
 var _ Store = (*restStore)(nil)
@@ -96,7 +97,7 @@ func (s *restStore) Ping(ctx context.Context) (places []string, err error) {
 	}
 	err = s.searchExperiments(ctx, pinged, "", &out)
 	var e *rest.Error
-	if errors.As(err, &e) && e.Status == http.StatusForbidden && s.c.API(ctx, "registered-models/search", search(1, "", ""), nil, &out) == nil {
+	if errors.As(err, &e) && e.Status == http.StatusForbidden && !s.c.Databricks() && s.c.API(ctx, "registered-models/search", search(1, "", ""), nil, &out) == nil {
 		return nil, nil
 	}
 	for _, e := range out.Experiments {
@@ -106,7 +107,15 @@ func (s *restStore) Ping(ctx context.Context) (places []string, err error) {
 }
 
 // searchExperiments asks a server before MLflow 1.28, which has no search, for a list.
+// Databricks documents the search by POST alone.
 func (s *restStore) searchExperiments(ctx context.Context, max int, token string, out any) error {
+	if s.c.Databricks() {
+		body := map[string]any{"max_results": max}
+		if token != "" {
+			body["page_token"] = token
+		}
+		return s.c.API(ctx, "experiments/search", nil, body, out)
+	}
 	err := s.c.API(ctx, "experiments/search", search(max, token, ""), nil, out)
 	var e *rest.Error
 	if errors.As(err, &e) && e.NoSuchEndpoint() {
@@ -207,7 +216,11 @@ func (s *restStore) SearchLoggedModels(ctx context.Context, experimentIDs []stri
 		Models []restLoggedModel `json:"models"`
 		Next   string            `json:"next_page_token"`
 	}
-	body := map[string]any{"experiment_ids": experimentIDs, "max_results": modelsPage}
+	most := modelsPage
+	if s.c.Databricks() {
+		most = 50 // which is the most there
+	}
+	body := map[string]any{"experiment_ids": experimentIDs, "max_results": most}
 	if token != "" {
 		body["page_token"] = token
 	}
@@ -242,7 +255,7 @@ func (s *restStore) RegisteredModel(ctx context.Context, name string) (*Register
 	var out struct {
 		Model restModel `json:"registered_model"`
 	}
-	if err := s.lookUp(ctx, "registered-models/get", url.Values{"name": {name}}, &out); err != nil {
+	if err := s.lookUp(ctx, s.below+"registered-models/get", url.Values{"name": {name}}, &out); err != nil {
 		return nil, err
 	}
 	m := out.Model.model()
@@ -254,12 +267,12 @@ func (s *restStore) SearchRegisteredModels(ctx context.Context, token string) (P
 		Models []restModel `json:"registered_models"`
 		Next   string      `json:"next_page_token"`
 	}
-	err := s.c.API(ctx, "registered-models/search", search(modelsPage, token, ""), nil, &out)
+	err := s.c.API(ctx, s.below+"registered-models/search", search(modelsPage, token, ""), nil, &out)
 	return page(out.Models, out.Next, (*restModel).model), err
 }
 
 // Version asks for a version and, beside that, for where its files lie, which of a prompt
-// says nothing.
+// says nothing. Where the server tells the one alone, it is given with the error.
 func (s *restStore) Version(ctx context.Context, name, version string) (*Version, error) {
 	which := url.Values{"name": {name}, "version": {version}}
 	ctx, cancel := context.WithCancel(ctx)
@@ -269,7 +282,7 @@ func (s *restStore) Version(ctx context.Context, name, version string) (*Version
 	}
 	placed := make(chan error, 1)
 	go func() {
-		placed <- cache.Guard(func() error { return s.lookUp(ctx, "model-versions/get-download-uri", which, &place) })
+		placed <- cache.Guard(func() error { return s.lookUp(ctx, s.below+"model-versions/get-download-uri", which, &place) })
 	}()
 	v, err := s.version(ctx, which)
 	if err != nil {
@@ -291,7 +304,7 @@ func (s *restStore) version(ctx context.Context, which url.Values) (Version, err
 	var out struct {
 		Version restVersion `json:"model_version"`
 	}
-	if err := s.lookUp(ctx, "model-versions/get", which, &out); err != nil {
+	if err := s.lookUp(ctx, s.below+"model-versions/get", which, &out); err != nil {
 		return Version{}, err
 	}
 	v := out.Version.version()
@@ -317,7 +330,7 @@ func (s *restStore) searchVersions(ctx context.Context, name, token, also string
 	if also != "" {
 		by = append(by, also)
 	}
-	err := s.c.API(ctx, "model-versions/search", search(versionsPage, token, strings.Join(by, " AND ")), nil, &out)
+	err := s.c.API(ctx, s.below+"model-versions/search", search(versionsPage, token, strings.Join(by, " AND ")), nil, &out)
 	p := page(out.Versions, out.Next, (*restVersion).version)
 	p.Items = filter(p.Items, func(v *Version) bool { return v.Name == name })
 	return p, err

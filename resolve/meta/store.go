@@ -1,6 +1,10 @@
 package meta
 
-import "context"
+import (
+	"context"
+
+	"github.com/mlflowfs/mlflowfs/resolve/rest"
+)
 
 // Tracking tells of experiments, their runs and the models that were logged in these.
 // Its methods may be called by many at once; a missing thing is fs.ErrNotExist. A
@@ -43,6 +47,12 @@ type Registry interface {
 	Version(ctx context.Context, name, version string) (*Version, error)
 	// SearchVersions gives the versions of one registered model.
 	SearchVersions(ctx context.Context, name, token string) (Page[Version], error)
+}
+
+// Lender is a registry that lends credentials for where the files of a version lie,
+// which is managed: for reading, and for a while.
+type Lender interface {
+	Lend(ctx context.Context, name, version string) (rest.Lent, error)
 }
 
 // Store is what holds MLflow's metadata: each is both, though a user may take the

@@ -71,6 +71,9 @@ type RegisteredModel struct {
 	Latest  []Version         // the latest version of each stage that holds one
 	Aliases map[string]string // alias to version
 	Prompt  bool              // it is a prompt: see [Prompts]
+
+	// Stageless says that the registry has no stages, and calls no version the latest.
+	Stageless bool
 }
 
 // Version is a version of a registered model.
@@ -83,6 +86,10 @@ type Version struct {
 	RunID   string // empty where it is of no run, or the store does not tell
 	Status  string // READY when nothing more is written
 	Created time.Time
+
+	// Managed says that its files are the registry's own copies, at URI, and no run's: a
+	// [Lender] opens them, but for a URI of this machine.
+	Managed bool
 
 	// Prompt says that it is a prompt's (mlflow.genai.register_prompt): it has no
 	// files, and its source means nothing.

@@ -30,6 +30,9 @@ type Client struct {
 	sent  *counted
 	most  int64 // bytes of an Answer
 
+	oauth      *oauthTokens // nil where the client has no credentials
+	databricks bool         // it is for a workspace of Databricks'
+
 	info *cache.Memo[struct{}, offers]
 }
 
@@ -54,17 +57,36 @@ func newTrackingClient(u *url.URL, env Env, kube kubernetes, log *slog.Logger) (
 		return nil, err
 	}
 	base := &url.URL{Scheme: u.Scheme, Host: u.Host, Path: strings.TrimRight(u.Path, "/")}
+	var signer *sigV4
+	if signs(env) {
+		signer = &sigV4{signer: v4.NewSigner(), env: env}
+	}
+	return newAuthClient(base, creds, signer, tlsConf, env, log)
+}
+
+// newAuthClient makes a client that sends creds to the server at base, and to no other.
+func newAuthClient(base *url.URL, creds *renewable, signer *sigV4, tlsConf *tls.Config, env Env, log *slog.Logger) (*Client, error) {
+	set, err := ReadSettings(env)
+	if err != nil {
+		return nil, err
+	}
+	var tokens *oauthTokens
 	c, err := newClient(base, env, log, tlsConf, func(t http.RoundTripper) http.RoundTripper {
-		auth := &authTransport{next: t, base: base, creds: creds}
-		if signs(env) {
-			auth.sigV4 = &sigV4{signer: v4.NewSigner(), env: env}
-		}
-		return auth
+		tokens = newOAuthTokens(base, t, set)
+		return &authTransport{next: t, base: base, creds: creds, sigV4: signer, oauth: tokens}
 	})
 	if err == nil {
-		c.creds = creds
+		c.creds, c.oauth = creds, tokens
 	}
 	return c, err
+}
+
+// Mend is what a user can do where the server refuses the credentials.
+func (c *Client) Mend() string {
+	if c == nil || c.creds == nil {
+		return source{}.mend()
+	}
+	return c.creds.mend()
 }
 
 // NewWebClient makes a client for addresses that are not the tracking
@@ -207,7 +229,10 @@ func (c *Client) Do(req *http.Request) (*http.Response, error) {
 	}
 	with := c.creds.get()
 	resp, err := c.send(req)
-	if err != nil || (resp.StatusCode != http.StatusUnauthorized && resp.StatusCode != http.StatusForbidden) || !c.creds.refused(with) {
+	if err != nil || (resp.StatusCode != http.StatusUnauthorized && resp.StatusCode != http.StatusForbidden) {
+		return resp, err
+	}
+	if better := resp.StatusCode == http.StatusUnauthorized && with.oauth != (oauthClient{}) && c.oauth.refused(with.oauth); !better && !c.creds.refused(with) {
 		return resp, err
 	}
 	resp.Body.Close()

@@ -44,6 +44,16 @@ func (c *Clocks) Ahead() map[string]time.Duration {
 	return out
 }
 
+// Here is a time of the clock of a host, as this machine's clock tells it.
+func (c *Clocks) Here(host string, t time.Time) time.Time {
+	if c == nil || t.IsZero() {
+		return t
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return t.Add(c.off[host])
+}
+
 // noting is a RoundTripper that notes the time of each answer.
 type noting struct {
 	http.RoundTripper

@@ -26,8 +26,9 @@ type Env func(name string) string
 type credentials struct {
 	authorization string // empty: none
 	workspace     string
-	own           string // the lines of HeaderFileVariable's file
-	who           string // the user, for Asker; nothing secret
+	oauth         oauthClient // whose tokens stand for authorization
+	own           string      // lines of headers, such as those of HeaderFileVariable's file
+	who           string      // the user, for Asker; nothing secret
 }
 
 // Variables of ours that name a file with a secret, which may be another one the next
@@ -37,7 +38,16 @@ const (
 	HeaderFileVariable = "MLFLOWFS_HEADER_FILE"
 )
 
-// source is where the credentials for one tracking server are read from.
+// credentialSource is where the credentials for one server are read from.
+type credentialSource interface {
+	read() (credentials, error)
+	// stamped is what the files that are read are known to have changed by.
+	stamped() string
+	// mend is what a user can do where the server refuses the credentials.
+	mend() string
+}
+
+// source is where those for a tracking server are read from.
 type source struct {
 	uri  *url.URL
 	env  Env
@@ -146,15 +156,28 @@ func readToken(name string) (string, error) {
 // subject, where the token is a JWT (RFC 7519, section 4.1.2): the same user's next
 // token is no other user's.
 func Asker(uri string, env Env) string {
-	u, err := url.Parse(uri)
-	if err != nil {
-		u = &url.URL{}
-	}
-	c, err := source{u, env, kubernetes{serviceAccount, env}}.read()
+	c, err := sourceOf(uri, env).read()
 	if err != nil {
 		c.who = "" // it can't be asked, either
 	}
 	return fmt.Sprintf("%q %q", c.workspace, c.who)
+}
+
+// sourceOf is where the credentials for the server at a URI are read from.
+func sourceOf(uri string, env Env) credentialSource {
+	if IsDatabricks(uri) {
+		return databricksSource{uri: uri, env: env}
+	}
+	if scheme, _, _ := strings.Cut(uri, ":"); scheme == "uc" {
+		if base, err := unityBase(uri); err == nil {
+			return unitySource{base, env}
+		}
+	}
+	u, err := url.Parse(uri)
+	if err != nil {
+		u = &url.URL{}
+	}
+	return source{u, env, kubernetes{serviceAccount, env}}
 }
 
 // subject is whom a JWT is of; empty where the token is none.
@@ -176,7 +199,7 @@ func subject(token string) string {
 
 // renewable are credentials that are read anew when their files have changed.
 type renewable struct {
-	source
+	credentialSource
 	log *slog.Logger
 
 	mu     sync.Mutex // guards what follows; no other lock is taken under it
@@ -197,27 +220,35 @@ const (
 // program that takes its time, and a server may refuse many requests whoever asks.
 const readAgain = 10 * time.Second
 
-func newRenewable(s source, log *slog.Logger) (*renewable, error) {
-	r := &renewable{source: s, log: log, looked: time.Now()}
+func newRenewable(s credentialSource, log *slog.Logger) (*renewable, error) {
+	r := &renewable{credentialSource: s, log: log, looked: time.Now()}
 	r.stamp = r.stamped()
 	var err error
 	r.now, err = s.read()
 	return r, err
 }
 
-// stamped is what the files are known to have changed by.
 func (s source) stamped() (stamp string) {
 	names := []string{s.env(TokenFileVariable), s.env(HeaderFileVariable), netrcFile(s.env), filepath.Join(s.env("HOME"), ".mlflow", "credentials")}
 	if token, _ := kubernetesAuth(s.env); token {
 		names = append(append(names, filepath.Join(s.kube.account, "token")), s.kube.kubeFiles()...)
 		stamp = fmt.Sprint(time.Now().Truncate(kubeEvery).Unix(), " ")
 	}
+	return stamp + stampOf(names...)
+}
+
+// stampOf is what files are known to have changed by.
+func stampOf(names ...string) (stamp string) {
 	for _, name := range names {
 		if st, err := os.Stat(name); err == nil {
 			stamp += fmt.Sprint(name, st.Size(), st.ModTime().UnixNano(), " ")
 		}
 	}
 	return stamp
+}
+
+func (s source) mend() string {
+	return "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, or write ~/.mlflow/credentials"
 }
 
 // get gives the credentials of now.
@@ -307,70 +338,3 @@ func readHeaders(name string) (string, error) {
 	}
 	return strings.Join(lines, "\n"), nil
 }
-
-// authTransport adds the credentials to requests for the tracking server, and
-// to no others: neither another host named by an artifact URI nor the target
-// of a redirect gets them. Of its redirects the target is told the workspace, which is
-// no secret, as by Python's requests: it would answer from another one else.
-type authTransport struct {
-	next  http.RoundTripper
-	base  *url.URL
-	creds *renewable
-	sigV4 *sigV4 // nil: no signature
-}
-
-func (t *authTransport) RoundTrip(req *http.Request) (*http.Response, error) {
-	c := t.creds.get()
-	if !sameServer(t.base, req.URL) {
-		if c.workspace != "" && sameServer(t.base, firstOf(req).URL) {
-			req = req.Clone(req.Context())
-			req.Header.Set("X-MLFLOW-WORKSPACE", c.workspace)
-		}
-		return t.next.RoundTrip(req)
-	}
-	req = req.Clone(req.Context())
-	if c.authorization != "" {
-		req.Header.Set("Authorization", c.authorization)
-	}
-	if c.workspace != "" {
-		req.Header.Set("X-MLFLOW-WORKSPACE", c.workspace)
-	}
-	for _, line := range strings.Split(c.own, "\n") {
-		if key, value, ok := strings.Cut(line, ": "); ok {
-			req.Header.Set(key, value)
-		}
-	}
-	if t.sigV4 != nil { // takes the place of any other Authorization
-		req.Header.Del("Authorization")
-		if err := t.sigV4.sign(req); err != nil {
-			return nil, &noRetry{fmt.Errorf("MLFLOW_TRACKING_AWS_SIGV4: %w", err)}
-		}
-	}
-	return t.next.RoundTrip(req)
-}
-
-// firstOf is the request whose redirects led to req; req itself where none did.
-func firstOf(req *http.Request) *http.Request {
-	for req.Response != nil && req.Response.Request != nil {
-		req = req.Response.Request
-	}
-	return req
-}
-
-// sameServer tells whether u is the tracking server's, which may get its credentials:
-// at the same scheme, host and port, or at https where the tracking URI says http,
-// both at their standard ports (requests' should_strip_auth).
-func sameServer(base, u *url.URL) bool {
-	if !strings.EqualFold(base.Hostname(), u.Hostname()) {
-		return false
-	}
-	port := func(u *url.URL) string {
-		return cmp.Or(u.Port(), map[string]string{"http": "80", "https": "443"}[u.Scheme])
-	}
-	if base.Scheme == "http" && u.Scheme == "https" {
-		return port(base) == "80" && port(u) == "443"
-	}
-	return base.Scheme == u.Scheme && port(base) == port(u)
-}
-
-var _ http.RoundTripper = (*authTransport)(nil)

@@ -31,6 +31,9 @@ func (c *Client) offers(ctx context.Context) (offers, error) {
 // OffersPresigned asks whether the server signs URLs for what its artifact API
 // serves (server-info, MLflow 3), and says why not.
 func (c *Client) OffersPresigned(ctx context.Context) error {
+	if c.databricks {
+		return fmt.Errorf("a Databricks workspace has no artifact API of MLflow's: %w", errors.ErrUnsupported)
+	}
 	o, err := c.offers(ctx)
 	if err == nil && !o.Downloads {
 		err = fmt.Errorf("the tracking server offers no presigned URLs: %w", errors.ErrUnsupported)

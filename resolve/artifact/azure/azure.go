@@ -61,12 +61,27 @@ func (d Driver) Open(scheme string) artifact.OpenBucket {
 	}
 }
 
+// OpenLent opens a container with a signature that is lent.
+func (d Driver) OpenLent(ctx context.Context, place string, with rest.Lent) (*artifact.Bucket, error) {
+	if with.SAS == "" {
+		return nil, errors.New("it is no shared access signature, and the files lie in Azure")
+	}
+	b, err := d.openWith(ctx, place, DataLake, Config{SASToken: with.SAS})
+	if err == nil {
+		b.Shallow = true // a signature for a directory lists no more at a time (Create a user delegation SAS, Permissions)
+	}
+	return b, err
+}
+
 func (d Driver) open(ctx context.Context, place, scheme string) (*artifact.Bucket, error) {
+	return d.openWith(ctx, place, scheme, FromEnv(d.Env, scheme))
+}
+
+func (d Driver) openWith(ctx context.Context, place, scheme string, conf Config) (*artifact.Bucket, error) {
 	name, account, url, err := address(place)
 	if err != nil {
 		return nil, err
 	}
-	conf := FromEnv(d.Env, scheme)
 	blobs, tokens, err := d.senders(conf, scheme)
 	if err != nil {
 		return nil, err

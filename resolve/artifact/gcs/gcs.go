@@ -34,13 +34,29 @@ type Driver struct {
 	transport http.RoundTripper // nil: one of its own
 }
 
-// Open opens the bucket of a gs:// URI.
-func (d Driver) Open(ctx context.Context, bucket string) (*artifact.Bucket, error) {
+func (d Driver) sender() http.RoundTripper {
 	rt := d.transport
 	if rt == nil {
 		rt = d.Settings.StoreTransport(d.Env, rest.WebTLS(d.Env, d.Log))
 	}
-	rt = rest.ShortAnswers(rt)
+	return rest.ShortAnswers(rt)
+}
+
+// OpenLent opens the bucket of a gs:// URI with a token that is lent.
+func (d Driver) OpenLent(ctx context.Context, bucket string, with rest.Lent) (*artifact.Bucket, error) {
+	if with.Token == "" {
+		return nil, errors.New("it is no token of Google's, and the files lie in Google Cloud Storage")
+	}
+	client, err := gcp.NewHTTPClient(d.sender(), oauth2.StaticTokenSource(&oauth2.Token{AccessToken: with.Token}))
+	if err != nil {
+		return nil, err
+	}
+	return d.open(ctx, bucket, client)
+}
+
+// Open opens the bucket of a gs:// URI.
+func (d Driver) Open(ctx context.Context, bucket string) (*artifact.Bucket, error) {
+	rt := d.sender()
 	client := gcp.NewAnonymousHTTPClient(rt)
 	if conf := FromEnv(d.Env, d.Home); conf.Emulator == "" {
 		tokens, err := conf.tokens(context.WithValue(ctx, oauth2.HTTPClient, &http.Client{Transport: rt}))
@@ -51,6 +67,10 @@ func (d Driver) Open(ctx context.Context, bucket string) (*artifact.Bucket, erro
 			return nil, err
 		}
 	}
+	return d.open(ctx, bucket, client)
+}
+
+func (d Driver) open(ctx context.Context, bucket string, client *gcp.HTTPClient) (*artifact.Bucket, error) {
 	// Without this client of our own, gocloud would understand an emulator's
 	// address in one of its two forms only.
 	api, err := storage.NewClient(ctx, option.WithHTTPClient(&client.Client))

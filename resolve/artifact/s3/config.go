@@ -6,6 +6,8 @@ import (
 	"net/url"
 	"strings"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
+
 	"github.com/mlflowfs/mlflowfs/resolve/rest"
 )
 
@@ -25,6 +27,7 @@ type Config struct {
 	AnyTLS     bool   // certificates are not looked at
 
 	user rest.AWSUser
+	lent aws.CredentialsProvider // in the place of the user's own; nil: the user's
 }
 
 // FromEnv reads the configuration from the environment, and from the files

@@ -14,6 +14,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/aws/smithy-go"
@@ -46,6 +47,39 @@ func (d Driver) Open(ctx context.Context, bucket string) (*artifact.Bucket, erro
 	return d.open(ctx, bucket, conf)
 }
 
+// OpenLent opens the bucket of an s3:// URI with credentials that are lent, where the
+// user's configuration says that S3 is.
+func (d Driver) OpenLent(ctx context.Context, bucket string, with rest.Lent) (*artifact.Bucket, error) {
+	conf, err := FromEnv(d.Env, d.Home)
+	if err != nil {
+		return nil, err
+	}
+	return d.openLent(ctx, bucket, conf, with)
+}
+
+// OpenLentR2 opens <bucket>@<host> of an r2:// URI so.
+func (d Driver) OpenLentR2(ctx context.Context, place string, with rest.Lent) (*artifact.Bucket, error) {
+	bucket, conf, err := d.hosted(place, R2, false)
+	if err != nil {
+		return nil, err
+	}
+	return d.openLent(ctx, bucket, conf, with)
+}
+
+func (d Driver) openLent(ctx context.Context, bucket string, conf Config, with rest.Lent) (*artifact.Bucket, error) {
+	if with.Key == "" {
+		return nil, errors.New("it is no key of S3's, and the files lie there")
+	}
+	conf.lent = credentials.NewStaticCredentialsProvider(with.Key, with.Secret, with.Session)
+	return d.open(ctx, bucket, conf)
+}
+
+// R2 and B2 are the domains of services that speak S3.
+const (
+	R2 = ".r2.cloudflarestorage.com"
+	B2 = ".backblazeb2.com"
+)
+
 // OpenHosted opens <bucket>@<host>, as r2:// and b2:// URIs name an S3 service
 // (mlflow.store.artifact.r2_artifact_repo and b2_artifact_repo). A tracking
 // server may have chosen the URI, and a session token goes to its host: that
@@ -53,28 +87,35 @@ func (d Driver) Open(ctx context.Context, bucket string) (*artifact.Bucket, erro
 // environment names.
 func (d Driver) OpenHosted(domain string, pathStyle bool) artifact.OpenBucket {
 	return func(ctx context.Context, place string) (*artifact.Bucket, error) {
-		bucket, host, ok := strings.Cut(place, "@")
-		if !ok || !bucketName.MatchString(bucket) || !hostName.MatchString(host) {
-			return nil, fmt.Errorf("the URI must name its bucket and its host: <bucket>@<host>%s, and not %q", domain, place)
-		}
-		conf, err := FromEnv(d.Env, d.Home)
+		bucket, conf, err := d.hosted(place, domain, pathStyle)
 		if err != nil {
 			return nil, err
 		}
-		own := conf.Endpoint
-		conf.Endpoint, conf.Accelerate, conf.DualStack = "https://"+host, false, false
-		conf.PathStyle = pathStyle
-		conf.Region = "us-east-1" // which R2 takes for its one region
-		if inner, ok := strings.CutSuffix(host, domain); !ok {
-			if own != conf.Endpoint {
-				return nil, fmt.Errorf("the host %s is not in the domain %s, and credentials are sent to no other; if it is yours, set MLFLOW_S3_ENDPOINT_URL=https://%s", host, strings.TrimPrefix(domain, "."), host)
-			}
-			conf.PathStyle = true
-		} else if of, ok := strings.CutPrefix(inner, "s3."); ok {
-			conf.Region = of // s3.<region>.backblazeb2.com
-		}
 		return d.open(ctx, bucket, conf)
 	}
+}
+
+func (d Driver) hosted(place, domain string, pathStyle bool) (bucket string, conf Config, err error) {
+	bucket, host, ok := strings.Cut(place, "@")
+	if !ok || !bucketName.MatchString(bucket) || !hostName.MatchString(host) {
+		return "", conf, fmt.Errorf("the URI must name its bucket and its host: <bucket>@<host>%s, and not %q", domain, place)
+	}
+	if conf, err = FromEnv(d.Env, d.Home); err != nil {
+		return "", conf, err
+	}
+	own := conf.Endpoint
+	conf.Endpoint, conf.Accelerate, conf.DualStack = "https://"+host, false, false
+	conf.PathStyle = pathStyle
+	conf.Region = "us-east-1" // which R2 takes for its one region
+	if inner, ok := strings.CutSuffix(host, domain); !ok {
+		if own != conf.Endpoint {
+			return "", conf, fmt.Errorf("the host %s is not in the domain %s, and credentials are sent to no other; if it is yours, set MLFLOW_S3_ENDPOINT_URL=https://%s", host, strings.TrimPrefix(domain, "."), host)
+		}
+		conf.PathStyle = true
+	} else if of, ok := strings.CutPrefix(inner, "s3."); ok {
+		conf.Region = of // s3.<region>.backblazeb2.com
+	}
+	return bucket, conf, nil
 }
 
 // A bucket's and a host's name have nothing in them that ends a host in a URL.
@@ -106,6 +147,9 @@ func (d Driver) client(ctx context.Context, c Config) (*s3.Client, error) {
 		opts = append(opts, config.WithCustomCABundle(bytes.NewReader(trusted)))
 	} else if c.NoBundle && d.transport == nil { // else the SDK wants the one that AWS_CA_BUNDLE or the profile names
 		opts = append(opts, rest.TrustNobody())
+	}
+	if c.lent != nil {
+		opts = append(opts, config.WithCredentialsProvider(c.lent))
 	}
 	if c.Unsigned {
 		opts = append(opts, config.WithCredentialsProvider(aws.AnonymousCredentials{}))
