@@ -41,8 +41,9 @@ func (r *Resolver) host(scheme string, p place) []artifact.Route {
 	}
 	a, _ := artifact.ParseAuthority(authority)
 	opt := artifact.RemoteOptions{URI: Shown(p.uri), ID: scheme + "://" + a.String() + path, Root: path, Log: r.log}
-	if key, named := r.opt.Allowed.within(p.uri); named && !p.typed && key != "" {
+	if key, named := r.opt.Allowed.within(p.uri); named && key != "" && (!p.typed || !r.opt.Allowed.Own) {
 		opt.Within = "/" + key
+		opt.ID += "\x00within " + opt.Within // links show other files there
 	}
 	return []artifact.Route{{Access: artifact.Direct, Says: "the host itself, with this user's own rights there", Store: artifact.NewRemote(h, opt)}}
 }

@@ -282,7 +282,7 @@ const reopenEvery = 5 * time.Second
 // the scheme and the path's prefix are the tracking server's, the host is the
 // URI's where it has one.
 func (r *Resolver) proxied(uri string) []artifact.Route {
-	if r.opt.Client == nil {
+	if r.opt.Client == nil || r.opt.Client.Databricks() {
 		return unsupported(artifact.Server, `artifacts with the scheme "mlflow-artifacts" need a tracking server, and the tracking URI is no http:// address`)
 	}
 	// Cut by hand: an artifact path may hold anything, percent signs included.
@@ -329,7 +329,7 @@ func (r *Resolver) web(uri string) ([]artifact.Route, error) {
 	}
 	u.User = nil
 	client := r.opt.Client
-	if client == nil {
+	if client == nil || client.Databricks() {
 		client = r.opt.Web // no tracking server, so there are no credentials that are for this host
 	}
 	if i := strings.Index(u.Path, mark); i >= 0 {

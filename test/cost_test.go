@@ -256,7 +256,7 @@ print(n)
 			t.Errorf("%v cost:\n%s", cmd, strings.Join(requests, "\n"))
 		}
 	}
-	if out, err := output("ls", "-U", m.path("experiments", "Default")); err != nil || len(lines(out)) != many+1 { // and runs.csv
+	if out, err := output("ls", "-U", m.path("experiments", "Default")); err != nil || len(lines(out)) != many+3 { // and runs.csv, traces and traces.jsonl
 		t.Errorf("the experiment shows %d names for %d runs, %v", len(lines(out)), many, err)
 	}
 	newest, err := output("ls", "-U", m.path("runs"))

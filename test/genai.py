@@ -218,7 +218,7 @@ def check_traces(at, name, old=""):
 def make_datasets(stem):
     from mlflow.genai.datasets import create_dataset
 
-    experiment = client.create_experiment("of " + stem)
+    experiment = client.create_experiment("other of " + stem)
     for i in range(2):
         create_dataset(name=stem + "/twice", experiment_id=[experiment])
     create_dataset(name=stem + " empty", experiment_id=[experiment], tags={"a": "b"})

@@ -37,7 +37,7 @@ func TestRunMetadataIsTheClients(t *testing.T) {
 			m := mountAt(t, s.uri, fast)
 			top := m.path("experiments", "metadata")
 			names, err := output("ls", top)
-			if err != nil || strings.Count(string(names), "\n") != 4 || !slices.Contains(lines(names), "runs.csv") {
+			if err != nil || strings.Count(string(names), "\n") != 6 || !slices.Contains(lines(names), "runs.csv") {
 				t.Errorf("%s, %v", names, err)
 			}
 			if _, err := output("ls", "-lR", top); err != nil {

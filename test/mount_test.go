@@ -58,7 +58,7 @@ func TestRefusalsSayWhatToDo(t *testing.T) {
 	refuses(t, 1, nil, at(full), "not empty")
 	refuses(t, 1, nil, at(m.dir), "mounted already", "unmount")
 	refuses(t, 1, nil, at(m.path("runs")), "not empty")
-	for _, uri := range []string{"ftp://u:s3cret@h", "http://", "http://u:s3cret@[::1", "sqlite://relative", "postgresql://u:s3cret@h/db"} {
+	for _, uri := range []string{"ftp://u:s3cret@h", "http://", "http://u:s3cret@[::1", "sqlite://relative", "postgresql://u:s3cret@h:x/db"} {
 		refuses(t, 1, nil, []string{"mount", "--tracking-uri", uri, empty}, "tracking URI")
 	}
 	refuses(t, 3, nil, []string{"mount", "--tracking-uri", "sqlite:///" + dir + "/none.db", empty}, "none.db")

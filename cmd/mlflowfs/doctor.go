@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"github.com/mlflowfs/mlflowfs/resolve/meta"
 	"github.com/mlflowfs/mlflowfs/resolve/rest"
 )
 
@@ -186,6 +187,8 @@ func (o *options) checkServer(ctx context.Context) []finding {
 			{"credentials", broken, err.Error(), s.mend()}}
 	case errors.As(err, &refusal) && refusal.NoSuchEndpoint():
 		return []finding{{"server", broken, shown + " answers, and is no MLflow tracking server", "check the tracking URI's port and path"}}
+	case meta.Refused(err):
+		return []finding{{"server", broken, err.Error(), "check the database's name and schema in the tracking URI"}}
 	case errors.As(err, &refusal) && refusal.Final():
 		return []finding{{"server", broken, shown + " refuses what it is asked: " + err.Error(), "check MLFLOW_WORKSPACE, if it is set"}}
 	default:

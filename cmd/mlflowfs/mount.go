@@ -18,6 +18,7 @@ import (
 	"github.com/mlflowfs/mlflowfs/cache/disk"
 	"github.com/mlflowfs/mlflowfs/fs"
 	"github.com/mlflowfs/mlflowfs/resolve/answers"
+	"github.com/mlflowfs/mlflowfs/resolve/meta"
 	"github.com/mlflowfs/mlflowfs/resolve/rest"
 )
 
@@ -184,6 +185,8 @@ func ping(ctx context.Context, s *stores, uri string, log *slog.Logger) error {
 		return nil
 	case errors.Is(err, iofs.ErrPermission):
 		return fmt.Errorf("the tracking store %s refuses the credentials (%w): %s", shown, err, s.mend())
+	case s.tracking.Remote() && meta.Refused(err):
+		return fmt.Errorf("%w: check the database's name and schema in the tracking URI", err)
 	case errors.As(err, &refusal) && refusal.NoSuchEndpoint():
 		return fmt.Errorf("%s answers, and is no MLflow tracking server: check the tracking URI's port and path", shown)
 	case errors.As(err, &refusal) && refusal.Final():

@@ -178,7 +178,7 @@ func readScope(ctx context.Context, point string) (string, error) {
 func (c *ClientConfig) scope() string {
 	h := sha256.New()
 	for _, uri := range []string{c.Server.TrackingURI, cmp.Or(c.Server.RegistryURI, meta.DefaultRegistryURI(c.Server.TrackingURI))} {
-		fmt.Fprintf(h, "%q %q\n", rest.Redact(absoluteStore(uri)), rest.Asker(uri, c.Env))
+		fmt.Fprintf(h, "%q %q %q\n", rest.Redact(absoluteStore(uri)), rest.Asker(uri, c.Env), meta.Identity(absoluteStore(uri), c.Env))
 	}
 	fmt.Fprintf(h, "%q %q %q %q %v\n", storeScope(c.Env), c.Artifacts.Access, c.Artifacts.AllowAddress, c.Artifacts.AllowStore, c.Server.Offline)
 	return hex.EncodeToString(h.Sum(nil)[:16])
@@ -195,8 +195,8 @@ func absoluteStore(uri string) string {
 		return uri
 	case !ok:
 		scheme, path = "", uri
-	case scheme == "sqlite":
-		path = strings.TrimPrefix(path, "///")
+	case strings.HasPrefix(strings.ToLower(scheme), "sqlite"): // sqlite+pysqlite, too
+		scheme, path = "sqlite", strings.TrimPrefix(path, "///")
 	default:
 		return strings.TrimRight(uri, "/")
 	}

@@ -94,6 +94,7 @@ const (
 	maxIdle     = 32               // open files that wait for a reader
 	idleFor     = 20 * time.Second // of one of them, at most
 	failedFor   = time.Second      // how long an attempt to connect is the answer to all that want one
+	refusedFor  = 5 * time.Second  // the same, where the host knows no such user, or is not known
 	triesToDial = 4
 )
 
@@ -148,7 +149,7 @@ func (h *Host) connection(ctx context.Context) (Connection, error) {
 		case h.conn != nil:
 			h.take()
 			return h.conn, nil
-		case h.failed != nil && time.Since(h.at) < failedFor/2:
+		case h.failed != nil && time.Since(h.at) < believed(h.failed):
 			return nil, h.failed
 		case h.dialing == nil:
 			return h.connect(ctx)
@@ -164,6 +165,15 @@ func (h *Host) connection(ctx context.Context) (Connection, error) {
 			return nil, context.Cause(ctx)
 		}
 	}
+}
+
+// believed is how long nobody tries again after an attempt: each login that a host refuses
+// may count there against the user.
+func believed(failed error) time.Duration {
+	if errors.Is(failed, fs.ErrPermission) {
+		return refusedFor
+	}
+	return failedFor / 2
 }
 
 // connect makes the connection. h.mu is held.

@@ -15,16 +15,22 @@ import (
 // maxEntries is how many entries a listing of a server has, of all its pages.
 const maxEntries = 1 << 20
 
+// entryBytes is what an entry takes in memory beside its name.
+const entryBytes = 100
+
 // getListing asks for a listing at u: MLflow's own server gives all of it, Databricks a
 // page after another.
 func getListing(ctx context.Context, c *rest.Client, u *url.URL) (entries []Entry, err error) {
-	at, token := *u, ""
+	at, token, bytes := *u, "", int64(0)
 	for range maxPages {
 		some, next, err := getPage(ctx, c, &at)
+		for _, e := range some {
+			bytes += int64(len(e.Name)) + entryBytes
+		}
 		if entries = append(entries, some...); err != nil || next == "" || len(some) == 0 && next == token {
 			return entries, err
 		}
-		if next == token || len(entries) > maxEntries {
+		if next == token || len(entries) > maxEntries || bytes > c.MostAnswer() {
 			break
 		}
 		token = next

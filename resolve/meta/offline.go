@@ -26,6 +26,9 @@ func WithLastAnswers(s Store, answers *answers.Answers, uri string) Store {
 	if !s.Remote() {
 		return s
 	}
+	if d, ok := s.(*sqlStore); ok {
+		return &offlineStore{s, answers, rest.ServerOf(uri) + " " + d.identity, rest.Redact(uri) + " " + d.identity}
+	}
 	return &offlineStore{s, answers, rest.ServerOf(uri), rest.Redact(uri)}
 }
 

@@ -91,14 +91,14 @@ func Open(uri string, env rest.Env, log *slog.Logger) (Store, *rest.Client, erro
 		if err != nil {
 			return nil, nil, err
 		}
-		s, err := newSQL(d, env)
+		s, err := newSQL(d, uri, env)
 		return s, nil, err
 	case "postgresql", "postgres", "mysql", "mssql":
 		d, err := openDatabase(uri, env, log)
 		if err != nil {
 			return nil, nil, err
 		}
-		s, err := newSQL(d, env)
+		s, err := newSQL(d, uri, env)
 		return s, nil, err
 	case "", "file":
 		path := uri

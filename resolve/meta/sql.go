@@ -16,6 +16,7 @@ import (
 type sqlStore struct {
 	database
 	workspace string
+	identity  string        // see [Identity]
 	retries   int           // how often a database that does not answer is asked again
 	patience  time.Duration // how long a question may take; 0: as long as it likes
 }
@@ -30,6 +31,8 @@ type database interface {
 	view(ctx context.Context) (v sqlView, done func(), err error)
 	// tables gives what is known of the tables, or nil, without asking.
 	tables() *sqlSchema
+	// kind is what kind of database it is, for a person.
+	kind() string
 	// name is what the database is, and where, without a password.
 	name() string
 	// Remote is [Store.Remote].
@@ -50,9 +53,9 @@ type sqlView struct {
 }
 
 // newSQL makes a store of a database.
-func newSQL(d database, env rest.Env) (Store, error) {
+func newSQL(d database, uri string, env rest.Env) (Store, error) {
 	set, err := rest.ReadSettings(env)
-	s := &sqlStore{database: d, workspace: sqlWorkspace(env)}
+	s := &sqlStore{database: d, workspace: sqlWorkspace(env), identity: Identity(uri, env)}
 	if d.Remote() {
 		s.retries, s.patience = set.Retries, set.Silence
 	}
@@ -109,7 +112,7 @@ func ask[T any](ctx context.Context, s *sqlStore, question func(context.Context,
 			}
 			return out, s.unreadable(context.Cause(ctx))
 		case trouble == unreachable && retries < s.retries:
-			wait = min(100*time.Millisecond*(1<<retries-1), 3*time.Second)
+			wait = min(100*time.Millisecond*(1<<min(retries, 5)-1), 3*time.Second)
 			retries++
 		case settled:
 			return out, s.unreadable(err)
@@ -159,7 +162,7 @@ func (s *sqlStore) Tell() []Remark {
 	if t == nil {
 		return nil
 	}
-	r := Remark{What: "tables", Words: s.name() + " has tables " + t.words()}
+	r := Remark{What: s.kind(), Words: "the tables are " + t.words()}
 	if t.age() == newer {
 		r.Lesser, r.Mend = true, "use a newer mlflowfs; this one reads the tables and columns that it knows"
 	}

@@ -2,12 +2,14 @@ package meta
 
 import (
 	"context"
+	"crypto/tls"
 	"database/sql"
 	"errors"
 	"fmt"
 	"io/fs"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 // dialect is what one kind of database has otherwise than the statements here. These are
@@ -17,6 +19,7 @@ type dialect struct {
 	kind  string // for a person
 	mark  string // before the number of an argument; empty: an argument is a ?
 	quote string // around a name
+	most  int    // arguments that a statement may have; 0: as many as are asked with here
 	fetch bool   // a page is OFFSET … FETCH (SQL Server), and not LIMIT … OFFSET
 
 	// columns lists the tables and columns of the schema that names without one are of.
@@ -59,12 +62,19 @@ func troubleOf(err error) trouble {
 	return unasked
 }
 
+// Refused tells whether a database answers, and has not what is asked for or refuses it, so
+// that it would again.
+func Refused(err error) bool { t := troubleOf(err); return t == refused || t == noTable }
+
 // classify makes an sqlError of what a driver says.
 func (d *dialect) classify(err error) error {
 	if e := (*sqlError)(nil); err == nil || errors.As(err, &e) {
 		return err
 	}
 	code := d.code(err)
+	if untrusted := (*tls.CertificateVerificationError)(nil); errors.As(err, &untrusted) {
+		return &sqlError{refused, err.Error()}
+	}
 	if code == "" {
 		return &sqlError{unreachable, err.Error()}
 	}
@@ -153,6 +163,9 @@ func queryPage[T any](ctx context.Context, db querier, size int, token string, s
 
 // one reads the one row of a statement.
 func one[T any](ctx context.Context, db querier, kind, name string, scan func(*sql.Rows) (T, error), stmt string, args ...any) (*T, error) {
+	if !utf8.ValidString(name) { // PostgreSQL takes no such text
+		return nil, notFound(kind, name)
+	}
 	rows, err := query(ctx, db, scan, stmt, args...)
 	if err != nil {
 		return nil, err

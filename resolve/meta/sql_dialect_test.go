@@ -2,6 +2,7 @@ package meta
 
 import (
 	"context"
+	"crypto/tls"
 	"database/sql/driver"
 	"encoding/json"
 	"errors"
@@ -18,6 +19,7 @@ import (
 	"testing"
 
 	gocmp "github.com/google/go-cmp/cmp"
+	"github.com/jackc/pgx/v5/pgconn"
 	mssql "github.com/microsoft/go-mssqldb"
 )
 
@@ -51,7 +53,7 @@ func (c recorded) QueryContext(_ context.Context, stmt string, args []driver.Nam
 		return nil, c.fails
 	}
 	switch {
-	case strings.Contains(stmt, "information_schema"):
+	case strings.Contains(strings.ToLower(stmt), "information_schema") || strings.Contains(stmt, "pg_attribute"):
 		all := strings.Fields(`alembic_version.version_num runs.run_uuid runs.name experiments.workspace experiments.creation_time experiments.artifact_location registered_models.workspace
 			registered_model_tags.key registered_model_tags.workspace registered_model_aliases.alias model_versions.name model_versions.status model_versions.storage_location
 			model_versions.workspace logged_models.model_id latest_metrics.key latest_metrics.step metrics.step metrics.is_nan inputs.destination_type inputs.step datasets.dataset_uuid input_tags.input_uuid
@@ -66,7 +68,9 @@ func (c recorded) QueryContext(_ context.Context, stmt string, args []driver.Nam
 	case strings.HasPrefix(stmt, "SELECT t.request_id"):
 		return &rowsOf{[]string{aTrace}, func(s string, to []driver.Value) { to[0], to[1], to[2], to[4] = s, "1", int64(1), "OK" }, 19}, nil
 	case strings.HasPrefix(stmt, "SELECT run_uuid, start_time"):
-		return &rowsOf{[]string{"r"}, func(s string, to []driver.Value) { to[0], to[1] = s, int64(1) }, 2}, nil
+		n := 0
+		fmt.Sscanf(regexp.MustCompile(`(LIMIT|NEXT) [0-9]+`).FindString(stmt), "NEXT %d", &n) // as many as it asks for
+		return &rowsOf{slices.Repeat([]string{"r"}, max(n, 1)), func(s string, to []driver.Value) { to[0], to[1] = s, int64(1) }, 2}, nil
 	}
 	return &rowsOf{}, nil
 }
@@ -105,8 +109,10 @@ func questions(ctx context.Context, s Store) map[string]error {
 	_, err = s.Run(ctx, "r")
 	ask("run", err)
 	for _, token := range []string{"", "5 r", "null r"} {
-		_, err = s.SearchRuns(ctx, RunQuery{Experiments: []string{"1", "2", "no number"}, JSON: true}, token)
-		ask("runs", err)
+		for _, whole := range []bool{true, false} {
+			_, err = s.SearchRuns(ctx, RunQuery{Experiments: []string{"1", "2", "no number"}, JSON: whole}, token)
+			ask("runs", err)
+		}
 	}
 	_, err = s.MetricHistory(ctx, "r", "k", "25000")
 	ask("metric", err)
@@ -186,6 +192,9 @@ func TestStatementsAreOfTheDialect(t *testing.T) {
 			if regexp.MustCompile(`\bkey\b`).MatchString(regexp.MustCompile("[`\"]key[`\"]").ReplaceAllString(bare, "")) || d.quote == "`" && strings.Contains(bare, `"`) || d.quote == `"` && strings.Contains(bare, "`") {
 				t.Errorf("%s: a name that is a word of the language: %s", d.kind, stmt)
 			}
+			if d.most > 0 && args > d.most {
+				t.Errorf("%s: %d arguments", d.kind, args)
+			}
 			if page := strings.Contains(bare, "FETCH NEXT"); d.fetch && (strings.Contains(bare, "LIMIT") || page && !strings.Contains(bare, "ORDER BY")) || !d.fetch && page {
 				t.Errorf("%s: a page: %s", d.kind, stmt)
 			}
@@ -207,6 +216,14 @@ func TestDatabaseErrorsAreTold(t *testing.T) {
 	}
 	if got := troubleOf(sqlServerDialect.classify(io.ErrUnexpectedEOF)); got != unreachable {
 		t.Error(got)
+	}
+	if got := troubleOf(postgres.classify(fmt.Errorf("tls: %w", &tls.CertificateVerificationError{Err: io.EOF}))); got != refused {
+		t.Error("a certificate that is not trusted:", got)
+	}
+	for code, want := range map[string]trouble{"57014": refused, "57P01": unreachable, "40001": unreachable, "3D000": refused, "42P01": noTable, "28P01": denied} {
+		if got := troubleOf(postgres.classify(&pgconn.PgError{Code: code})); got != want {
+			t.Errorf("%s: %v", code, got)
+		}
 	}
 	r := &recorder{fails: mssql.Error{Number: 18456, Message: "Login failed"}}
 	s := &sqlStore{database: openServer(r, "h/db", &sqlServerDialect, false), workspace: "default", retries: 5}
@@ -237,6 +254,10 @@ func TestSQLServerURIs(t *testing.T) {
 			t.Errorf("%s: %s", uri, got)
 		}
 	}
+	u, err := parseSQL(`mssql+pyodbc:///?odbc_connect=Server=h\SQLEXPRESS;UID=u;PWD=abc;s3cret;Database=db`)
+	if c, left, cerr := msSQLConnector(&u); err != nil || cerr != nil || u.host != `h\SQLEXPRESS` || len(left) > 0 || c == nil {
+		t.Errorf("a named instance, and a password that is cut: %v, %v, %q, %q", err, cerr, u.host, left)
+	}
 	for _, uri := range []string{"mssql://h/db", "mssql+pyodbc://u:s3cret@h/db?Trusted_Connection=yes", "mssql+pyodbc://u:s3cret@h/db?Authentication=ActiveDirectoryPassword", "mssql+pyodbc://u:s3cret@h/db?ColumnEncryption=yes"} {
 		if s, _, err := Open(uri, env(nil), quiet); err == nil || strings.Contains(err.Error(), "s3cret") {
 			t.Errorf("%s: %v, %v", uri, s, err)
@@ -249,9 +270,9 @@ func TestSQLServerURIs(t *testing.T) {
 func TestDatabaseURIsAgainstSQLAlchemy(t *testing.T) {
 	t.Parallel()
 	var uris []string
-	for _, user := range []string{"", "u@", "u:p@", "u%40d:p%2F%3F%25@", "ü:p/a?s#s@", "u:@", ":p@", "u:%zz@", "a+b:c+d@"} {
+	for _, user := range []string{"", "u@", "u:p@", "u%40d:p%2F%3F%25@", "ü:p/a?s#s@", "u:@", ":p@", "u:%zz@", "u:a%40b%c@", "a+b:c+d@"} {
 		for _, host := range []string{"h", "h:1234", "[::1]:5", "", "h:x", "127.0.0.1"} {
-			for _, end := range []string{"", "/", "/db", "/d%20b", "/db?a=1&b=%40&a=2", "?c=d+e", "/db?"} {
+			for _, end := range []string{"", "/", "/db", "/d%20b", "/db?a=1&b=%40&a=2", "/db?a=1;b=2", "?c=d+e", "/db?"} {
 				uris = append(uris, "postgresql+psycopg2://"+user+host+end)
 			}
 		}

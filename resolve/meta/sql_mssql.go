@@ -14,9 +14,9 @@ import (
 )
 
 var sqlServerDialect = dialect{
-	kind: "SQL Server", mark: "@p", quote: `"`, fetch: true,
-	columns: "SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = SCHEMA_NAME() AND table_name IN (" + sqlTables + ")",
-	begin:   &sql.TxOptions{}, // it knows none that is read-only; nothing but SELECT is sent
+	kind: "SQL Server", mark: "@p", quote: `"`, fetch: true, most: 2000,
+	columns: "SELECT TABLE_NAME, COLUMN_NAME FROM INFORMATION_SCHEMA.COLUMNS WHERE TABLE_SCHEMA = SCHEMA_NAME() AND TABLE_NAME IN (" + sqlTables + ")",
+	begin:   &sql.TxOptions{}, // it knows none that is read-only, nor, unless set up so, of one moment; nothing but SELECT is sent
 	code: func(err error) string {
 		if e := (mssql.Error{}); errors.As(err, &e) {
 			return strconv.Itoa(int(e.Number)) + "."
@@ -63,13 +63,14 @@ func msSQLConnector(u *sqlURI) (driver.Connector, []string, error) {
 	if yes(strings.ToLower(byName["trusted_connection"])) || byName["authentication"] != "" || u.user == "" {
 		return fail(errors.New("only a user and a password of the SQL Server's own are taken: write mssql+pyodbc://user:password@host:1433/database"))
 	}
-	host := u.host
-	if u.port != 0 {
-		host += ":" + strconv.Itoa(u.port)
-	}
-	config, err := msdsn.Parse((&url.URL{Scheme: "sqlserver", Host: host, RawQuery: q.Encode()}).String())
+	config, err := msdsn.Parse((&url.URL{Scheme: "sqlserver", Host: "host", RawQuery: q.Encode()}).String())
 	if err != nil {
 		return fail(err)
+	}
+	config.Host, config.Instance, _ = strings.Cut(u.host, `\`)
+	config.Port = uint64(u.port)
+	if config.TLSConfig != nil && byName["hostnameincertificate"] == "" {
+		config.TLSConfig.ServerName = config.Host
 	}
 	config.User, config.Password = u.user, u.password
 	c := mssql.NewConnectorConfig(config)
@@ -88,7 +89,12 @@ func msSQLConnector(u *sqlURI) (driver.Connector, []string, error) {
 func (u *sqlURI) readODBC(s string) {
 	for s != "" {
 		var key, v string
-		key, s, _ = strings.Cut(s, "=")
+		eq, end := strings.IndexByte(s, '='), strings.IndexByte(s, ';')
+		if eq < 0 || end >= 0 && end < eq { // what has no = may be the rest of a password
+			_, s, _ = strings.Cut(s, ";")
+			continue
+		}
+		key, s = s[:eq], s[eq+1:]
 		if strings.HasPrefix(s, "{") { // } in it is doubled
 			end := 1
 			for end < len(s) && (s[end] != '}' || strings.HasPrefix(s[end:], "}}")) {

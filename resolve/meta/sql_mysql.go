@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/go-sql-driver/mysql"
@@ -33,13 +34,13 @@ var mySQL = dialect{
 		"1044.": denied, "1045.": denied, "1142.": denied, "1143.": denied, "1227.": denied, "1698.": denied,
 		"1040.": unreachable, "1053.": unreachable, "1077.": unreachable, "1129.": unreachable, "1130.": denied,
 		"1158.": unreachable, "1159.": unreachable, "1160.": unreachable, "1161.": unreachable, "1203.": unreachable, "1205.": unreachable,
-		"1213.": unreachable, "1226.": unreachable, "1317.": unreachable, "1927.": unreachable, "1969.": unreachable, "3024.": unreachable,
+		"1213.": unreachable, "1226.": unreachable, "1412.": unreachable, "1927.": unreachable,
 	},
 }
 
 // mySQLConnector makes connections by what the URI says, as pymysql and mysqlclient read
 // it, and what MLflow's client and the latter take from the environment.
-func mySQLConnector(u *sqlURI, env rest.Env) (driver.Connector, []string, error) {
+func mySQLConnector(u *sqlURI, env rest.Env, silence time.Duration) (driver.Connector, []string, error) {
 	c := mysql.NewConfig()
 	c.User, c.Passwd, c.DBName = u.user, u.password, u.database
 	if c.Passwd == "" {
@@ -61,8 +62,9 @@ func mySQLConnector(u *sqlURI, env rest.Env) (driver.Connector, []string, error)
 		return nil, nil, fmt.Errorf("the MySQL database %s: %w", u.at(), err)
 	}
 	c.Timeout = 5 * time.Second
-	c.InterpolateParams = true // one message for each statement
-	c.Logger = mysqlSilence{}  // what it has to say is in the errors
+	c.ReadTimeout, c.WriteTimeout = silence, silence // the end of a transaction has no context in this driver
+	c.InterpolateParams = true                       // one message for each statement
+	c.Logger = mysqlSilence{}                        // what it has to say is in the errors
 	dialer := sqlDialer()
 	c.DialFunc = dialer.DialContext
 	connector, err := mysql.NewConnector(c)
@@ -70,7 +72,8 @@ func mySQLConnector(u *sqlURI, env rest.Env) (driver.Connector, []string, error)
 }
 
 // mySQLTLS is what the URI and MLFLOW_MYSQL_SSL_* say of TLS; nil where they say nothing.
-// With a CA the server's certificate is checked, as pymysql checks it.
+// With a CA the server's certificate is checked, and whose it is, as pymysql checks it where
+// the URI names the CA; for MLFLOW_MYSQL_SSL_CA it checks neither.
 func mySQLTLS(u *sqlURI, env rest.Env, host string) (*tls.Config, error) {
 	value := func(key, variable string) string {
 		if v := u.take(key); v != "" {
@@ -80,7 +83,7 @@ func mySQLTLS(u *sqlURI, env rest.Env, host string) (*tls.Config, error) {
 	}
 	ca, cert, key := value("ssl_ca", "MLFLOW_MYSQL_SSL_CA"), value("ssl_cert", "MLFLOW_MYSQL_SSL_CERT"), value("ssl_key", "MLFLOW_MYSQL_SSL_KEY")
 	checkName := u.take("ssl_check_hostname")
-	if ca == "" && cert == "" && checkName == "" {
+	if ca == "" && cert == "" && key == "" && checkName == "" {
 		return nil, nil
 	}
 	conf := &tls.Config{ServerName: host, InsecureSkipVerify: ca == ""}
@@ -104,8 +107,14 @@ func mySQLTLS(u *sqlURI, env rest.Env, host string) (*tls.Config, error) {
 		}
 		conf.Certificates = []tls.Certificate{pair}
 	}
-	if checkName != "" && !rest.Truthy(checkName) && ca != "" {
-		verifyWithoutName(conf)
+	switch strings.ToLower(checkName) {
+	case "", "true", "t", "yes", "y", "on", "1":
+	case "false", "f", "no", "n", "off", "0":
+		if ca != "" {
+			verifyWithoutName(conf)
+		}
+	default:
+		return nil, fmt.Errorf("ssl_check_hostname is %q: it must be true or false", checkName)
 	}
 	return conf, nil
 }

@@ -16,8 +16,11 @@ import (
 
 var postgres = dialect{
 	kind: "PostgreSQL", mark: "$", quote: `"`,
-	columns: "SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = ANY (current_schemas(false)) AND table_name IN (" + sqlTables + ")",
-	begin:   &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true},
+	// information_schema shows only what the user may read, and a table that he may not read
+	// is none that is not there.
+	columns: "SELECT c.relname, a.attname FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid WHERE pg_table_is_visible(c.oid) AND c.relkind IN ('r', 'p', 'v', 'm', 'f')" +
+		" AND a.attnum > 0 AND NOT a.attisdropped AND c.relname IN (" + sqlTables + ")",
+	begin: &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true},
 	code: func(err error) string {
 		if e := (*pgconn.PgError)(nil); errors.As(err, &e) {
 			return e.Code
@@ -29,7 +32,8 @@ var postgres = dialect{
 		"42P01": noTable, "42703": noTable,
 		"28": denied, "42501": denied,
 		"08": unreachable, "53": unreachable, "57": unreachable,
-		"40": unreachable, // what a standby had to give up for what it replays is asked again
+		"57014": refused,     // it takes longer than statement_timeout allows
+		"40":    unreachable, // what a standby had to give up for what it replays is asked again
 	},
 }
 

@@ -60,6 +60,9 @@ func (v sqlView) searchRuns(ctx context.Context, which RunQuery, token string) (
 		return Page[Run]{}, nil
 	}
 	size := pageSize(which, token)
+	if v.db.most > 0 {
+		size = min(size, v.db.most)
+	}
 	const order = " ORDER BY CASE WHEN start_time IS NULL THEN 1 ELSE 0 END, start_time DESC, run_uuid"
 	after, args := afterRun(token)
 	at, err := query(ctx, v.db, scanPlace, "SELECT run_uuid, start_time FROM runs WHERE lifecycle_stage = 'active' AND experiment_id IN ("+numbers(which.Experiments)+") AND "+v.inMine()+after+
@@ -156,10 +159,14 @@ func (v sqlView) metricColumns(table string) string {
 
 // metricOrder is the order of a metric's points.
 func (v sqlView) metricOrder() string {
-	if v.has("metrics", "step") {
-		return `step, "timestamp", value`
+	nan := ""
+	if v.has("metrics", "is_nan") { // a NaN is kept as 0
+		nan = ", is_nan"
 	}
-	return `"timestamp", value`
+	if v.has("metrics", "step") {
+		return `step, "timestamp", value` + nan
+	}
+	return `"timestamp", value` + nan
 }
 
 func (v sqlView) metricHistory(ctx context.Context, runID, key, token string) (Page[Point], error) {

@@ -44,6 +44,8 @@ func openServer(c driver.Connector, at string, talks *dialect, offline bool) *sq
 	return &sqlServer{db: db, at: at, talks: talks, offline: offline}
 }
 
+func (s *sqlServer) kind() string { return s.talks.kind }
+
 func (s *sqlServer) name() string { return "the " + s.talks.kind + " database " + s.at }
 
 // Remote is true.

@@ -32,7 +32,7 @@ var queryInPassword = regexp.MustCompile(`^[0-9]*/[^?]*\?[^=]*=`)
 func parseSQL(uri string) (u sqlURI, err error) {
 	bad := func(why string) (sqlURI, error) {
 		scheme, _, _ := strings.Cut(uri, ":")
-		return u, fmt.Errorf("the %s:// URI of a database %s: write %s://user:password@host:port/database, with %%40 for an @ in the user, the password or a parameter", scheme, why, scheme)
+		return u, fmt.Errorf("the tracking URI of a %s:// database %s: write %s://user:password@host:port/database, with %%40 for an @ in the user, the password or a parameter", scheme, why, scheme)
 	}
 	m := sqlPattern.FindStringSubmatch(uri)
 	if m == nil {
@@ -44,20 +44,29 @@ func parseSQL(uri string) (u sqlURI, err error) {
 	u.dialect, _, _ = strings.Cut(strings.ToLower(m[1]), "+")
 	u.host = m[4] + m[5]
 	for part, text := range map[*string]string{&u.user: m[2], &u.password: m[3], &u.database: m[7]} {
-		if *part, err = url.PathUnescape(text); err != nil {
-			*part = text // as Python's unquote
-		}
+		*part = unquote(text)
 	}
 	if m[6] != "" {
 		if u.port, err = strconv.Atoi(m[6]); err != nil || u.port < 1 || u.port > 65535 {
 			return bad("has a port that is no number from 1 to 65535")
 		}
 	}
-	if u.query, err = url.ParseQuery(m[8]); err != nil {
+	if u.query, err = url.ParseQuery(strings.ReplaceAll(m[8], ";", "%3B")); err != nil {
 		return bad("has a query that can't be read")
 	}
 	return u, nil
 }
+
+// unquote decodes each percent sign that two hexadecimal digits follow, and leaves others
+// (Python's urllib.parse.unquote).
+func unquote(s string) string {
+	return escaped.ReplaceAllStringFunc(s, func(e string) string {
+		n, _ := strconv.ParseUint(e[1:], 16, 8) // can't fail
+		return string([]byte{byte(n)})
+	})
+}
+
+var escaped = regexp.MustCompile(`%[0-9A-Fa-f]{2}`)
 
 // at is the host and the database, for a person.
 func (u *sqlURI) at() string {
@@ -83,6 +92,10 @@ func (u *sqlURI) left() []string { return slices.Sorted(maps.Keys(u.query)) }
 
 // openDatabase makes a store of the database at a URI. It is asked when it is needed.
 func openDatabase(uri string, env rest.Env, log *slog.Logger) (database, error) {
+	set, err := rest.ReadSettings(env)
+	if err != nil {
+		return nil, err
+	}
 	u, err := parseSQL(uri)
 	if err != nil {
 		return nil, err
@@ -94,7 +107,7 @@ func openDatabase(uri string, env rest.Env, log *slog.Logger) (database, error) 
 	switch u.dialect {
 	case "mysql":
 		talks = &mySQL
-		c, left, err = mySQLConnector(&u, env)
+		c, left, err = mySQLConnector(&u, env, set.Silence)
 	case "mssql":
 		talks = &sqlServerDialect
 		c, left, err = msSQLConnector(&u)
@@ -112,7 +125,7 @@ func openDatabase(uri string, env rest.Env, log *slog.Logger) (database, error) 
 	if len(left) > 0 {
 		log.Warn("parameters of the database's URI are left out", "database", at, "parameters", left)
 	}
-	return openServer(c, at, talks, rest.Truthy(env(rest.OfflineVariable))), nil
+	return openServer(c, at, talks, set.Offline), nil
 }
 
 // secures tells whether a parameter may be there to secure a connection.

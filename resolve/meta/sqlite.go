@@ -86,6 +86,8 @@ func openSQLite(path string) (*sqliteFile, error) {
 	return nil, fmt.Errorf("%s can't be read: %w", s.name(), err)
 }
 
+func (s *sqliteFile) kind() string { return sqliteDialect.kind }
+
 func (s *sqliteFile) name() string { return "the sqlite file " + s.path }
 
 // Remote is false: the file is of this machine.

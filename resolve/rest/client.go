@@ -89,6 +89,9 @@ func (c *Client) Mend() string {
 	return c.creds.mend()
 }
 
+// MostAnswer is how many bytes an answer may have.
+func (c *Client) MostAnswer() int64 { return c.most }
+
 // NewWebClient makes a client for addresses that are not the tracking
 // server's: it has no credentials, and of MLflow's variables it follows those
 // on timeouts and retries.

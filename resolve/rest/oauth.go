@@ -74,6 +74,7 @@ func (o *oauthTokens) ask(ctx context.Context, c oauthClient) (oauthToken, error
 		var refusal *Error
 		if errors.As(err, &refusal) && IsAnswer(err) {
 			// Its words may be of the secret's.
+			refusal.Status = http.StatusUnauthorized // a 404 is about no run and no model
 			refusal.Message = "the service principal's client_id and client_secret (DATABRICKS_CLIENT_ID, DATABRICKS_CLIENT_SECRET) are refused"
 			return oauthToken{}, &noRetry{err}
 		}

@@ -9,7 +9,7 @@ func Redact(uri string) string {
 		return uri
 	}
 	scheme, rest := uri[:i+3], uri[i+3:]
-	if IsDatabase(uri) {
+	if IsDatabase(uri) || strings.HasPrefix(strings.ToLower(uri), "sftp://") {
 		switch at := strings.IndexByte(rest, '@'); {
 		case at < 0:
 		case strings.ContainsAny(rest[:at], "?#") || strings.Contains(rest[at+1:], "@"):

@@ -20,6 +20,8 @@ func TestRedactHidesCredentials(t *testing.T) {
 		"./mlruns":                              "./mlruns",
 		"http://h/p#s3cret":                     "http://h/p",
 		"mysql+pymysql://u:s3cret@h/db?":        "mysql+pymysql://h/db",
+		"sftp://u:s3c?ret@h/dir":                "sftp://…",
+		"sftp://u:s3cret@h:22/dir":              "sftp://h:22/dir",
 		"postgresql://u:s3/cret@h/db":           "postgresql://h/db",
 		"postgresql://u:s3/c?r#et@h/db":         "postgresql://…",
 		"postgresql://h:1/db?password=x@s3cret": "postgresql://…",
