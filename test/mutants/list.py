@@ -257,8 +257,8 @@ MUTANTS = [
     dict(
         name="scope-without-the-asker",
         file="cmd/mlflowfs/path.go",
-        old="rest.Redact(absoluteStore(uri)), rest.Asker(uri, c.Env))",
-        new='rest.Redact(absoluteStore(uri)), "")',
+        old="rest.Redact(absoluteStore(uri)), rest.Asker(uri, c.Env), meta",
+        new='rest.Redact(absoluteStore(uri)), "", meta',
         breaks="a program is led to a mount that another user, or another workspace, is shown",
         tests="./cmd/mlflowfs:TestScopeTellsMountsApart",
     ),
