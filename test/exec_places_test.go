@@ -222,6 +222,8 @@ func (p *place) start(t *testing.T, uri string, command ...string) *running {
 // line is the next line that the command writes.
 func (r *running) line(t *testing.T) string {
 	t.Helper()
+	late := time.AfterFunc(long, func() { r.Process.Kill() }) // a word that does not come fails the test, and holds no other
+	defer late.Stop()
 	l, err := r.out.ReadString('\n')
 	if err != nil {
 		<-r.waited
