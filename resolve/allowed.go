@@ -2,10 +2,10 @@ package resolve
 
 import (
 	"fmt"
-	"net/url"
 	"strings"
 
 	"github.com/mlflowfs/mlflowfs/resolve/artifact"
+	"github.com/mlflowfs/mlflowfs/resolve/rest"
 )
 
 // Allowed are the places that a server's word may open with what is the client's
@@ -99,27 +99,11 @@ func climbs(key string) bool {
 				return true
 			}
 		}
-		decoded := decode(key)
+		decoded := rest.Unquote(key)
 		if decoded == key {
 			return false
 		}
 		key = decoded
 	}
 	return true // nobody encodes a name so often in good faith
-}
-
-// decode decodes each percent sign that two hexadecimal digits follow.
-func decode(s string) string {
-	var b strings.Builder
-	for i := 0; i < len(s); i++ {
-		if s[i] == '%' && i+3 <= len(s) {
-			if c, err := url.PathUnescape(s[i : i+3]); err == nil {
-				b.WriteString(c)
-				i += 2
-				continue
-			}
-		}
-		b.WriteByte(s[i])
-	}
-	return b.String()
 }

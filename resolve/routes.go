@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
-	"regexp"
-	"strconv"
 	"strings"
 	"time"
 
@@ -257,14 +255,8 @@ func keyOf(scheme, path string) string {
 	if scheme != "abfss" {
 		return path
 	}
-	decoded := percentEscape.ReplaceAllStringFunc(path, func(s string) string {
-		n, _ := strconv.ParseUint(s[1:], 16, 8)
-		return string([]byte{byte(n)})
-	})
-	return strings.TrimLeft(decoded, "/")
+	return strings.TrimLeft(rest.Unquote(path), "/")
 }
-
-var percentEscape = regexp.MustCompile(`%[0-9A-Fa-f]{2}`)
 
 // opened is a bucket, or that there are no credentials for it, which takes
 // seconds to find out and is remembered for a while, too.

@@ -133,7 +133,7 @@ func (s *stores) openStore(open func(string, rest.Env, *slog.Logger) (meta.Store
 		s.clients = append(s.clients, client)
 	}
 	if opt.answers != nil {
-		store = meta.WithLastAnswers(store, opt.answers, uri)
+		store = meta.WithLastAnswers(store, opt.answers, uri, meta.Identity(uri, c.Env))
 	}
 	return store, client, nil
 }

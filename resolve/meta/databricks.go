@@ -9,16 +9,20 @@ import (
 	"github.com/mlflowfs/mlflowfs/resolve/rest"
 )
 
-// databricksRegistry is the model registry of a Databricks workspace itself, which is
-// asked as any tracking server's. It keeps the files of versions, and signs URLs for them.
-type databricksRegistry struct{ restStore }
+// databricksStore is a Databricks workspace, which is asked as any tracking server. It keeps
+// prompts, traces and datasets in ways of its own, which are not read.
+type databricksStore struct{ restStore }
+
+// databricksRegistry is the model registry of a workspace itself. It keeps the files of versions, and signs URLs for them.
+type databricksRegistry struct{ databricksStore }
 
 // databricksUnity is the Unity Catalog of a Databricks workspace, which is asked the same
 // below another path (databricks_uc_registry_service.proto), and lends credentials. It has
 // no stages and no latest versions.
-type databricksUnity struct{ restStore }
+type databricksUnity struct{ databricksStore }
 
 var (
+	_ Store  = (*databricksStore)(nil)
 	_ Store  = (*databricksRegistry)(nil)
 	_ Store  = (*databricksUnity)(nil)
 	_ Lender = (*databricksUnity)(nil)
@@ -28,9 +32,39 @@ var (
 // or of its own.
 func NewDatabricksRegistry(c *rest.Client, unity bool) Store {
 	if unity {
-		return &databricksUnity{restStore{c: c, below: "unity-catalog/"}}
+		return &databricksUnity{databricksStore{restStore{c: c, below: "unity-catalog/"}}}
 	}
-	return &databricksRegistry{restStore{c: c}}
+	return &databricksRegistry{databricksStore{restStore{c: c}}}
+}
+
+// SearchPrompts gives none.
+func (d *databricksStore) SearchPrompts(context.Context, string) (Page[RegisteredModel], error) {
+	return Page[RegisteredModel]{}, nil
+}
+
+// Prompt finds none.
+func (d *databricksStore) Prompt(_ context.Context, name, _ string) (*Prompt, error) {
+	return nil, notFound("prompt", name)
+}
+
+// SearchPromptVersions gives none.
+func (d *databricksStore) SearchPromptVersions(context.Context, string, string) (Page[Version], error) {
+	return Page[Version]{}, nil
+}
+
+// Trace finds none.
+func (d *databricksStore) Trace(_ context.Context, id string) (*Trace, error) {
+	return nil, notFound("trace", id)
+}
+
+// SearchTraces gives none.
+func (d *databricksStore) SearchTraces(context.Context, string, string) (Page[Trace], error) {
+	return Page[Trace]{}, nil
+}
+
+// SearchDatasets gives none.
+func (d *databricksStore) SearchDatasets(context.Context, string) (Page[Dataset], error) {
+	return Page[Dataset]{}, nil
 }
 
 // DatabricksPlace is a URI for the files of a version, where the workspace alone knows

@@ -21,15 +21,16 @@ type offlineStore struct {
 }
 
 // WithLastAnswers makes a store of s, which is at uri, that gives the last answer from the
-// answers where there is none to be had. A store of this machine stays as it is.
-func WithLastAnswers(s Store, answers *answers.Answers, uri string) Store {
+// answers where there is none to be had; identity is what the URI, as it is shown, does not
+// tell (see [Identity]). A store of this machine stays as it is.
+func WithLastAnswers(s Store, answers *answers.Answers, uri, identity string) Store {
 	if !s.Remote() {
 		return s
 	}
-	if d, ok := s.(*sqlStore); ok {
-		return &offlineStore{s, answers, rest.ServerOf(uri) + " " + d.identity, rest.Redact(uri) + " " + d.identity}
+	if identity != "" {
+		identity = " " + identity
 	}
-	return &offlineStore{s, answers, rest.ServerOf(uri), rest.Redact(uri)}
+	return &offlineStore{s, answers, rest.ServerOf(uri) + identity, rest.Redact(uri) + identity}
 }
 
 var _ Store = (*offlineStore)(nil)

@@ -63,7 +63,7 @@ func (o *outage) Spans(context.Context, *Trace) (io.ReadCloser, error) {
 func TestPromptsAndTracesOutliveAnOutage(t *testing.T) {
 	t.Parallel()
 	o := &outage{spans: `{"spans": []}`}
-	s := WithLastAnswers(o, answers.New(nil, answers.Options{Stale: time.Hour}), "http://host")
+	s := WithLastAnswers(o, answers.New(nil, answers.Options{Stale: time.Hour}), "http://host", "")
 	ctx := t.Context()
 	ask := map[string]func() error{
 		"prompt": func() error {
@@ -91,7 +91,7 @@ func TestPromptsAndTracesOutliveAnOutage(t *testing.T) {
 		}
 	}
 	o = &outage{spans: `{"spans": ["` + strings.Repeat("x", keptSpans) + `"]}`}
-	s = WithLastAnswers(o, answers.New(nil, answers.Options{Stale: time.Hour}), "http://host")
+	s = WithLastAnswers(o, answers.New(nil, answers.Options{Stale: time.Hour}), "http://host", "")
 	if err := spansAre(s, "many", o.spans); err != nil || o.asked.Load() != 2 {
 		t.Errorf("many spans cost %d requests, %v", o.asked.Load(), err)
 	}

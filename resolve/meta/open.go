@@ -91,14 +91,14 @@ func Open(uri string, env rest.Env, log *slog.Logger) (Store, *rest.Client, erro
 		if err != nil {
 			return nil, nil, err
 		}
-		s, err := newSQL(d, uri, env)
+		s, err := newSQL(d, env)
 		return s, nil, err
 	case "postgresql", "postgres", "mysql", "mssql":
 		d, err := openDatabase(uri, env, log)
 		if err != nil {
 			return nil, nil, err
 		}
-		s, err := newSQL(d, uri, env)
+		s, err := newSQL(d, env)
 		return s, nil, err
 	case "", "file":
 		path := uri
@@ -116,7 +116,7 @@ func Open(uri string, env rest.Env, log *slog.Logger) (Store, *rest.Client, erro
 		if err != nil {
 			return nil, nil, err
 		}
-		return NewREST(c), c, nil
+		return &databricksStore{restStore{c: c}}, c, nil
 	case "uc", "databricks-uc":
 		return nil, nil, fmt.Errorf("the tracking URI %s is a Unity Catalog, which is a model registry alone: give it as the registry URI (MLFLOW_REGISTRY_URI), and the tracking server's address, or databricks, as the tracking URI", rest.Redact(uri))
 	}

@@ -21,9 +21,6 @@ func (d *restDataset) dataset() Dataset {
 }
 
 func (s *restStore) SearchDatasets(ctx context.Context, token string) (Page[Dataset], error) {
-	if s.c.Databricks() {
-		return Page[Dataset]{}, nil
-	}
 	var out struct {
 		Datasets []restDataset `json:"datasets"`
 		Next     string        `json:"next_page_token"`

@@ -12,9 +12,6 @@ import (
 const promptFilter = "tag.`" + promptTag + "` = 'true'"
 
 func (s *restStore) SearchPrompts(ctx context.Context, token string) (Page[RegisteredModel], error) {
-	if s.c.Databricks() {
-		return Page[RegisteredModel]{}, nil // it keeps prompts, traces and datasets in ways of its own, which are not read
-	}
 	var out struct {
 		Models []restModel `json:"registered_models"`
 		Next   string      `json:"next_page_token"`
@@ -26,9 +23,6 @@ func (s *restStore) SearchPrompts(ctx context.Context, token string) (Page[Regis
 }
 
 func (s *restStore) SearchPromptVersions(ctx context.Context, name, token string) (Page[Version], error) {
-	if s.c.Databricks() {
-		return Page[Version]{}, nil
-	}
 	return s.searchVersions(ctx, name, token, promptFilter)
 }
 
@@ -50,9 +44,6 @@ func (s *restStore) Prompt(ctx context.Context, name, version string) (*Prompt, 
 		Version restPrompt `json:"model_version"`
 	}
 	v := &out.Version
-	if s.c.Databricks() {
-		return nil, notFound("prompt", name)
-	}
 	if err := s.lookUp(ctx, "model-versions/get", url.Values{"name": {name}, "version": {version}}, &out); err != nil {
 		return nil, err
 	}

@@ -53,7 +53,7 @@ func (o *oldTrace) trace() (*Trace, error) {
 }
 
 func (s *restStore) Trace(ctx context.Context, id string) (*Trace, error) {
-	if !ValidTraceID(id) || s.c.Databricks() {
+	if !ValidTraceID(id) {
 		return nil, notFound("trace", id)
 	}
 	var out struct {
@@ -86,9 +86,6 @@ func (s *restStore) Trace(ctx context.Context, id string) (*Trace, error) {
 }
 
 func (s *restStore) SearchTraces(ctx context.Context, experimentID, token string) (p Page[Trace], err error) {
-	if s.c.Databricks() {
-		return p, nil
-	}
 	const order = "timestamp_ms DESC"
 	var location jsonTrace
 	location.setExperiment(experimentID)

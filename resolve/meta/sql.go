@@ -16,7 +16,6 @@ import (
 type sqlStore struct {
 	database
 	workspace string
-	identity  string        // see [Identity]
 	retries   int           // how often a database that does not answer is asked again
 	patience  time.Duration // how long a question may take; 0: as long as it likes
 }
@@ -53,9 +52,9 @@ type sqlView struct {
 }
 
 // newSQL makes a store of a database.
-func newSQL(d database, uri string, env rest.Env) (Store, error) {
+func newSQL(d database, env rest.Env) (Store, error) {
 	set, err := rest.ReadSettings(env)
-	s := &sqlStore{database: d, workspace: sqlWorkspace(env), identity: Identity(uri, env)}
+	s := &sqlStore{database: d, workspace: sqlWorkspace(env)}
 	if d.Remote() {
 		s.retries, s.patience = set.Retries, set.Silence
 	}

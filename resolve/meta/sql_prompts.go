@@ -20,16 +20,10 @@ func (s *sqlStore) SearchPromptVersions(ctx context.Context, name, token string)
 }
 
 func (v sqlView) searchPrompts(ctx context.Context, token string) (Page[RegisteredModel], error) {
-	if !v.hasRegistry() || !v.has("registered_model_tags", "key") {
+	if !v.has("registered_model_tags", "key") {
 		return Page[RegisteredModel]{}, nil
 	}
-	p, err := queryPage(ctx, v.db, modelsPage, token, scanModel, v.models(v.isPrompt("registered_models"))+" ORDER BY name")
-	for i := range p.Items {
-		if err == nil {
-			err = v.fillModel(ctx, &p.Items[i])
-		}
-	}
-	return p, err
+	return v.searchModels(ctx, token, v.isPrompt("registered_models"))
 }
 
 func (v sqlView) prompt(ctx context.Context, name, version string) (*Prompt, error) {

@@ -78,10 +78,15 @@ func (v sqlView) fillModel(ctx context.Context, m *RegisteredModel) (err error) 
 
 // searchRegisteredModels leaves prompts out, as MLflow's search does.
 func (v sqlView) searchRegisteredModels(ctx context.Context, token string) (Page[RegisteredModel], error) {
+	return v.searchModels(ctx, token, "NOT "+v.isPrompt("registered_models"))
+}
+
+// searchModels gives the registered models of which a condition is true.
+func (v sqlView) searchModels(ctx context.Context, token, where string) (Page[RegisteredModel], error) {
 	if !v.hasRegistry() {
 		return Page[RegisteredModel]{}, nil
 	}
-	p, err := queryPage(ctx, v.db, modelsPage, token, scanModel, v.models("NOT "+v.isPrompt("registered_models"))+" ORDER BY name")
+	p, err := queryPage(ctx, v.db, modelsPage, token, scanModel, v.models(where)+" ORDER BY name")
 	for i := range p.Items {
 		if err == nil {
 			err = v.fillModel(ctx, &p.Items[i])

@@ -83,10 +83,7 @@ func readSchema(ctx context.Context, db querier) (*sqlSchema, error) {
 
 // readRevision reads the revision; where there are several branches, all of them.
 func readRevision(ctx context.Context, db querier) (string, error) {
-	all, err := query(ctx, db, func(r *sql.Rows) (v string, err error) {
-		err = r.Scan(&v)
-		return v, err
-	}, "SELECT version_num FROM alembic_version ORDER BY version_num")
+	all, err := query(ctx, db, scanOneText, "SELECT version_num FROM alembic_version ORDER BY version_num")
 	return strings.Join(all, " "), err
 }
 

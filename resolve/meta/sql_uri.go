@@ -44,7 +44,7 @@ func parseSQL(uri string) (u sqlURI, err error) {
 	u.dialect, _, _ = strings.Cut(strings.ToLower(m[1]), "+")
 	u.host = m[4] + m[5]
 	for part, text := range map[*string]string{&u.user: m[2], &u.password: m[3], &u.database: m[7]} {
-		*part = unquote(text)
+		*part = rest.Unquote(text)
 	}
 	if m[6] != "" {
 		if u.port, err = strconv.Atoi(m[6]); err != nil || u.port < 1 || u.port > 65535 {
@@ -56,17 +56,6 @@ func parseSQL(uri string) (u sqlURI, err error) {
 	}
 	return u, nil
 }
-
-// unquote decodes each percent sign that two hexadecimal digits follow, and leaves others
-// (Python's urllib.parse.unquote).
-func unquote(s string) string {
-	return escaped.ReplaceAllStringFunc(s, func(e string) string {
-		n, _ := strconv.ParseUint(e[1:], 16, 8) // can't fail
-		return string([]byte{byte(n)})
-	})
-}
-
-var escaped = regexp.MustCompile(`%[0-9A-Fa-f]{2}`)
 
 // at is the host and the database, for a person.
 func (u *sqlURI) at() string {
