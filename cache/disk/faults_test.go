@@ -599,9 +599,9 @@ func TestBadSectorIsOneBlock(t *testing.T) {
 	d := open(t, t.TempDir(), 1<<30)
 	f := create(t, d, "x", mib, "v")
 	fill(t, f)
-	f.failed(3, &os.PathError{Op: "read", Err: syscall.EIO})
-	f.failed(4, errSlow)
-	f.failed(5, syscall.EMFILE)
+	f.failed(3, &os.PathError{Op: "read", Err: syscall.EIO}, f.writes())
+	f.failed(4, errSlow, f.writes())
+	f.failed(5, syscall.EMFILE, f.writes())
 	for i, want := range []bool{true, true, true, false, true, true} {
 		if there, _ := f.Has(int64(i)); there != want {
 			t.Errorf("block %d is there: %v", i, there)
@@ -648,4 +648,39 @@ func TestUseOfAClosedDir(t *testing.T) {
 		t.Error("there are no pins")
 	}
 	f.Close()
+}
+
+// TestMendedBlockStays fails when a read that failed takes out a block that was
+// written anew meanwhile, as another reader's fetch does: it would be fetched twice.
+func TestMendedBlockStays(t *testing.T) {
+	t.Parallel()
+	const cut = 3
+	for name, read := range map[string]func(f *File, released func()) error{
+		"Verify": func(f *File, released func()) error { return f.Verify(cut, make([]byte, BlockSize), released) },
+		"ReadAt": func(f *File, released func()) error { return f.ReadAt(make([]byte, BlockSize), cut*BlockSize, released) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := open(t, t.TempDir(), 1<<30)
+			f := create(t, d, "x", mib, "v")
+			fill(t, f)
+			if err := f.data.Truncate(cut * BlockSize); err != nil {
+				t.Fatal(err)
+			}
+			err := read(f, func() { // it has read, and what it found is not noted yet
+				if err := write(f, cut, BlocksOf(f.size)-cut); err != nil {
+					t.Error(err)
+				}
+			})
+			if !IsDamage(err) {
+				t.Errorf("a file that was cut gives %v", err)
+			}
+			if there, _ := f.Has(cut); !there {
+				t.Error("the block that was written anew is taken out")
+			}
+			if err := holds(f); err != nil {
+				t.Error(err)
+			}
+		})
+	}
 }

@@ -18,11 +18,12 @@ type File struct {
 	label
 	data, record *os.File // record is nil where nobody takes the file up
 
-	mu     sync.Mutex // guards what follows; no other lock is taken under it, but by CarryOver
-	blocks blocks
-	closed bool
-	left   time.Time // when the file was last written to, as of Close
-	writer writer
+	mu      sync.Mutex // guards what follows; no other lock is taken under it, but by CarryOver
+	blocks  blocks
+	written int // writes that have ended well
+	closed  bool
+	left    time.Time // when the file was last written to, as of Close
+	writer  writer
 }
 
 func newFile(d *Dir, l label) *File {

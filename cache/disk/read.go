@@ -81,11 +81,12 @@ func (f *File) ReadNow(p []byte, off int64) int { return readNow(f.data, p, off)
 // ReadAt reads from verified blocks. released is called once p is used no more,
 // which may be after ReadAt has returned. A failure takes the block at off out.
 func (f *File) ReadAt(p []byte, off int64, released func()) error {
+	before := f.writes()
 	err := f.d.tryWith(opRead, released, func() error {
 		_, err := f.data.ReadAt(p, off)
 		return err
 	})
-	f.failed(off/BlockSize, err)
+	f.failed(off/BlockSize, err, before)
 	return err
 }
 
@@ -93,6 +94,7 @@ func (f *File) ReadAt(p []byte, off int64, released func()) error {
 func (f *File) Verify(i int64, p []byte, released func()) error {
 	f.mu.Lock()
 	_, sum := f.blocks.get(i)
+	before := f.written
 	f.mu.Unlock()
 	err := f.d.tryWith(opRead, released, func() error {
 		_, err := f.data.ReadAt(p, i*BlockSize)
@@ -101,7 +103,7 @@ func (f *File) Verify(i int64, p []byte, released func()) error {
 		}
 		return err
 	})
-	f.failed(i, err)
+	f.failed(i, err, before)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if s, now := f.blocks.get(i); err == nil && s.readable() && now == sum {
@@ -112,11 +114,23 @@ func (f *File) Verify(i int64, p []byte, released func()) error {
 
 // failed takes a block out that is not what was written, or can't be read: it is
 // a miss from now on, and is written anew. A disk that hangs, and what concerns
-// the process, says nothing of the block.
-func (f *File) failed(i int64, err error) {
-	if err != nil && err != errResting && (concerns(err) == thisFile || errors.Is(err, syscall.EIO)) {
-		f.Forget(i)
+// the process, says nothing of the block; nor does what was read while something was
+// written, so that written was another number before: the block may be mended by now.
+func (f *File) failed(i int64, err error, written int) {
+	if err == nil || err == errResting || (concerns(err) != thisFile && !errors.Is(err, syscall.EIO)) {
+		return
 	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.written == written {
+		f.forget(i)
+	}
+}
+
+func (f *File) writes() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.written
 }
 
 // Forget takes block i for one that is not there, until it is written anew: it
@@ -124,6 +138,11 @@ func (f *File) failed(i int64, err error) {
 func (f *File) Forget(i int64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.forget(i)
+}
+
+// forget is Forget; f.mu is held.
+func (f *File) forget(i int64) {
 	if s, sum := f.blocks.get(i); !f.closed && s.readable() {
 		f.blocks.set(i, damaged, sum)
 	}

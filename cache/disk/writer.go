@@ -157,6 +157,7 @@ func (f *File) writeOne(runs []Run, bytes int64) {
 func (f *File) wrote(runs []Run) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.written++
 	for _, r := range runs {
 		for k, sum := range r.Sums {
 			f.blocks.set(r.First+int64(k), verified, sum)
