@@ -50,12 +50,13 @@ func New(t *testing.T, h http.Handler, hosts ...string) Cloud {
 			http.Error(w, err.Error(), http.StatusBadGateway)
 			return
 		}
-		w.WriteHeader(http.StatusOK)
 		conn, _, err := w.(http.Hijacker).Hijack()
 		if err != nil {
 			behind.Close()
 			return
 		}
+		// Now, and not before: of what the client says next the server would take a byte.
+		io.WriteString(conn, "HTTP/1.1 200 OK\r\n\r\n")
 		go func() {
 			io.Copy(behind, conn)
 			behind.Close()
