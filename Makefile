@@ -46,7 +46,7 @@ quick: format $(BIN)/staticcheck
 soak:
 	./test/setup.sh soak
 	$(MAKE) fuzz
-	CGO_ENABLED=1 MLFLOWFS_SOAK=$(SOAK) MLFLOWFS_SEED=$(SEED) go run ./test/run -report test/soak/$$(date +%F).md -- -race -p 1 -parallel 1 -timeout 0 -run '$(LONG)' ./fs ./test
+	CGO_ENABLED=1 MLFLOWFS_SOAK=$(SOAK) MLFLOWFS_SEED=$(SEED) go run ./test/run -report test/soak/$$(date +%F).md -- -race -p 1 -parallel 1 -timeout 0 -run '$(LONG)' ./fs/fusefs ./test
 
 setup:
 	./test/setup.sh
@@ -68,7 +68,7 @@ $(BIN)/staticcheck:
 	./test/setup.sh tools
 
 fuzz:
-	@set -e; for p in $$(go list ./fs ./resolve/...); do \
+	@set -e; for p in $$(go list ./fs/... ./resolve/...); do \
 		for f in $$(go test -list '^Fuzz' $$p | grep '^Fuzz'); do \
 			echo "fuzz $$p $$f"; go test -run='^$$' -fuzz="^$$f$$" -fuzztime=$(FUZZTIME) $$p >/tmp/mlflowfs-fuzz.$$$$ 2>&1 || { cat /tmp/mlflowfs-fuzz.$$$$; rm -f /tmp/mlflowfs-fuzz.$$$$; exit 1; }; \
 			rm -f /tmp/mlflowfs-fuzz.$$$$; \

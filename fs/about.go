@@ -17,7 +17,12 @@ type besides struct {
 	node *Node
 }
 
-var _ Dir = besides{}
+var (
+	_ Dir     = besides{}
+	_ Lasting = besides{}
+)
+
+func (d besides) Lasting() {}
 
 func (d besides) Lookup(ctx context.Context, name string) (*Node, error) {
 	if name == d.name {

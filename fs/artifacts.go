@@ -155,7 +155,7 @@ var _ File = artifactFile{}
 
 func (f artifactFile) Open(context.Context) (Handle, error) {
 	if f.it.Size > cache.MaxSize {
-		return nil, fmt.Errorf("%d bytes: %w", f.it.Size, errTooLarge)
+		return nil, fmt.Errorf("%d bytes: %w", f.it.Size, ErrTooLarge)
 	}
 	if f.it.Store.Local() {
 		return f.openLocal()

@@ -1,4 +1,4 @@
-// Package fs is what the mount shows and how the kernel asks for it.
+// Package fs is what the mount shows.
 //
 // The tree is made of plain values: a [Node] has a size, a time and one of a
 // [Dir], a [File] or a link's target. [New] gives its root:
@@ -17,10 +17,12 @@
 //	experiments/<name>/<run>/    artifacts, a symlink to the run, and run.json
 //	uri/s3/<bucket>/<key…>       an object store, where it was asked for
 //
-// Nothing in the tree knows of FUSE; it is tested as an io/fs.FS, with no
-// kernel. The files fuse_*.go are the one place that does: [Mount] shows a
-// tree to the kernel, and inode numbers, lifetimes, page-cache rules,
-// interrupts and errnos are decided there.
+// A Dir, a File and a [Handle] do what their interface says. What some of them can do
+// besides is an interface of its own, with one method as a rule; who shows the tree asks
+// for it, and does without.
+//
+// Nothing here knows of FUSE: the tree is tested as an io/fs.FS, with no kernel. Package
+// fusefs shows it to one.
 //
 // A name that can't stand in a directory is escaped: see [Escape].
 package fs

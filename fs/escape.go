@@ -4,8 +4,8 @@ import (
 	"strings"
 )
 
-// maxName is NAME_MAX: the longest name that programs expect, in bytes.
-const maxName = 255
+// MaxName is NAME_MAX: the longest name that programs expect, in bytes.
+const MaxName = 255
 
 // Escape makes a name of MLflow's into a file name, and [Unescape] brings it
 // back: a slash, a NUL, and the names "." and "..", become %2F, %00, %2E and
@@ -67,10 +67,10 @@ func Unescape(file string) string {
 // shorten cuts a file name that is too long, between characters, and puts an
 // ending there that tells it from others with the same beginning.
 func shorten(name, ending string) string {
-	if len(name)+len(ending) <= maxName {
+	if len(name)+len(ending) <= MaxName {
 		return name + ending
 	}
-	cut := maxName - len(ending)
+	cut := MaxName - len(ending)
 	for cut > 0 && name[cut]&0xC0 == 0x80 { // inside a UTF-8 character
 		cut--
 	}

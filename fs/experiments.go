@@ -21,7 +21,7 @@ func experimentNames(all []meta.Experiment) (names []string, at map[string]int) 
 	names, at = make([]string, len(all)), make(map[string]int, len(all))
 	for i := range all {
 		names[i] = Escape(all[i].Name)
-		if len(names[i]) > maxName {
+		if len(names[i]) > MaxName {
 			names[i] = shorten(names[i], "-"+all[i].ID)
 		}
 	}
@@ -96,7 +96,7 @@ func uniqueNames(n int, of func(int) (name, id string), digits int, ending strin
 	maps.Copy(taken, reserved)
 	for i := range n { // names that are a thing's very own come first
 		name, _ := of(i)
-		if file := Escape(name) + ending; name != "" && count[name] == 1 && len(file) <= maxName && !reserved[name] {
+		if file := Escape(name) + ending; name != "" && count[name] == 1 && len(file) <= MaxName && !reserved[name] {
 			names[i] = file
 			taken[file] = true
 		}

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/mlflowfs/mlflowfs/cache"
+	"github.com/mlflowfs/mlflowfs/fs/storetest"
 	"github.com/mlflowfs/mlflowfs/resolve"
 	"github.com/mlflowfs/mlflowfs/resolve/meta"
 )
@@ -27,7 +28,7 @@ func (c crowd) SearchExperiments(context.Context, string, string) (p meta.Page[m
 
 func (c crowd) SearchRuns(context.Context, meta.RunQuery, string) (p meta.Page[meta.Run], _ error) {
 	for i := range c.n {
-		p.Items = append(p.Items, meta.Run{ID: runID(i), Name: fmt.Sprint("twice/", i/2)})
+		p.Items = append(p.Items, meta.Run{ID: storetest.RunID(i), Name: fmt.Sprint("twice/", i/2)})
 	}
 	return p, nil
 }
@@ -46,8 +47,8 @@ func TestLookupDoesNotWalkAllRuns(t *testing.T) {
 				name string
 			}{
 				{experimentsDir{tr}, fmt.Sprint("team%2F", n-1)},
-				{experimentDir{tr, "1"}, "twice%2F0-" + runID(0)[:8]},
-				{experimentDir{tr, "1"}, runID(n - 1)},
+				{experimentDir{tr, "1"}, "twice%2F0-" + storetest.RunID(0)[:8]},
+				{experimentDir{tr, "1"}, storetest.RunID(n - 1)},
 			} {
 				if got, err := in.d.Lookup(context.Background(), in.name); err != nil || got.Dir == nil {
 					t.Errorf("%s: %v", in.name, err)

@@ -63,7 +63,7 @@ func (t *tree) logged(id string, in func(*meta.Run, meta.Data) Dir) Dir {
 func (t *tree) pairs(what string, run *meta.Run, pairs []meta.Pair) fixed {
 	var out fixed
 	for _, p := range pairs {
-		if name := Escape(p.Key); len(name) > maxName {
+		if name := Escape(p.Key); len(name) > MaxName {
 			t.leaveOut(what, p.Key)
 		} else {
 			out = append(out, Entry{name, t.report(p.Value, run)})
@@ -106,7 +106,7 @@ func (d metricsDir) Lookup(ctx context.Context, name string) (*Node, error) {
 func (d metricsDir) List(context.Context) (Listing, error) {
 	var out entries
 	for _, key := range d.keys {
-		if name := Escape(key) + csvEnding; len(name) > maxName {
+		if name := Escape(key) + csvEnding; len(name) > MaxName {
 			d.t.leaveOut("metrics", key)
 		} else {
 			out = append(out, Entry{name, &Node{File: text(""), Later: true}})

@@ -14,7 +14,12 @@ import (
 // modelsDir is models/: registered models, their aliases, and logged models.
 type modelsDir struct{ t *tree }
 
-var _ Dir = modelsDir{}
+var (
+	_ Dir     = modelsDir{}
+	_ Lasting = modelsDir{}
+)
+
+func (d modelsDir) Lasting() {}
 
 // Lookup takes a name as MLflow takes what follows models:/ — a logged
 // model's id, a name and an alias split at the last @, a name.
@@ -104,7 +109,7 @@ func (d modelDir) Lookup(ctx context.Context, name string) (*Node, error) {
 // isVersion tells whether name is a version's number. 01 is none: one
 // directory has one name.
 func isVersion(name string) bool {
-	return name != "" && name[0] != '0' && len(name) <= maxName && strings.Trim(name, "0123456789") == ""
+	return name != "" && name[0] != '0' && len(name) <= MaxName && strings.Trim(name, "0123456789") == ""
 }
 
 func (d modelDir) version(v *meta.Version) *Node {
@@ -133,7 +138,7 @@ func (d modelDir) List(ctx context.Context) (Listing, error) {
 	seen := map[string]bool{latest: true, modelCard: true}
 	for _, l := range m.Latest {
 		name := Escape(l.Stage)
-		if l.Stage == "" || l.Stage == noStage || seen[strings.ToLower(name)] || len(name) > maxName {
+		if l.Stage == "" || l.Stage == noStage || seen[strings.ToLower(name)] || len(name) > MaxName {
 			continue
 		}
 		seen[strings.ToLower(name)] = true

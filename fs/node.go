@@ -2,6 +2,7 @@ package fs
 
 import (
 	"context"
+	"errors"
 	"io"
 	"os"
 	"time"
@@ -49,9 +50,11 @@ type Settled interface {
 	Settled() bool
 }
 
-func (n *Node) settled() bool {
-	s, ok := n.Dir.(Settled)
-	return ok && s.Settled()
+// Lasting is a Dir in which a name that leads to a directory leads to that one for good.
+// In another Dir it may be found to lead elsewhere by now, once a link says that what lies
+// there is to be asked for anew.
+type Lasting interface {
+	Lasting()
 }
 
 // Listing is a directory on its way to a reader, one entry at a time. It is
@@ -80,9 +83,17 @@ type Growing interface {
 	// Size is the size, where it is known; else what is shown of it. It does not wait.
 	Size() (n int64, known bool)
 	// Grow has more than n bytes made, and waits for them. It gives how many are there
-	// then, and whether these are all; errOutdated where an open has it made anew.
+	// then, and whether these are all; ErrOutdated where an open has it made anew.
 	Grow(ctx context.Context, n int64) (size int64, whole bool, err error)
 }
+
+// ErrOutdated is what an open fails with where the file is another one by now: its name
+// is to be looked up anew.
+var ErrOutdated = errors.New("it has been made anew since it was looked up")
+
+// ErrTooLarge is what an open fails with where a listing gives the file a size that none
+// has.
+var ErrTooLarge = errors.New("it is listed with a size that no file has")
 
 // Handle is an open file. Its methods may be called by many at once.
 type Handle interface {

@@ -137,7 +137,7 @@ func ownName(uri string) string {
 	if _, behind, ok := strings.Cut(p, ":"); ok {
 		p = cmp.Or(strings.Trim(behind, "/"), "artifacts") // of a whole disk, say
 	}
-	if name := Escape(path.Base(p)); len(name) <= maxName {
+	if name := Escape(path.Base(p)); len(name) <= MaxName {
 		return name
 	}
 	return "artifacts"
@@ -153,7 +153,7 @@ func (t *tree) anew(ctx context.Context, uri, up string) (*Node, error) {
 		up = otherwise + up
 	}
 	if found.Dir != nil { // its listing is the next that is asked for
-		go contain(t.log, "a listing", func() { t.r.List(context.WithoutCancel(ctx), found.Dir) })
+		go Contain(t.log, "a listing", func() { t.r.List(context.WithoutCancel(ctx), found.Dir) })
 	}
 	to := treePath(u)
 	if to == "" {

@@ -11,7 +11,12 @@ import (
 // promptsDir is prompts/: prompts, and links for their aliases, as models/ has them.
 type promptsDir struct{ t *tree }
 
-var _ Dir = promptsDir{}
+var (
+	_ Dir     = promptsDir{}
+	_ Lasting = promptsDir{}
+)
+
+func (d promptsDir) Lasting() {}
 
 func (d promptsDir) registered() registered {
 	return registered{

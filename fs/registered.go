@@ -94,13 +94,13 @@ func (l *registeredListing) Next(ctx context.Context) (Entry, error) {
 func (l *registeredListing) expand(m *meta.RegisteredModel) (Entry, bool) {
 	name := Escape(m.Name)
 	for _, a := range slices.Sorted(maps.Keys(m.Aliases)) {
-		if n := Escape(m.Name + "@" + a); len(n) > maxName || !isVersion(m.Aliases[a]) || a == "" || strings.Contains(a, "@") {
+		if n := Escape(m.Name + "@" + a); len(n) > MaxName || !isVersion(m.Aliases[a]) || a == "" || strings.Contains(a, "@") {
 			l.r.t.leaveOut(l.r.at, n)
 		} else {
 			l.ready = append(l.ready, Entry{n, l.r.alias(m, m.Aliases[a])})
 		}
 	}
-	if len(name) > maxName {
+	if len(name) > MaxName {
 		l.r.t.leaveOut(l.r.at, name) // a look-up finds it all the same
 		e, err := l.ready.Next(context.Background())
 		return e, err == nil

@@ -42,7 +42,7 @@ func (t *tree) runEntry() func(*meta.Run) (Entry, bool) {
 		switch {
 		case order.Again(run.ID, run.Start):
 			return Entry{}, false
-		case !meta.ValidRunID(run.ID) || len(run.ID) > maxName:
+		case !meta.ValidRunID(run.ID) || len(run.ID) > MaxName:
 			return t.leaveOut("runs", run.ID)
 		}
 		return Entry{run.ID, t.runNode(run)}, true

@@ -11,10 +11,6 @@ import (
 	"github.com/mlflowfs/mlflowfs/resolve"
 )
 
-// errOutdated says that a file is another one by now: its name is to be looked up
-// anew.
-var errOutdated = errors.New("it has been made anew since it was looked up")
-
 // tableNode is a node of a table, whose use ends here.
 func tableNode(t *resolve.Table, mtime time.Time, ttl time.Duration) *Node {
 	defer t.Close()
@@ -33,7 +29,7 @@ var _ File = madeTable{}
 
 func (f madeTable) Open(context.Context) (Handle, error) {
 	if !f.t.Use() {
-		return nil, errOutdated
+		return nil, ErrOutdated
 	}
 	return &openTable{Table: f.t}, nil
 }
@@ -48,7 +44,7 @@ func (f growingTable) Size() (int64, bool) { return f.t.Size() }
 func (f growingTable) Grow(ctx context.Context, n int64) (int64, bool, error) {
 	size, whole, err := f.t.Grow(ctx, n)
 	if errors.Is(err, cache.ErrSpoolClosed) || f.t.Failed() { // closed by whoever had it open
-		err = errOutdated
+		err = ErrOutdated
 	}
 	return size, whole, err
 }
@@ -102,7 +98,7 @@ func (f *laterTable) Open(ctx context.Context) (Handle, error) {
 	defer f.mu.Unlock()
 	if f.t != nil && f.t != t { // one name has one table
 		t.Close()
-		return nil, errOutdated
+		return nil, ErrOutdated
 	}
 	f.t = t
 	return &openTable{Table: t}, nil
@@ -124,7 +120,7 @@ func (f *laterTable) Size() (int64, bool) {
 func (f *laterTable) Grow(ctx context.Context, n int64) (int64, bool, error) {
 	t := f.table()
 	if t == nil {
-		return 0, false, errOutdated
+		return 0, false, ErrOutdated
 	}
 	return growingTable{madeTable{t}}.Grow(ctx, n)
 }

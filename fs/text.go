@@ -36,6 +36,20 @@ func (s text) ReadAt(_ context.Context, p []byte, off int64) (int, error) {
 	return n, nil
 }
 
+// Held is how many bytes of text the node keeps in memory.
+func (n *Node) Held() int64 {
+	if t, ok := n.File.(text); ok {
+		return int64(len(t))
+	}
+	sum := int64(0)
+	if d, ok := n.Dir.(fixed); ok {
+		for _, e := range d {
+			sum += int64(len(e.Name)) + e.Held()
+		}
+	}
+	return sum
+}
+
 // sized is a node of a text.
 func sized(s string) *Node {
 	return &Node{File: text(s), Size: int64(len(s)), Stamp: text(s).Identity()}

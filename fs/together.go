@@ -67,7 +67,7 @@ func (f artifactFile) fetchSiblings(ctx context.Context, room int64) error {
 			break
 		}
 		g.Go(func() error {
-			contain(f.d.t.log, "a fetch ahead", func() { fetchSmall(f.d.t.cache, it) })
+			Contain(f.d.t.log, "a fetch ahead", func() { fetchSmall(f.d.t.cache, it) })
 			return nil
 		})
 	}

@@ -9,6 +9,7 @@ import (
 	"io"
 	iofs "io/fs"
 	"log/slog"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -16,6 +17,7 @@ import (
 	"time"
 
 	"github.com/mlflowfs/mlflowfs/cache"
+	"github.com/mlflowfs/mlflowfs/fs/storetest"
 	"github.com/mlflowfs/mlflowfs/resolve"
 	"github.com/mlflowfs/mlflowfs/resolve/meta"
 )
@@ -41,7 +43,7 @@ func (s *traceStore) SearchExperiments(context.Context, string, string) (meta.Pa
 }
 
 func (s *traceStore) SearchRuns(context.Context, meta.RunQuery, string) (meta.Page[meta.Run], error) {
-	return meta.Page[meta.Run]{Items: []meta.Run{{ID: runID(1), Name: "traces"}, {ID: runID(2), Name: "traces.jsonl"}}}, nil
+	return meta.Page[meta.Run]{Items: []meta.Run{{ID: storetest.RunID(1), Name: "traces"}, {ID: storetest.RunID(2), Name: "traces.jsonl"}}}, nil
 }
 
 func (s *traceStore) SearchTraces(_ context.Context, _, token string) (p meta.Page[meta.Trace], _ error) {
@@ -258,4 +260,12 @@ type readerAt struct{ h Handle }
 
 func (r readerAt) ReadAt(p []byte, off int64) (int, error) {
 	return r.h.ReadAt(context.Background(), p, off)
+}
+
+func heapNow() int64 {
+	runtime.GC()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
 }

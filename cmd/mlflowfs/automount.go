@@ -11,7 +11,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/mlflowfs/mlflowfs/fs"
+	"github.com/mlflowfs/mlflowfs/fs/fusefs"
 )
 
 // idleAutomount is after which time without use a mount ends that path made.
@@ -37,12 +37,12 @@ func (o *options) autoMount(ctx context.Context, scope string, log *slog.Logger)
 	}
 	sum := sha256.Sum256([]byte(scope)) // all users see mount points
 	point = filepath.Join(dir, hex.EncodeToString(sum[:8]))
-	if mounted, ours, err := fs.FindMount(point); err != nil || !mounted || !ours { // a dead one can't be made
+	if mounted, ours, err := fusefs.FindMount(point); err != nil || !mounted || !ours { // a dead one can't be made
 		if err := os.MkdirAll(point, 0o700); err != nil {
 			return "", err
 		}
 	}
-	if err := fs.CheckMountpoint(point, log); err != nil {
+	if err := fusefs.CheckMountpoint(point, log); err != nil {
 		return "", err
 	}
 	if o.getenv("MLFLOWFS_IDLE_TIMEOUT") == "" {

@@ -18,7 +18,7 @@ import (
 	systemd "github.com/coreos/go-systemd/v22/daemon"
 	"gopkg.in/natefinch/lumberjack.v2"
 
-	"github.com/mlflowfs/mlflowfs/fs"
+	"github.com/mlflowfs/mlflowfs/fs/fusefs"
 	"github.com/mlflowfs/mlflowfs/resolve/rest"
 )
 
@@ -127,7 +127,7 @@ func rotated(name string) (*lumberjack.Logger, error) {
 // notify tells systemd that the mount answers (sd_notify(3)), and then, as often
 // as it wants to hear that, that no request of the kernel waits for longer than
 // patience.
-func notify(m *fs.Mounted, server string, patience time.Duration, log *slog.Logger) {
+func notify(m *fusefs.Mounted, server string, patience time.Duration, log *slog.Logger) {
 	if ok, err := systemd.SdNotify(false, systemd.SdNotifyReady+"\nSTATUS=shows "+server); err != nil || !ok {
 		if err != nil {
 			log.Warn("systemd can't be told that the mount answers", "err", err)

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/mlflowfs/mlflowfs/fs"
+	"github.com/mlflowfs/mlflowfs/fs/fusefs"
 )
 
 func (p *process) demoCommand() *cobra.Command {
@@ -55,7 +56,7 @@ func demo(ctx context.Context, o *options, dir string) error {
 	if err := prepareDemo(dir, store, db); err != nil {
 		return err
 	}
-	if err := fs.CheckMountpoint(point, log); err != nil {
+	if err := fusefs.CheckMountpoint(point, log); err != nil {
 		// A mount point that is missing is made; a dead one was cleared.
 		if _, serr := os.Lstat(point); !errors.Is(serr, os.ErrNotExist) {
 			return err

@@ -13,7 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/mlflowfs/mlflowfs/fs"
+	"github.com/mlflowfs/mlflowfs/fs/fusefs"
 )
 
 // stageCommand is the first argument of a process that is to be a stage.
@@ -99,7 +99,7 @@ func privatePoint(p *process) (string, error) {
 			return "", fmt.Errorf("no directory for the mount can be made in %s: have TMPDIR name one that you may write to", base)
 		}
 	}
-	return fs.ResolvePoint(filepath.Join(base, fmt.Sprintf("mlflowfs-exec-%016x", rand.Uint64())))
+	return fusefs.ResolvePoint(filepath.Join(base, fmt.Sprintf("mlflowfs-exec-%016x", rand.Uint64())))
 }
 
 // writable tells whether a directory can be made in dir.

@@ -19,7 +19,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/mlflowfs/mlflowfs/fs"
+	"github.com/mlflowfs/mlflowfs/fs/fusefs"
 )
 
 // Exec is five processes:
@@ -103,7 +103,7 @@ func passedOn(ignored []os.Signal) (all []os.Signal) {
 
 // mount mounts as this user can.
 func (s *supervisor) mount(ctx context.Context) (*attempt, error) {
-	usual := fs.MayMount() || hasFusermount()
+	usual := fusefs.MayMount() || hasFusermount()
 	if usual {
 		a, said, err := s.attempt(ctx, false)
 		if err != nil || said.Err == "" {

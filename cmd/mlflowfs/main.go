@@ -13,7 +13,8 @@
 //	mlflowfs resolve models:/fraud@champion
 //
 // This package has the commands, their settings and the wiring; what the mount shows
-// is in package fs, what a name means in package resolve.
+// is in package fs, how the kernel asks for it in fs/fusefs, what a name means in package
+// resolve.
 //
 // A command is a function run(ctx, options, args): main cancels its context at the first
 // signal ([process]), and its [options] hold a [ClientConfig], which [options.read] takes
@@ -30,7 +31,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	mount "github.com/mlflowfs/mlflowfs/fs"
+	"github.com/mlflowfs/mlflowfs/fs/fusefs"
 )
 
 // Exit codes.
@@ -47,8 +48,8 @@ type usageError struct{ error }
 func (e usageError) Unwrap() error { return e.error }
 
 func main() {
-	if len(os.Args) > 1 && os.Args[1] == mount.GuardCommand {
-		mount.Guard(os.Args[2:])
+	if len(os.Args) > 1 && os.Args[1] == fusefs.GuardCommand {
+		fusefs.Guard(os.Args[2:])
 		return
 	}
 	if len(os.Args) > 1 && os.Args[1] == stageCommand {

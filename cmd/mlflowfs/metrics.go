@@ -17,7 +17,7 @@ import (
 	"github.com/prometheus/common/expfmt"
 
 	"github.com/mlflowfs/mlflowfs/cache"
-	"github.com/mlflowfs/mlflowfs/fs"
+	"github.com/mlflowfs/mlflowfs/fs/fusefs"
 )
 
 // meter measures a daemon. What others count is read when it is asked for.
@@ -32,7 +32,7 @@ type meter struct {
 type measure struct {
 	name, help string
 	kind       prometheus.ValueType
-	value      func(c *cache.Stats, m *fs.Stats) float64
+	value      func(c *cache.Stats, m *fusefs.Stats) float64
 }
 
 const (
@@ -42,26 +42,26 @@ const (
 
 // measures are the numbers; docs/metrics.md and the dashboard name no others.
 var measures = []measure{
-	{"cache_memory_hits_total", "Blocks of 128 KiB that programs wanted and that were in memory.", counter, func(c *cache.Stats, _ *fs.Stats) float64 { return float64(c.MemoryHits) }},
-	{"cache_disk_hits_total", "Blocks that programs wanted and that were on disk.", counter, func(c *cache.Stats, _ *fs.Stats) float64 { return float64(c.DiskHits) }},
-	{"cache_misses_total", "Blocks that programs had to wait for.", counter, func(c *cache.Stats, _ *fs.Stats) float64 { return float64(c.Misses) }},
-	{"cache_evicted_total", "Blocks that left memory for others.", counter, func(c *cache.Stats, _ *fs.Stats) float64 { return float64(c.Evicted) }},
-	{"cache_damaged_total", "Files that were found damaged in the disk cache.", counter, func(c *cache.Stats, _ *fs.Stats) float64 { return float64(c.Damaged) }},
-	{"cache_memory_bytes", "Bytes of blocks in memory.", gauge, func(c *cache.Stats, _ *fs.Stats) float64 { return float64(c.Memory) }},
-	{"cache_memory_limit_bytes", "Bytes of blocks in memory, at most.", gauge, func(c *cache.Stats, _ *fs.Stats) float64 { return float64(c.MemoryLimit) }},
-	{"cache_disk_bytes", "Bytes of the disk cache, by all mounts of it.", gauge, func(c *cache.Stats, _ *fs.Stats) float64 { return float64(c.Disk) }},
-	{"cache_disk_limit_bytes", "Bytes of the disk cache, at most.", gauge, func(c *cache.Stats, _ *fs.Stats) float64 { return float64(c.DiskLimit) }},
-	{"cache_open_files", "Files that programs have open, or that still come.", gauge, func(c *cache.Stats, _ *fs.Stats) float64 { return float64(c.Open) }},
-	{"origin_bytes_total", "Bytes of artifacts that came from their stores.", counter, func(c *cache.Stats, _ *fs.Stats) float64 { return float64(c.OriginBytes) }},
-	{"origin_requests_total", "Requests for bytes of artifacts.", counter, func(c *cache.Stats, _ *fs.Stats) float64 { return float64(c.OriginRequests) }},
-	{"origin_failures_total", "Requests for bytes of artifacts that failed.", counter, func(c *cache.Stats, _ *fs.Stats) float64 { return float64(c.OriginFailures) }},
-	{"origin_fetches", "Fetches that run, or wait for their turn.", gauge, func(c *cache.Stats, _ *fs.Stats) float64 { return float64(c.Fetches) }},
-	{"fuse_opens_total", "Files that programs opened.", counter, func(_ *cache.Stats, m *fs.Stats) float64 { return float64(m.Opens) }},
-	{"fuse_passthrough_opens_total", "Of these, those that the kernel reads by itself.", counter, func(_ *cache.Stats, m *fs.Stats) float64 { return float64(m.PassedOpens) }},
-	{"fuse_pushed_bytes_total", "Bytes that the kernel was given before it asked.", counter, func(_ *cache.Stats, m *fs.Stats) float64 { return float64(m.PushedBytes) }},
-	{"fuse_names", "Names that the kernel knows.", gauge, func(_ *cache.Stats, m *fs.Stats) float64 { return float64(m.Names) }},
-	{"fuse_waiting_requests", "Requests of the kernel that are not answered yet.", gauge, func(_ *cache.Stats, m *fs.Stats) float64 { return float64(m.Waiting) }},
-	{"fuse_longest_wait_seconds", "How long the one of these waits that waits longest.", gauge, func(_ *cache.Stats, m *fs.Stats) float64 { return m.LongestWait }},
+	{"cache_memory_hits_total", "Blocks of 128 KiB that programs wanted and that were in memory.", counter, func(c *cache.Stats, _ *fusefs.Stats) float64 { return float64(c.MemoryHits) }},
+	{"cache_disk_hits_total", "Blocks that programs wanted and that were on disk.", counter, func(c *cache.Stats, _ *fusefs.Stats) float64 { return float64(c.DiskHits) }},
+	{"cache_misses_total", "Blocks that programs had to wait for.", counter, func(c *cache.Stats, _ *fusefs.Stats) float64 { return float64(c.Misses) }},
+	{"cache_evicted_total", "Blocks that left memory for others.", counter, func(c *cache.Stats, _ *fusefs.Stats) float64 { return float64(c.Evicted) }},
+	{"cache_damaged_total", "Files that were found damaged in the disk cache.", counter, func(c *cache.Stats, _ *fusefs.Stats) float64 { return float64(c.Damaged) }},
+	{"cache_memory_bytes", "Bytes of blocks in memory.", gauge, func(c *cache.Stats, _ *fusefs.Stats) float64 { return float64(c.Memory) }},
+	{"cache_memory_limit_bytes", "Bytes of blocks in memory, at most.", gauge, func(c *cache.Stats, _ *fusefs.Stats) float64 { return float64(c.MemoryLimit) }},
+	{"cache_disk_bytes", "Bytes of the disk cache, by all mounts of it.", gauge, func(c *cache.Stats, _ *fusefs.Stats) float64 { return float64(c.Disk) }},
+	{"cache_disk_limit_bytes", "Bytes of the disk cache, at most.", gauge, func(c *cache.Stats, _ *fusefs.Stats) float64 { return float64(c.DiskLimit) }},
+	{"cache_open_files", "Files that programs have open, or that still come.", gauge, func(c *cache.Stats, _ *fusefs.Stats) float64 { return float64(c.Open) }},
+	{"origin_bytes_total", "Bytes of artifacts that came from their stores.", counter, func(c *cache.Stats, _ *fusefs.Stats) float64 { return float64(c.OriginBytes) }},
+	{"origin_requests_total", "Requests for bytes of artifacts.", counter, func(c *cache.Stats, _ *fusefs.Stats) float64 { return float64(c.OriginRequests) }},
+	{"origin_failures_total", "Requests for bytes of artifacts that failed.", counter, func(c *cache.Stats, _ *fusefs.Stats) float64 { return float64(c.OriginFailures) }},
+	{"origin_fetches", "Fetches that run, or wait for their turn.", gauge, func(c *cache.Stats, _ *fusefs.Stats) float64 { return float64(c.Fetches) }},
+	{"fuse_opens_total", "Files that programs opened.", counter, func(_ *cache.Stats, m *fusefs.Stats) float64 { return float64(m.Opens) }},
+	{"fuse_passthrough_opens_total", "Of these, those that the kernel reads by itself.", counter, func(_ *cache.Stats, m *fusefs.Stats) float64 { return float64(m.PassedOpens) }},
+	{"fuse_pushed_bytes_total", "Bytes that the kernel was given before it asked.", counter, func(_ *cache.Stats, m *fusefs.Stats) float64 { return float64(m.PushedBytes) }},
+	{"fuse_names", "Names that the kernel knows.", gauge, func(_ *cache.Stats, m *fusefs.Stats) float64 { return float64(m.Names) }},
+	{"fuse_waiting_requests", "Requests of the kernel that are not answered yet.", gauge, func(_ *cache.Stats, m *fusefs.Stats) float64 { return float64(m.Waiting) }},
+	{"fuse_longest_wait_seconds", "How long the one of these waits that waits longest.", gauge, func(_ *cache.Stats, m *fusefs.Stats) float64 { return m.LongestWait }},
 }
 
 const metricsPrefix = "mlflowfs_"

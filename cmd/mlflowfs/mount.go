@@ -17,6 +17,7 @@ import (
 	"github.com/mlflowfs/mlflowfs/cache"
 	"github.com/mlflowfs/mlflowfs/cache/disk"
 	"github.com/mlflowfs/mlflowfs/fs"
+	"github.com/mlflowfs/mlflowfs/fs/fusefs"
 	"github.com/mlflowfs/mlflowfs/resolve/answers"
 	"github.com/mlflowfs/mlflowfs/resolve/meta"
 	"github.com/mlflowfs/mlflowfs/resolve/rest"
@@ -63,7 +64,7 @@ func (f *mountFlags) run(ctx context.Context, o *options, args []string) error {
 	if err != nil {
 		return err
 	}
-	point, err := fs.ResolvePoint(args[0])
+	point, err := fusefs.ResolvePoint(args[0])
 	if err != nil {
 		return err
 	}
@@ -73,7 +74,7 @@ func (f *mountFlags) run(ctx context.Context, o *options, args []string) error {
 		}
 		defer os.Remove(point)
 	}
-	if err := fs.CheckMountpoint(point, log); err != nil {
+	if err := fusefs.CheckMountpoint(point, log); err != nil {
 		return err
 	}
 	if f.daemon {
@@ -100,8 +101,8 @@ type daemon struct {
 	disk    *disk.Dir // nil: none
 	stores  *stores
 	meter   *meter
-	shown   atomic.Pointer[fs.Mounted] // nil until it is
-	used    atomic.Int64               // when a request of the kernel was answered last, in nanoseconds since 1970
+	shown   atomic.Pointer[fusefs.Mounted] // nil until it is
+	used    atomic.Int64                   // when a request of the kernel was answered last, in nanoseconds since 1970
 }
 
 // close lets go of the stores and of the disk, where what was counted last is
@@ -114,11 +115,11 @@ func (d *daemon) close() {
 }
 
 // mounted is what the mount knows and did.
-func (d *daemon) mounted() fs.Stats {
+func (d *daemon) mounted() fusefs.Stats {
 	if m := d.shown.Load(); m != nil {
 		return m.Stats()
 	}
-	return fs.Stats{}
+	return fusefs.Stats{}
 }
 
 // openDaemon opens the stores and makes the tree that they show.
@@ -198,7 +199,7 @@ func ping(ctx context.Context, s *stores, uri string, log *slog.Logger) error {
 
 // unmountIdle unmounts when nobody has used the mount for that long: no request came, and
 // no program has anything of it open, or stands in it. 0 is never.
-func (d *daemon) unmountIdle(ctx context.Context, m *fs.Mounted, timeout time.Duration, log *slog.Logger) {
+func (d *daemon) unmountIdle(ctx context.Context, m *fusefs.Mounted, timeout time.Duration, log *slog.Logger) {
 	d.used.CompareAndSwap(0, time.Now().UnixNano())
 	for timeout > 0 && ctx.Err() == nil {
 		left := timeout - time.Since(time.Unix(0, d.used.Load()))
@@ -247,7 +248,7 @@ func (d *daemon) serve(ctx context.Context, o *options, point string, log *slog.
 	if o.parent != nil { // which is told
 		said = holdStderr()
 	}
-	m, err := fs.Mount(point, d.root, fs.MountOptions{
+	m, err := fusefs.Mount(point, d.root, fusefs.MountOptions{
 		AllowOther: o.Mount.AllowOther, Debug: o.Log.FUSE, MaxRead: o.Cache.maxRead(), MaxReads: o.Cache.maxReads(), MaxNames: o.Cache.maxNames(),
 		NoPassing: o.Mount.NoPassthrough, NoPushing: o.Mount.NoPush, Stuck: o.stuck(), Guarded: true, Made: o.getenv(ownPoint) != "", Log: log,
 		Answered: func(op string, took time.Duration) {

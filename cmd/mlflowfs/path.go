@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/mlflowfs/mlflowfs/fs"
+	"github.com/mlflowfs/mlflowfs/fs/fusefs"
 	"github.com/mlflowfs/mlflowfs/resolve"
 	"github.com/mlflowfs/mlflowfs/resolve/meta"
 	"github.com/mlflowfs/mlflowfs/resolve/rest"
@@ -209,7 +210,7 @@ func absoluteStore(uri string) string {
 // findMount is the mount point of this user's mount of a scope; empty where there is
 // none that answers. One that does not is waited for only where no other is of the scope.
 func findMount(ctx context.Context, scope string, log *slog.Logger) string {
-	points, err := fs.OwnMounts()
+	points, err := fusefs.OwnMounts()
 	if err != nil {
 		log.Warn("the mounts of this machine can't be seen", "err", err)
 		return ""

@@ -9,7 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/mlflowfs/mlflowfs/fs"
+	"github.com/mlflowfs/mlflowfs/fs/fusefs"
 )
 
 // needed are the capabilities that a mount of root's, or in a namespace of its own, keeps (capabilities(7)):
@@ -20,7 +20,7 @@ var needed = []uint{unix.CAP_SYS_ADMIN, unix.CAP_DAC_READ_SEARCH}
 // dropRights gives up the other capabilities, for this process and for those
 // that it starts. What can't be given up is kept.
 func dropRights(log *slog.Logger) {
-	if os.Geteuid() != 0 && !fs.MayMount() {
+	if os.Geteuid() != 0 && !fusefs.MayMount() {
 		return
 	}
 	if err := limitCapabilities(needed); err != nil {

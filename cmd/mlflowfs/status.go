@@ -21,6 +21,7 @@ import (
 
 	"github.com/mlflowfs/mlflowfs/cache"
 	"github.com/mlflowfs/mlflowfs/fs"
+	"github.com/mlflowfs/mlflowfs/fs/fusefs"
 	"github.com/mlflowfs/mlflowfs/resolve"
 	"github.com/mlflowfs/mlflowfs/resolve/rest"
 )
@@ -37,7 +38,7 @@ type status struct {
 	HitRate   float64           `json:"cache_hit_rate"` // of the blocks that programs wanted
 	Pinned    int64             `json:"cache_pinned_bytes"`
 	Cache     cache.Stats       `json:"cache"`
-	FUSE      fs.Stats          `json:"fuse"`
+	FUSE      fusefs.Stats      `json:"fuse"`
 	Errors    map[string]int64  `json:"errors"`          // that programs got, by errno
 	Requests  map[string]int64  `json:"server_requests"` // by the class of the answer's status
 	Retries   map[string]int64  `json:"server_retries"`  // by that of the answer that was the reason
@@ -180,7 +181,7 @@ func (p *process) listCommand() *cobra.Command {
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return p.command(c, nothing, func(ctx context.Context, o *options, _ []string) error {
-		points, err := fs.Mounts()
+		points, err := fusefs.Mounts()
 		if err != nil {
 			return err
 		}
@@ -268,16 +269,16 @@ func (f *statusFlags) run(ctx context.Context, o *options, args []string) error 
 
 // showStatus shows the mounts that args name once.
 func showStatus(ctx context.Context, args []string, w io.Writer, asJSON, clear bool) error {
-	points, err := fs.Mounts()
+	points, err := fusefs.Mounts()
 	if err != nil {
 		return err
 	}
 	if len(args) == 1 {
-		point, err := fs.ResolvePoint(args[0])
+		point, err := fusefs.ResolvePoint(args[0])
 		if err != nil {
 			return err
 		}
-		if _, ours, err := fs.FindMount(point); err != nil || !ours {
+		if _, ours, err := fusefs.FindMount(point); err != nil || !ours {
 			return errors.Join(err, fmt.Errorf("%s is no mount of mlflowfs (`mlflowfs list` shows them)", point))
 		}
 		points = []string{point}

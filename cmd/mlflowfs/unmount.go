@@ -8,7 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/mlflowfs/mlflowfs/fs"
+	"github.com/mlflowfs/mlflowfs/fs/fusefs"
 )
 
 func (p *process) unmountCommand() *cobra.Command {
@@ -24,11 +24,11 @@ func (p *process) unmountCommand() *cobra.Command {
 }
 
 func unmount(point string, lazy bool) error {
-	point, err := fs.ResolvePoint(point)
+	point, err := fusefs.ResolvePoint(point)
 	if err != nil {
 		return err
 	}
-	mounted, ours, err := fs.FindMount(point)
+	mounted, ours, err := fusefs.FindMount(point)
 	switch {
 	case err != nil:
 		return err
@@ -37,7 +37,7 @@ func unmount(point string, lazy bool) error {
 	case !ours:
 		return fmt.Errorf("%s is a mount of something else than mlflowfs: use umount", point)
 	}
-	if err := fs.Unmount(point, lazy); errors.Is(err, syscall.EBUSY) {
+	if err := fusefs.Unmount(point, lazy); errors.Is(err, syscall.EBUSY) {
 		return fmt.Errorf("%s is in use: end the programs that have files open in it or stand in it (`fuser -m %s` shows them), or use --lazy", point, point)
 	} else if err != nil {
 		return fmt.Errorf("%s can't be unmounted: %w", point, err)

@@ -61,7 +61,7 @@ func TestEnvironmentIsReadOnce(t *testing.T) {
 	t.Parallel()
 	may := map[string]string{
 		"cmd/mlflowfs/process.go":    "reads it, once",
-		"fs/fuse_guard_linux.go":     "gives the guard as little of it as it needs",
+		"fs/fusefs/guard_linux.go":   "gives the guard as little of it as it needs",
 		"resolve/rest/kubernetes.go": "gives all of it to kubeconfig's program",
 	}
 	for name, text := range sources(t) {

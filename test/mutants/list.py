@@ -103,11 +103,11 @@ MUTANTS = [
     # fs/
     dict(
         name="short-reply",
-        file="fs/fuse_file.go",
+        file="fs/fusefs/file.go",
         old="err == io.EOF && int64(n) < want {",
         new="err == io.EOF && int64(n) > want {",
         breaks="a local file of a run that goes on, and is cut under its reader, reads as a shorter one",
-        tests="./fs:TestCutFileIsStaleAndNotShort",
+        tests="./fs/fusefs:TestCutFileIsStaleAndNotShort",
     ),
     dict(
         name="pages-of-the-old-content",
@@ -119,7 +119,7 @@ MUTANTS = [
     ),
     dict(
         name="name-leads-to-the-stale-file",
-        file="fs/fuse_inode.go",
+        file="fs/fusefs/inode.go",
         old="	if e == syscall.ESTALE {\n		i.outdated()\n	}\n",
         new="",
         breaks="a file that was replaced can't be opened until --metadata-ttl is over: each open is ESTALE",
@@ -127,11 +127,11 @@ MUTANTS = [
     ),
     dict(
         name="memory-looked-at-once",
-        file="fs/fuse_kernel.go",
+        file="fs/fusefs/kernel.go",
         old="now := time.Now(); now.Sub(looked) > time.Second {",
         new="now := time.Now(); looked.IsZero() {",
         breaks="a machine that runs short of memory after the first read still gets pages that nobody has asked for",
-        tests="./fs:TestPushEndsWhenMemoryRunsShort",
+        tests="./fs/fusefs:TestPushEndsWhenMemoryRunsShort",
     ),
     dict(
         name="alias-split-at-first-at",
@@ -240,19 +240,19 @@ MUTANTS = [
     ),
     dict(
         name="kernel-not-told",
-        file="fs/fuse_anew.go",
+        file="fs/fusefs/anew.go",
         old="	to.doubt(ctx, &looks)\n",
         new="	_ = looks\n",
         breaks="a program that is told where an artifact is reads what the kernel remembers of it",
-        tests="./fs:TestAnewShowsWhatIsThereNow",
+        tests="./fs/fusefs:TestAnewShowsWhatIsThereNow",
     ),
     dict(
         name="own-open-to-all",
-        file="fs/fuse_inode.go",
+        file="fs/fusefs/inode.go",
         old="return syscall.S_IFDIR | 0o700",
         new="return syscall.S_IFDIR | 0o755",
         breaks="other users of a mount that is shown to all open any URI with its user's keys",
-        tests="./fs:TestOwnIsOfTheMountsUser",
+        tests="./fs/fusefs:TestOwnIsOfTheMountsUser",
     ),
     dict(
         name="scope-without-the-asker",
@@ -280,7 +280,7 @@ MUTANTS = [
     ),
     dict(
         name="direct-reads-passed-to-the-disk",
-        file="fs/fuse_inode.go",
+        file="fs/fusefs/inode.go",
         old="		if direct {\n",
         new="		if direct && size < 0 {\n",
         breaks="loaders that read past the page cache wait for the disk, though memory has the file",
@@ -292,7 +292,7 @@ MUTANTS = [
         old="	if f.own == nil || f.Path == f.modelPrefix {\n",
         new="	if true {\n",
         breaks="a download of what a run and its logged model both have is put elsewhere than MLflow puts it",
-        tests="./fs:TestListIsWhatMLflowLists",
+        tests="./fs/fusefs:TestListIsWhatMLflowLists",
     ),
     dict(
         name="stale-as-new",

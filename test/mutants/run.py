@@ -18,7 +18,7 @@ import tempfile
 
 from list import MUTANTS
 
-UNITS = "./cache/... ./fs ./resolve/... ./cmd/...".split()
+UNITS = "./cache/... ./fs/... ./resolve/... ./cmd/...".split()
 
 
 def main(names):
