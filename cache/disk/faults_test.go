@@ -657,7 +657,9 @@ func TestMendedBlockStays(t *testing.T) {
 	const cut = 3
 	for name, read := range map[string]func(f *File, released func()) error{
 		"Verify": func(f *File, released func()) error { return f.Verify(cut, make([]byte, BlockSize), released) },
-		"ReadAt": func(f *File, released func()) error { return f.ReadAt(make([]byte, BlockSize), cut*BlockSize, released) },
+		"ReadAt": func(f *File, released func()) error {
+			return f.ReadAt(make([]byte, BlockSize), cut*BlockSize, released)
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
