@@ -195,7 +195,7 @@ func (h *cachedHandle) Identity() string { return h.identity }
 
 func (h *cachedHandle) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 	if !h.read.Swap(true) {
-		h.f.d.t.together.begin(h.f)
+		h.f.d.t.siblings.begin(h.f)
 	}
 	n, err := h.File.ReadAt(ctx, p, off)
 	if errors.Is(err, cache.ErrChanged) && h.forgotten.CompareAndSwap(false, true) {

@@ -17,7 +17,7 @@ type tree struct {
 	r        *resolve.Resolver
 	cache    *cache.Cache
 	log      *slog.Logger
-	together *together
+	siblings *siblingPrefetch
 	laters   atomic.Uint64 // how many tables were looked up that are made later
 }
 
@@ -41,7 +41,7 @@ type Options struct {
 // New makes the tree that a Resolver knows of. An error says which of Options.URIs can't
 // be shown.
 func New(opt Options) (*Node, error) {
-	t := &tree{r: opt.Resolver, cache: opt.Cache, log: opt.Log, together: newTogether()}
+	t := &tree{r: opt.Resolver, cache: opt.Cache, log: opt.Log, siblings: newSiblingPrefetch()}
 	top := func(name string, d Dir) Entry { return Entry{name, &Node{Dir: d, TTL: forever}} }
 	root := fixed{
 		top("datasets", datasetsDir{t}),

@@ -72,7 +72,7 @@ func (i *inode) forgetEntries(ttl time.Duration) {
 
 // Readdirent gives the next entry, or nil at the end.
 func (d *openDir) Readdirent(ctx context.Context) (*fuse.DirEntry, syscall.Errno) {
-	p := d.i.a.patient(ctx, listing)
+	p := d.i.a.killable(ctx, listing)
 	defer p.finish()
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -127,7 +127,7 @@ func (d *openDir) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (
 // Seekdir goes to where off entries have been given; backwards means to list
 // again from the start.
 func (d *openDir) Seekdir(ctx context.Context, off uint64) syscall.Errno {
-	p := d.i.a.patient(ctx, listing)
+	p := d.i.a.killable(ctx, listing)
 	defer p.finish()
 	d.mu.Lock()
 	defer d.mu.Unlock()

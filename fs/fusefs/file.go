@@ -43,7 +43,7 @@ var (
 // Read answers whole or with an error: to the kernel a short answer is the
 // end of the file, for every reader.
 func (f *openFile) Read(ctx context.Context, dest []byte, off int64) (fuse.ReadResult, syscall.Errno) {
-	p := f.i.a.patient(ctx, reading)
+	p := f.i.a.killable(ctx, reading)
 	defer p.finish()
 	s := span{off, off + int64(len(dest))}
 	f.i.waitsFor(s)

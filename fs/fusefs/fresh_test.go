@@ -300,8 +300,8 @@ func TestLinkThatHasMovedIsReadAnew(t *testing.T) {
 	point, m := mounted(t, &fs.Node{Dir: d}, MountOptions{})
 	reads := follower(t, filepath.Join(point, "l"))
 	d.move("new", func() { // the one who tells of it does not get done with that
-		m.moves.mu.Lock()
-		time.AfterFunc(time.Second, m.moves.mu.Unlock)
+		m.links.mu.Lock()
+		time.AfterFunc(time.Second, m.links.mu.Unlock)
 	})
 	if got := reads(); got != "new" {
 		t.Errorf("it leads to %q", got)

@@ -74,7 +74,7 @@ func (i *inode) entry(ctx context.Context, since uint64, name string, n *fs.Node
 	child.node = n
 	child.mu.Unlock()
 	if n.Moves {
-		i.a.moves.touch(child, i, name, n.TTL)
+		i.a.links.touch(child, i, name, n.TTL)
 	}
 	if n.Anew {
 		i.anew(ctx, n.Link)

@@ -27,10 +27,11 @@ type adapter struct {
 	numbers  atomic.Uint64 // of reads, in the log
 	made     atomic.Uint64 // inodes
 	anews    atomic.Uint64 // of which there were so many, begun and ended: see [inode.anew]
-	kernel   *kernel
+	pusher   *pagePusher
+	passing  *passthrough
 	names    *names
-	moves    *moves
-	dog      *watchdog
+	links    *linkWatcher
+	watchdog *watchdog
 
 	releasing sync.Map // from the channel of a RELEASE that go-fuse is at to what is done after it
 }
@@ -44,7 +45,7 @@ type inode struct {
 
 	sized atomic.Bool // of a file that grows: the kernel was told its size
 
-	queued bool // in kernel.queue; guarded by its mutex
+	queued bool // in pagePusher.queue; guarded by its mutex
 	weight int  // in names; guarded by its mutex
 
 	pushing sync.Mutex // held while pages are pushed, or become another content's; before mu
@@ -129,13 +130,13 @@ var (
 )
 
 func (i *inode) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*gofs.Inode, syscall.Errno) {
-	p := i.a.patient(ctx, lookUp)
+	p := i.a.killable(ctx, lookUp)
 	defer p.finish()
 	d := i.get().Dir
 	if d == nil {
 		return nil, syscall.ENOTDIR
 	}
-	if old := i.a.moves.left(ctx, i, name, out); old != nil {
+	if old := i.a.links.left(ctx, i, name, out); old != nil {
 		return &old.Inode, 0
 	}
 	since := i.a.anews.Load()
@@ -153,7 +154,7 @@ func (i *inode) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*g
 // OnForget is called when the kernel knows i no more.
 func (i *inode) OnForget() {
 	i.a.names.forgotten(i)
-	i.a.moves.forgotten(i)
+	i.a.links.forgotten(i)
 }
 
 func (i *inode) Getattr(ctx context.Context, _ gofs.FileHandle, out *fuse.AttrOut) syscall.Errno {
@@ -180,14 +181,14 @@ const approximate = 64 << 10
 // has it made anew. The size is too large then, and reads fail; and it is of whole
 // pages, since wc believes any other without a read.
 func (i *inode) grown(ctx context.Context, g fs.Growing, out *fuse.Attr) syscall.Errno {
-	p := i.a.patient(ctx, sizing)
+	p := i.a.killable(ctx, sizing)
 	defer p.finish()
 	i.mu.Lock()
 	open := i.isOpen()
 	i.mu.Unlock()
 	size, known := g.Size()
 	for at, err := int64(0), error(nil); open && !known; {
-		i.a.dog.begins(p) // it waits for one page, and then for another
+		i.a.watchdog.begins(p) // it waits for one page, and then for another
 		at, known, err = g.Grow(p, at)
 		if errors.Is(err, fs.ErrOutdated) {
 			size = (max(size, at)/approximate + 1) * approximate
@@ -224,7 +225,7 @@ func (i *inode) Open(ctx context.Context, flags uint32) (gofs.FileHandle, uint32
 	if flags&(syscall.O_WRONLY|syscall.O_RDWR|syscall.O_TRUNC|syscall.O_APPEND) != 0 {
 		return nil, 0, syscall.EROFS
 	}
-	p := i.a.patient(ctx, opening)
+	p := i.a.killable(ctx, opening)
 	defer p.finish()
 	i.mu.Lock()
 	n, stale := i.node, i.stale
@@ -282,7 +283,7 @@ func (i *inode) opened(h fs.Handle, size int64, grows, direct bool) (_ gofs.File
 	if id, is := h.(fs.Identified); is {
 		f.identity = id.Identity()
 	}
-	backing := i.a.kernel.backing(h)
+	backing := i.a.passing.backing(h)
 	i.pushing.Lock()
 	defer i.pushing.Unlock()
 	if !i.reads(f.identity) {
@@ -308,7 +309,7 @@ func (i *inode) opened(h fs.Handle, size int64, grows, direct bool) (_ gofs.File
 		return f, 0, true
 	}
 	if ah, is := h.(fs.Ahead); is {
-		ah.Wake(func() { i.a.kernel.push(i) })
+		ah.Wake(func() { i.a.pusher.push(i) })
 	}
 	return f, fuse.FOPEN_KEEP_CACHE, true
 }

@@ -13,15 +13,15 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 )
 
-// patient is the context of one request from the kernel. The kernel sends an
+// killableContext is the context of one request from the kernel. The kernel sends an
 // INTERRUPT for every signal that a waiting program gets, be it a timer's
 // tick or the Go runtime's SIGURG, and what answers it with EINTR makes read
 // fail in programs that never saw that from a disk, and a page fault end in
-// SIGBUS. So a patient context ends only when the signal is one that the
+// SIGBUS. So this context ends only when the signal is one that the
 // program will die of, which /proc tells.
 //
 // A request that is answered from memory never calls Done, and pays nothing.
-type patient struct {
+type killableContext struct {
 	context.Context // values; the kernel's INTERRUPT is its Done
 	a               *adapter
 	op              string
@@ -34,20 +34,20 @@ type patient struct {
 	finished chan struct{}
 }
 
-// patient makes the context of a request, which op names in the metrics.
-func (a *adapter) patient(ctx context.Context, op string) *patient {
-	p := &patient{Context: ctx, a: a, op: op, began: time.Now(), finished: make(chan struct{})}
-	a.dog.begins(p)
+// killable makes the context of a request, which op names in the metrics.
+func (a *adapter) killable(ctx context.Context, op string) *killableContext {
+	p := &killableContext{Context: ctx, a: a, op: op, began: time.Now(), finished: make(chan struct{})}
+	a.watchdog.begins(p)
 	if c, ok := fuse.FromContext(ctx); ok {
 		p.pid = c.Pid
 	}
 	return p
 }
 
-var _ context.Context = (*patient)(nil)
+var _ context.Context = (*killableContext)(nil)
 
 // Done is closed when the program is dying.
-func (p *patient) Done() <-chan struct{} {
+func (p *killableContext) Done() <-chan struct{} {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.done == nil {
@@ -58,7 +58,7 @@ func (p *patient) Done() <-chan struct{} {
 }
 
 // Err is errInterrupted once Done is closed.
-func (p *patient) Err() error {
+func (p *killableContext) Err() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.ended {
@@ -68,8 +68,8 @@ func (p *patient) Err() error {
 }
 
 // finish ends the watch when the request is answered.
-func (p *patient) finish() {
-	p.a.dog.ends(p)
+func (p *killableContext) finish() {
+	p.a.watchdog.ends(p)
 	p.a.answered(p.op, time.Since(p.began))
 	close(p.finished)
 }
@@ -78,7 +78,7 @@ func (p *patient) finish() {
 // one only, though a worse signal may follow.
 const dyingEvery = 50 * time.Millisecond
 
-func (p *patient) watch() {
+func (p *killableContext) watch() {
 	select {
 	case <-p.Context.Done():
 	case <-p.finished:

@@ -43,7 +43,7 @@ func TestNameLeadsToWhatWasFoundLastThoughForgotten(t *testing.T) {
 		defer d.mu.Unlock()
 		d.next = []*fs.Node{{Dir: in}}
 	}
-	a := &adapter{log: log, names: newNames(log, 0), moves: newMoves(""), dog: newWatchdog(log, time.Minute), answered: func(string, time.Duration) {}}
+	a := &adapter{log: log, names: newNames(log, 0), links: newLinkWatcher(""), watchdog: newWatchdog(log, time.Minute), answered: func(string, time.Duration) {}}
 	top := &late{inode: inode{a: a, node: &fs.Node{Dir: d}}, found: make(chan struct{}, 10)}
 	raw := gofs.NewNodeFS(top, &gofs.Options{RootStableAttr: &gofs.StableAttr{Ino: 1}})
 	find := func(in uint64, name string) (out fuse.EntryOut) {

@@ -52,15 +52,15 @@ type MountOptions struct {
 
 // Mounted is a tree that the kernel shows.
 type Mounted struct {
-	server *fuse.Server
-	point  string
-	kernel *kernel
-	names  *names
-	moves  *moves
-	opens  *opens
-	dog    *watchdog
-	guard  *guard
-	once   sync.Once // stops kernel, names, moves and dog
+	server   *fuse.Server
+	point    string
+	pusher   *pagePusher
+	names    *names
+	links    *linkWatcher
+	opens    *opens
+	watchdog *watchdog
+	guard    *guard
+	once     sync.Once // stops what goes on beside the requests
 }
 
 const fsName = "mlflowfs"
@@ -74,9 +74,10 @@ func Mount(point string, root *fs.Node, opt MountOptions) (*Mounted, error) {
 	a := &adapter{
 		log: opt.Log, uid: uint32(os.Getuid()), gid: uint32(os.Getgid()), mounted: time.Now(),
 		answered: opt.Answered, failed: opt.Failed,
-		kernel: newKernel(opt.Log, opt.NoPassing, opt.NoPushing),
-		names:  newNames(opt.Log, opt.MaxNames),
-		moves:  newMoves(point),
+		pusher:  newPagePusher(opt.Log, opt.NoPushing),
+		passing: &passthrough{log: opt.Log, off: opt.NoPassing},
+		names:   newNames(opt.Log, opt.MaxNames),
+		links:   newLinkWatcher(point),
 	}
 	if a.answered == nil {
 		a.answered = func(string, time.Duration) {}
@@ -93,7 +94,7 @@ func Mount(point string, root *fs.Node, opt MountOptions) (*Mounted, error) {
 	if opt.Stuck <= 0 {
 		opt.Stuck = 2 * time.Minute
 	}
-	a.dog = newWatchdog(opt.Log, opt.Stuck)
+	a.watchdog = newWatchdog(opt.Log, opt.Stuck)
 	negative := negativeTTL
 	o := &gofs.Options{
 		MountOptions: fuse.MountOptions{
@@ -134,12 +135,13 @@ func Mount(point string, root *fs.Node, opt MountOptions) (*Mounted, error) {
 		return nil, explainMount(point, opt, err)
 	}
 	keepFUSE()
-	a.kernel.start(server)
+	a.passing.server.Store(server)
+	go a.pusher.work()
 	go a.names.work(top)
-	go a.moves.work(top)
-	go a.dog.watch()
+	go a.links.work(top)
+	go a.watchdog.watch()
 	readAhead(point, readAheadKiB, opt.Log)
-	m := &Mounted{server: server, point: point, kernel: a.kernel, names: a.names, moves: a.moves, opens: &a.opens, dog: a.dog}
+	m := &Mounted{server: server, point: point, pusher: a.pusher, names: a.names, links: a.links, opens: &a.opens, watchdog: a.watchdog}
 	if opt.Guarded {
 		m.guard = startGuard(point, opt.Made, opt.Log)
 	}
@@ -202,10 +204,10 @@ func (m *Mounted) Wait() {
 }
 
 func (m *Mounted) stop() {
-	close(m.dog.stop)
+	close(m.watchdog.stop)
 	close(m.names.stopped)
-	close(m.moves.stopped)
-	m.kernel.stop()
+	close(m.links.stopped)
+	m.pusher.stop()
 }
 
 // Unmount takes the mount away. Where it is in use, it is detached: it is gone

@@ -80,12 +80,12 @@ func TestPushIsOffWhenMemoryIsShort(t *testing.T) {
 			e := &eager{data: bytes.Repeat([]byte("mlflowfs"), 1<<17)}
 			point, m := mounted(t, &fs.Node{Dir: e}, MountOptions{})
 			var asked atomic.Bool
-			m.kernel.mu.Lock()
-			m.kernel.short = func() bool {
+			m.pusher.mu.Lock()
+			m.pusher.short = func() bool {
 				asked.Store(true)
 				return short
 			}
-			m.kernel.mu.Unlock()
+			m.pusher.mu.Unlock()
 			f, err := os.Open(filepath.Join(point, "f"))
 			if err != nil {
 				t.Fatal(err)
@@ -125,9 +125,9 @@ func TestPushEndsWhenMemoryRunsShort(t *testing.T) {
 	d := two{"f": {data: make([]byte, 1<<20)}, "g": {data: make([]byte, 1<<20)}}
 	point, m := mounted(t, &fs.Node{Dir: d}, MountOptions{})
 	var short atomic.Bool
-	m.kernel.mu.Lock()
-	m.kernel.short = short.Load
-	m.kernel.mu.Unlock()
+	m.pusher.mu.Lock()
+	m.pusher.short = short.Load
+	m.pusher.mu.Unlock()
 	open := func(name string) {
 		t.Helper()
 		f, err := os.Open(filepath.Join(point, name))
@@ -182,12 +182,12 @@ func (p *paused) Close() error {
 func TestPushKeepsItsFileOpen(t *testing.T) {
 	t.Parallel()
 	p := &paused{eager: &eager{data: make([]byte, 1<<20)}, asked: make(chan struct{}), goOn: make(chan struct{})}
-	k := newKernel(slog.New(slog.DiscardHandler), false, false)
-	i := &inode{a: &adapter{kernel: k}, read: p.Identity()}
+	pusher := newPagePusher(slog.New(slog.DiscardHandler), false)
+	i := &inode{a: &adapter{pusher: pusher}, read: p.Identity()}
 	f := &openFile{i: i, h: p, identity: p.Identity(), uses: 1}
 	i.cached = []*openFile{f}
-	go k.work()
-	k.push(i)
+	go pusher.work()
+	pusher.push(i)
 	<-p.asked
 	f.released()
 	if p.closed.Load() {
@@ -198,7 +198,7 @@ func TestPushKeepsItsFileOpen(t *testing.T) {
 	if p.late.Load() {
 		t.Error("it was read from when it was closed")
 	}
-	k.stop()
+	pusher.stop()
 }
 
 // wrong is a handle with a bug.
@@ -211,19 +211,19 @@ func (wrong) Fresh([]byte) (int, int64) { panic("a bug") }
 func TestPushSurvivesAPanic(t *testing.T) {
 	t.Parallel()
 	var out count.Log
-	k := newKernel(slog.New(slog.NewTextHandler(&out, nil)), false, false)
+	pusher := newPagePusher(slog.New(slog.NewTextHandler(&out, nil)), false)
 	opened := func(h fs.Handle) *inode {
-		i := &inode{a: &adapter{kernel: k}, read: "eager"}
+		i := &inode{a: &adapter{pusher: pusher}, read: "eager"}
 		i.cached = []*openFile{{i: i, h: h, identity: "eager", uses: 1}}
 		return i
 	}
 	p := &paused{eager: &eager{}, asked: make(chan struct{}), goOn: make(chan struct{})}
 	close(p.goOn)
-	go k.work()
-	k.push(opened(wrong{&eager{}}))
-	k.push(opened(p))
+	go pusher.work()
+	pusher.push(opened(wrong{&eager{}}))
+	pusher.push(opened(p))
 	<-p.asked
-	k.stop()
+	pusher.stop()
 	if !strings.Contains(out.String(), "a bug") || !strings.Contains(out.String(), "goroutines=") {
 		t.Errorf("the log does not tell where: %s", out.String())
 	}
@@ -233,16 +233,16 @@ func TestPushSurvivesAPanic(t *testing.T) {
 // that nobody will push: the kernel takes no pages, or the mount is gone.
 func TestPushQueueEndsWithItsWorker(t *testing.T) {
 	t.Parallel()
-	k := newKernel(slog.New(slog.DiscardHandler), false, false)
+	pusher := newPagePusher(slog.New(slog.DiscardHandler), false)
 	for range 10 {
-		k.push(&inode{})
+		pusher.push(&inode{})
 	}
-	close(k.stopped)
-	k.work()
+	close(pusher.stopped)
+	pusher.work()
 	for range 1000 {
-		k.push(&inode{})
+		pusher.push(&inode{})
 	}
-	if n := len(k.queue); n > 0 {
+	if n := len(pusher.queue); n > 0 {
 		t.Errorf("%d inodes are kept", n)
 	}
 }

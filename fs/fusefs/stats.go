@@ -21,7 +21,7 @@ type Stats struct {
 // Stats says what the mount knows and did.
 func (m *Mounted) Stats() Stats {
 	passed := m.opens.passed.Load()
-	waits, n := m.dog.oldest()
+	waits, n := m.watchdog.oldest()
 	return Stats{
 		Opens: passed + m.opens.cached.Load(), PassedOpens: passed, PushedBytes: m.opens.pushed.Load(),
 		Names: m.names.len(), Waiting: n, LongestWait: waits.Seconds(),

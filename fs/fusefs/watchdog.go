@@ -15,23 +15,23 @@ type watchdog struct {
 	stop  chan struct{}
 
 	mu      sync.Mutex // guards running; no other lock is taken under it
-	running map[*patient]time.Time
+	running map[*killableContext]time.Time
 }
 
 // stacksSize is how much of the goroutines' stacks is said, in bytes.
 const stacksSize = 256 << 10
 
 func newWatchdog(log *slog.Logger, limit time.Duration) *watchdog {
-	return &watchdog{log: log, limit: limit, stop: make(chan struct{}), running: map[*patient]time.Time{}}
+	return &watchdog{log: log, limit: limit, stop: make(chan struct{}), running: map[*killableContext]time.Time{}}
 }
 
-func (w *watchdog) begins(p *patient) {
+func (w *watchdog) begins(p *killableContext) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.running[p] = time.Now()
 }
 
-func (w *watchdog) ends(p *patient) {
+func (w *watchdog) ends(p *killableContext) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	delete(w.running, p)

@@ -52,7 +52,7 @@ func TestStuckRequestIsReportedOnce(t *testing.T) {
 				t.Errorf("%s: %d lines in the log, want %d", what, got, want)
 			}
 		}
-		first, second := &patient{}, &patient{}
+		first, second := &killableContext{}, &killableContext{}
 		after(time.Hour, 0, "no request")
 		w.begins(first)
 		after(59*time.Second, 0, "a request of 59 s")

@@ -127,7 +127,7 @@ MUTANTS = [
     ),
     dict(
         name="memory-looked-at-once",
-        file="fs/fusefs/kernel.go",
+        file="fs/fusefs/pusher.go",
         old="now := time.Now(); now.Sub(looked) > time.Second {",
         new="now := time.Now(); looked.IsZero() {",
         breaks="a machine that runs short of memory after the first read still gets pages that nobody has asked for",

@@ -19,7 +19,7 @@ import (
 	"github.com/mlflowfs/mlflowfs/fs"
 )
 
-// moves has programs that watch a link by inotify see that it leads elsewhere.
+// linkWatcher has programs that watch a link by inotify see that it leads elsewhere.
 //
 // The kernel raises no event for what changes on a server. But where it is told
 // that a name is deleted (FUSE_NOTIFY_DELETE) it raises IN_DELETE_SELF for the
@@ -31,7 +31,7 @@ import (
 // forgetting the link's inode: so it is asked to forget each link when the TTL
 // of its look-up is over, whereby nobody loses anything, and what it keeps is
 // looked up here whenever a TTL is over again.
-type moves struct {
+type linkWatcher struct {
 	point   string
 	wakeup  chan struct{}
 	stopped chan struct{}
@@ -50,8 +50,8 @@ type linkAt struct {
 	dir  fs.Dir
 	ttl  time.Duration
 
-	due  time.Time // when it is looked at next; guarded by moves.mu
-	kept bool      // the kernel was asked to forget it, and has not; guarded by moves.mu
+	due  time.Time // when it is looked at next; guarded by linkWatcher.mu
+	kept bool      // the kernel was asked to forget it, and has not; guarded by linkWatcher.mu
 }
 
 // leaving is a link that the look-ups of one thread still find, until the kernel has
@@ -61,68 +61,68 @@ type leaving struct {
 	thread uint32
 }
 
-// movesPause is how long it takes, at most, until a TTL is seen to be over.
-const movesPause = time.Second
+// linksPause is how long it takes, at most, until a TTL is seen to be over.
+const linksPause = time.Second
 
-func newMoves(point string) *moves {
-	return &moves{point: point, wakeup: make(chan struct{}, 1), stopped: make(chan struct{}), links: map[ident]*linkAt{}}
+func newLinkWatcher(point string) *linkWatcher {
+	return &linkWatcher{point: point, wakeup: make(chan struct{}, 1), stopped: make(chan struct{}), links: map[ident]*linkAt{}}
 }
 
 // touch notes that the kernel is told of the link i, by that name in dir.
-func (m *moves) touch(i, dir *inode, name string, ttl time.Duration) {
-	ttl = max(ttl, movesPause)
+func (w *linkWatcher) touch(i, dir *inode, name string, ttl time.Duration) {
+	ttl = max(ttl, linksPause)
 	l := &linkAt{i: i, path: path.Join(dir.Path(nil), name), in: dir.id, dir: dir.get().Dir, ttl: ttl, due: time.Now().Add(ttl)}
-	m.mu.Lock()
-	m.links[i.id] = l
-	m.mu.Unlock()
+	w.mu.Lock()
+	w.links[i.id] = l
+	w.mu.Unlock()
 	select {
-	case m.wakeup <- struct{}{}:
+	case w.wakeup <- struct{}{}:
 	default:
 	}
 }
 
-func (m *moves) forgotten(i *inode) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if l := m.links[i.id]; l != nil && l.i == i {
-		delete(m.links, i.id)
+func (w *linkWatcher) forgotten(i *inode) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if l := w.links[i.id]; l != nil && l.i == i {
+		delete(w.links, i.id)
 	}
 }
 
 // told notes that the kernel was told of l's end. By now l.i may be found again.
-func (m *moves) told(l *linkAt) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.links[l.i.id] == l {
-		delete(m.links, l.i.id)
+func (w *linkWatcher) told(l *linkAt) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.links[l.i.id] == l {
+		delete(w.links, l.i.id)
 	}
 }
 
 // work looks after the links until stopped is closed. No request waits for it.
-func (m *moves) work(root *inode) {
+func (w *linkWatcher) work(root *inode) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	go func() {
 		select {
-		case <-m.stopped:
+		case <-w.stopped:
 			cancel()
 		case <-ctx.Done():
 		}
 	}()
 	for {
 		select {
-		case <-m.wakeup:
-		case <-m.stopped:
+		case <-w.wakeup:
+		case <-w.stopped:
 			return
 		}
 		for known := true; known; {
 			select {
-			case <-time.After(movesPause):
-			case <-m.stopped:
+			case <-time.After(linksPause):
+			case <-w.stopped:
 				return
 			}
 			var idle, watched []*linkAt
-			idle, watched, known = m.due(time.Now())
+			idle, watched, known = w.due(time.Now())
 			batch := make([]*inode, len(idle))
 			for k, l := range idle {
 				batch[k] = l.i
@@ -131,7 +131,7 @@ func (m *moves) work(root *inode) {
 			for _, l := range watched {
 				fs.Contain(root.a.log, "the look at a watched link", func() {
 					if l.moved(ctx) {
-						m.tell(root, l)
+						w.tell(root, l)
 					}
 				})
 			}
@@ -141,10 +141,10 @@ func (m *moves) work(root *inode) {
 
 // due gives the links whose time has come: those that the kernel is to forget,
 // and those that it would not; known tells whether there are any at all.
-func (m *moves) due(now time.Time) (idle, watched []*linkAt, known bool) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for _, l := range m.links {
+func (w *linkWatcher) due(now time.Time) (idle, watched []*linkAt, known bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, l := range w.links {
 		switch {
 		case now.Before(l.due):
 		case l.kept:
@@ -155,7 +155,7 @@ func (m *moves) due(now time.Time) (idle, watched []*linkAt, known bool) {
 			idle = append(idle, l)
 		}
 	}
-	return idle, watched, len(m.links) > 0
+	return idle, watched, len(w.links) > 0
 }
 
 // moved tells whether the link's name leads elsewhere now, as far as the server
@@ -172,15 +172,15 @@ func (l *linkAt) moved(ctx context.Context) bool {
 // so it looks the name up once more, and is given the old link; where it has the
 // new one already, which another look-up found, it is to forget that first. What
 // can't be told now is told when the link is looked at next.
-func (m *moves) tell(root *inode, l *linkAt) {
+func (w *linkWatcher) tell(root *inode, l *linkAt) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	m.leaving.Store(&leaving{l, thread()})
-	defer m.leaving.Store(nil)
+	w.leaving.Store(&leaving{l, thread()})
+	defer w.leaving.Store(nil)
 	name := path.Base(l.path)
 	for range 3 {
 		var st syscall.Stat_t
-		if syscall.Lstat(filepath.Join(m.point, l.path), &st) != nil {
+		if syscall.Lstat(filepath.Join(w.point, l.path), &st) != nil {
 			return
 		}
 		dir, found := (*gofs.Inode)(nil), &root.Inode
@@ -191,7 +191,7 @@ func (m *moves) tell(root *inode, l *linkAt) {
 			}
 		}
 		if found == &l.i.Inode && dir.NotifyDelete(name, found) == 0 {
-			m.told(l)
+			w.told(l)
 			return
 		}
 		dir.NotifyEntry(name)
@@ -200,15 +200,15 @@ func (m *moves) tell(root *inode, l *linkAt) {
 
 // left gives the link that the thread which tells of its end is to find by that name
 // until the kernel has deleted it, or nil. Whoever hears of the end finds what is new.
-func (m *moves) left(ctx context.Context, dir *inode, name string, out *fuse.EntryOut) *inode {
-	l := m.leaving.Load()
+func (w *linkWatcher) left(ctx context.Context, dir *inode, name string, out *fuse.EntryOut) *inode {
+	l := w.leaving.Load()
 	if l == nil || l.in != dir.id || path.Base(l.path) != name {
 		return nil
 	}
 	if c, ok := fuse.FromContext(ctx); !ok || c.Pid != l.thread {
 		return nil
 	}
-	out.SetEntryTimeout(movesPause) // what is outdated at once the kernel does not keep until it can be deleted
+	out.SetEntryTimeout(linksPause) // what is outdated at once the kernel does not keep until it can be deleted
 	l.i.attr(l.i.get(), &out.Attr)
 	return l.i
 }

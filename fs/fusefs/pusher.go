@@ -3,35 +3,24 @@ package fusefs
 import (
 	"bufio"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"os"
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
-
-	"github.com/hanwen/go-fuse/v2/fuse"
-	"golang.org/x/sys/unix"
 
 	"github.com/mlflowfs/mlflowfs/cache"
 	"github.com/mlflowfs/mlflowfs/fs"
 )
 
-// kernel is what the mount has the kernel do beyond answering it: read whole
-// files by itself, and take pages before it asks for them. What it can't do
-// here is switched off by itself, and said once in the log.
-type kernel struct {
-	log *slog.Logger
-
-	passing    sync.Once // the first backing file tells whether the kernel takes any
-	passes     bool
-	server     atomic.Pointer[fuse.Server]
-	noPassing  bool // not wanted
-	noPushing  bool // not wanted
+// pagePusher gives the kernel pages before it asks for them. Where the kernel takes none,
+// that is switched off, and said once in the log.
+type pagePusher struct {
+	log        *slog.Logger
+	off        bool // not wanted
 	wakeup     chan struct{}
 	stopped    chan struct{}
 	workerGone chan struct{}
@@ -42,65 +31,33 @@ type kernel struct {
 	short func() bool // whether memory is
 }
 
-func newKernel(log *slog.Logger, noPassing, noPushing bool) *kernel {
-	return &kernel{
-		log: log, noPassing: noPassing, noPushing: noPushing,
-		wakeup: make(chan struct{}, 1), stopped: make(chan struct{}), workerGone: make(chan struct{}), short: memoryShort,
-	}
-}
-
-// start begins to push, to the kernel that server talks to.
-func (k *kernel) start(server *fuse.Server) {
-	k.server.Store(server)
-	go k.work()
+func newPagePusher(log *slog.Logger, off bool) *pagePusher {
+	return &pagePusher{log: log, off: off, wakeup: make(chan struct{}, 1), stopped: make(chan struct{}), workerGone: make(chan struct{}), short: memoryShort}
 }
 
 // stop ends the pushing: none may be on its way while the kernel unmounts. One
 // that waits for a page which the kernel holds is not waited for long.
-func (k *kernel) stop() {
-	close(k.stopped)
+func (p *pagePusher) stop() {
+	close(p.stopped)
 	select {
-	case <-k.workerGone:
+	case <-p.workerGone:
 	case <-time.After(time.Second):
 	}
 }
 
-// backing is the file that the kernel may read in the place of h, or nil.
-func (k *kernel) backing(h fs.Handle) *os.File {
-	b, ok := h.(fs.Backed)
-	if !ok || k.noPassing {
-		return nil
-	}
-	f, server := b.Backing(), k.server.Load()
-	if f == nil || server == nil {
-		return nil
-	}
-	k.passing.Do(func() {
-		if err := canPass(server, f); err != nil {
-			k.log.Info("the kernel can't read files of the cache by itself (passthrough): it needs Linux 6.9, root, and a cache on a disk of its own", "err", err)
-			return
-		}
-		k.passes = true
-	})
-	if !k.passes {
-		return nil
-	}
-	return f
-}
-
 // push has the worker look for bytes of i to push. It does not wait.
-func (k *kernel) push(i *inode) {
-	if k.noPushing {
+func (p *pagePusher) push(i *inode) {
+	if p.off {
 		return
 	}
-	k.mu.Lock()
-	if !i.queued && !k.ended {
+	p.mu.Lock()
+	if !i.queued && !p.ended {
 		i.queued = true
-		k.queue = append(k.queue, i)
+		p.queue = append(p.queue, i)
 	}
-	k.mu.Unlock()
+	p.mu.Unlock()
 	select {
-	case k.wakeup <- struct{}{}:
+	case p.wakeup <- struct{}{}:
 	default:
 	}
 }
@@ -110,21 +67,21 @@ const pushSize = 8 * cache.BlockSize
 
 // work pushes, file by file. No READ ever waits for it: it may wait for a page
 // that a READ holds (fuse_notify_store in the kernel takes the folio's lock).
-func (k *kernel) work() {
-	defer close(k.workerGone)
-	defer k.end()
+func (p *pagePusher) work() {
+	defer close(p.workerGone)
+	defer p.end()
 	buf := make([]byte, pushSize)
 	var looked time.Time
 	short := false
 	for {
-		i := k.next()
+		i := p.next()
 		if i == nil {
 			return
 		}
 		if now := time.Now(); now.Sub(looked) > time.Second {
-			k.mu.Lock()
-			isShort := k.short
-			k.mu.Unlock()
+			p.mu.Lock()
+			isShort := p.short
+			p.mu.Unlock()
 			looked, short = now, isShort()
 		}
 		if short {
@@ -132,44 +89,44 @@ func (k *kernel) work() {
 		}
 		var more bool
 		var err error
-		fs.Contain(k.log, "a push", func() { more, err = i.pushSome(buf) })
+		fs.Contain(p.log, "a push", func() { more, err = i.pushSome(buf) })
 		switch {
 		case errors.Is(err, syscall.ENOSYS), errors.Is(err, syscall.EINVAL):
-			k.log.Info("the kernel takes no pages that it has not asked for", "err", err)
+			p.log.Info("the kernel takes no pages that it has not asked for", "err", err)
 			return
 		case err == nil && more:
-			k.push(i)
+			p.push(i)
 		}
 	}
 }
 
 // end lets go of what is queued, and of all that would be.
-func (k *kernel) end() {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.ended, k.queue = true, nil
+func (p *pagePusher) end() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.ended, p.queue = true, nil
 }
 
 // next waits for an inode with bytes to push; nil says that it is over.
-func (k *kernel) next() *inode {
+func (p *pagePusher) next() *inode {
 	for {
 		select {
-		case <-k.stopped:
+		case <-p.stopped:
 			return nil
 		default:
 		}
-		k.mu.Lock()
-		if len(k.queue) > 0 {
-			defer k.mu.Unlock()
-			i := k.queue[0]
-			k.queue = k.queue[1:]
+		p.mu.Lock()
+		if len(p.queue) > 0 {
+			defer p.mu.Unlock()
+			i := p.queue[0]
+			p.queue = p.queue[1:]
 			i.queued = false
 			return i
 		}
-		k.mu.Unlock()
+		p.mu.Unlock()
 		select {
-		case <-k.wakeup:
-		case <-k.stopped:
+		case <-p.wakeup:
+		case <-p.stopped:
 			return nil
 		}
 	}
@@ -261,26 +218,4 @@ func shortIn(meminfo io.Reader) bool {
 		}
 	}
 	return available < total/20
-}
-
-// readAheadKiB is what the kernel reads ahead as root. More makes a large read
-// at random bring several times itself, and no load faster that was measured:
-// what a reader in order wants next is in the cache by then.
-const readAheadKiB = 256
-
-// readAhead raises how much the kernel reads ahead in the mount at point, in
-// KiB. It starts at 128 whatever the daemon asks for, and only root may.
-func readAhead(point string, kib int, log *slog.Logger) {
-	if os.Geteuid() != 0 {
-		log.Info("the kernel's read-ahead stays at 128 KiB: only root may raise it")
-		return
-	}
-	var st syscall.Stat_t
-	if err := syscall.Stat(point, &st); err != nil {
-		return
-	}
-	name := fmt.Sprintf("/sys/class/bdi/%d:%d/read_ahead_kb", unix.Major(uint64(st.Dev)), unix.Minor(uint64(st.Dev)))
-	if err := os.WriteFile(name, []byte(strconv.Itoa(kib)), 0); err != nil {
-		log.Info("the kernel's read-ahead can't be raised", "err", err)
-	}
 }

@@ -12,33 +12,33 @@ import (
 	"github.com/mlflowfs/mlflowfs/resolve"
 )
 
-// together has the small files of a directory fetched when the first of them
+// siblingPrefetch has the small files of a directory fetched when the first of them
 // is read: a program that reads one after another then waits for a few round
 // trips, and not for one with each.
-type together struct {
+type siblingPrefetch struct {
 	began *cache.Memo[string, struct{}] // directories
 }
 
 const (
 	smallFile   = 256 << 10 // bytes
 	smallAtOnce = 32        // files
-	togetherFor = time.Minute
+	siblingsFor = time.Minute
 	leastRoom   = cache.BlockSize / 32 // bytes that a file takes, however small
 )
 
-func newTogether() *together {
-	return &together{cache.NewMemo[string](10_000, nil, func(struct{}) time.Duration { return togetherFor })}
+func newSiblingPrefetch() *siblingPrefetch {
+	return &siblingPrefetch{cache.NewMemo[string](10_000, nil, func(struct{}) time.Duration { return siblingsFor })}
 }
 
 // begin is told of the first read of f. It does not wait.
-func (g *together) begin(f artifactFile) {
+func (p *siblingPrefetch) begin(f artifactFile) {
 	room := f.d.t.cache.Ahead()
 	if f.it.Size > smallFile || room <= 0 || !f.it.Known() {
 		return
 	}
 	gone, cancel := context.WithCancel(context.Background())
 	cancel() // the Memo loads for nobody: what begins once for a directory goes on by itself
-	g.began.Get(gone, f.it.Store.ID()+"\x00"+path.Dir(f.it.Path), func(ctx context.Context) (struct{}, error) {
+	p.began.Get(gone, f.it.Store.ID()+"\x00"+path.Dir(f.it.Path), func(ctx context.Context) (struct{}, error) {
 		return struct{}{}, f.fetchSiblings(ctx, room)
 	})
 }
