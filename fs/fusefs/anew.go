@@ -20,21 +20,20 @@ import (
 func (i *inode) anew(ctx context.Context, link string) {
 	i.a.anews.Add(1)
 	defer i.a.anews.Add(1)
-	to := i.Root().Operations().(*inode)
-	for _, part := range strings.Split(path.Join(i.Path(nil), link), "/") {
-		in, next := to, to.GetChild(part)
-		if next == nil {
-			in.NotifyEntry(part) // it may be known not to be there
+	to := i.a.root
+	for part := range strings.SplitSeq(path.Join(i.path(), link), "/") {
+		in := to
+		if to = in.child(part); to == nil {
+			i.a.session.forgetEntry(in, part) // it may be known not to be there
 			return
 		}
-		to = next.Operations().(*inode)
-		d := in.get().Dir
-		if _, lasts := d.(fs.Lasting); d == nil || lasts {
-			continue
-		}
-		if !next.IsDir() || !to.again(ctx, d, part) {
-			in.NotifyEntry(part)
-			return
+		switch d := in.get().Dir.(type) {
+		case nil, fs.Lasting: // a directory stays what it is
+		default:
+			if !to.isDir() || !to.again(ctx, d, part) {
+				i.a.session.forgetEntry(in, part)
+				return
+			}
 		}
 	}
 	looks := maxLooks
@@ -60,23 +59,24 @@ const maxLooks = 64
 func (i *inode) doubt(ctx context.Context, looks *int) {
 	d := i.get().Dir
 	if d == nil {
-		if name, parent := i.Parent(); parent != nil {
-			parent.NotifyEntry(name)
+		if parent := i.stands(); parent != nil {
+			i.a.session.forgetEntry(parent, i.name)
 		}
 		return
 	}
 	i.forgetEntries(0)
-	for _, name := range i.takeMissed() {
-		i.NotifyEntry(name)
+	missed, children := i.takeMissed()
+	for _, name := range missed {
+		i.a.session.forgetEntry(i, name)
 	}
-	for name, in := range i.Children() {
-		if in.IsDir() {
+	for name, child := range children {
+		if child.isDir() {
 			*looks--
 		}
-		if !in.IsDir() || (*looks >= 0 && !in.Operations().(*inode).again(ctx, d, name)) {
-			i.NotifyEntry(name)
+		if !child.isDir() || (*looks >= 0 && !child.again(ctx, d, name)) {
+			i.a.session.forgetEntry(i, name)
 		} else {
-			in.Operations().(*inode).doubt(ctx, looks)
+			child.doubt(ctx, looks)
 		}
 	}
 }
@@ -112,11 +112,13 @@ func (i *inode) miss(name string) {
 	}
 }
 
-// takeMissed gives the names that the kernel may believe not to be there.
-func (i *inode) takeMissed() []string {
+// takeMissed gives the names that the kernel may believe not to be there, and the children
+// that it knows.
+func (i *inode) takeMissed() (names []string, children map[string]*inode) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	names := slices.Collect(maps.Keys(i.known().missed))
-	clear(i.entries.missed)
-	return names
+	k := i.known()
+	names = slices.Collect(maps.Keys(k.missed))
+	clear(k.missed)
+	return names, maps.Clone(k.children)
 }

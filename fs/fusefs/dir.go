@@ -7,42 +7,37 @@ import (
 	"syscall"
 	"time"
 
-	gofs "github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
 
 	"github.com/mlflowfs/mlflowfs/fs"
 )
 
 // openDir is a directory that is being read. It holds no more of it than its
-// Listing does, and gives each entry's attributes with the entry (READDIRPLUS),
-// so that no look-up follows a listing.
+// Listing does, and what may be asked for again: the entries of the last answer, of which
+// a program that was interrupted took some, and the one for which that had no room. It
+// gives each entry's attributes with the entry (READDIRPLUS), so that no look-up follows a
+// listing.
 type openDir struct {
 	i *inode
 
 	mu    sync.Mutex // guards what follows
 	list  fs.Listing // nil until the first entry is wanted
 	since uint64     // anews, when it was begun
-	pos   uint64     // entries given, "." and ".." among them
-	last  fs.Entry   // the entry given last
+	pos   uint64     // entries taken from it, "." and ".." among them
+	held  []fs.Entry // the last of these
+	err   error      // what came in the place of another, and is not told yet
 }
 
-var (
-	_ gofs.FileReaddirenter = (*openDir)(nil)
-	_ gofs.FileLookuper     = (*openDir)(nil)
-	_ gofs.FileSeekdirer    = (*openDir)(nil)
-)
-
-func (i *inode) OpendirHandle(context.Context, uint32) (gofs.FileHandle, uint32, syscall.Errno) {
+func (i *inode) opendir(out *fuse.OpenOut) (*openDir, syscall.Errno) {
 	n := i.get()
 	if n.Dir == nil {
-		return nil, 0, syscall.ENOTDIR
+		return nil, syscall.ENOTDIR
 	}
-	var flags uint32
 	if settled(n) {
-		flags = fuse.FOPEN_CACHE_DIR | fuse.FOPEN_KEEP_CACHE
+		out.OpenFlags = fuse.FOPEN_CACHE_DIR | fuse.FOPEN_KEEP_CACHE
 		i.forgetEntries(n.TTL)
 	}
-	return &openDir{i: i}, flags, 0
+	return &openDir{i: i}, 0
 }
 
 // settled tells whether the entries of a directory change no more.
@@ -52,8 +47,7 @@ func settled(n *fs.Node) bool {
 }
 
 // forgetEntries has the kernel list the directory anew where it has remembered its
-// entries for ttl. To leave out FOPEN_KEEP_CACHE would not do: go-fuse adds it to each
-// FOPEN_CACHE_DIR.
+// entries for ttl.
 func (i *inode) forgetEntries(ttl time.Duration) {
 	now := time.Now()
 	i.mu.Lock()
@@ -63,38 +57,75 @@ func (i *inode) forgetEntries(ttl time.Duration) {
 		return
 	}
 	if !was.IsZero() {
-		i.NotifyContent(0, 0)
+		i.a.session.forgetPages(i)
 	}
 	i.mu.Lock()
 	i.known().listed = now
 	i.mu.Unlock()
 }
 
-// Readdirent gives the next entry, or nil at the end.
-func (d *openDir) Readdirent(ctx context.Context) (*fuse.DirEntry, syscall.Errno) {
-	p := d.i.a.killable(ctx, listing)
+// read answers a READDIR, or with plus a READDIRPLUS, from where off entries were given. An
+// error is told where no entry comes before it.
+func (d *openDir) read(r request, off uint64, out *fuse.DirEntryList, plus bool) syscall.Errno {
+	p := d.i.a.killable(r, listing)
 	defer p.finish()
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	e, err := d.next(p)
-	if err == io.EOF {
-		return nil, 0
+	err := d.seek(p, off)
+	for n := 0; err == nil; n++ {
+		var e fs.Entry
+		if e, err = d.at(p, n); err == nil && !d.give(p, off+uint64(n)+1, e, out, plus) {
+			return 0
+		}
+		if n > 0 && err != nil && err != io.EOF {
+			d.err = err
+			return 0
+		}
 	}
-	if err != nil {
-		return nil, d.i.fail(listing, "", err)
+	if err != io.EOF {
+		return d.i.fail(listing, "", err)
 	}
-	d.pos++
-	d.last = e
-	out := &fuse.DirEntry{Name: e.Name, Off: d.pos, Mode: syscall.S_IFDIR}
-	if e.Node != nil {
-		out.Mode = mode(e.Node)
-		out.Ino = d.i.identify(e.Name, e.Node).number()
-	}
-	return out, 0
+	return 0
 }
 
-// next gives entry number pos. "." and ".." have no Node: the kernel knows
-// them.
+// seek goes to where off entries were given: to one of those that are held, or to one
+// behind them; backwards means to list again from the start. d.mu is held.
+func (d *openDir) seek(ctx context.Context, off uint64) error {
+	if off < d.pos-uint64(len(d.held)) {
+		d.pos, d.list, d.held, d.err = 0, nil, nil, nil
+	}
+	for d.pos < off {
+		if _, err := d.at(ctx, len(d.held)); err != nil {
+			return err
+		}
+		d.held = d.held[:0]
+	}
+	n := copy(d.held, d.held[uint64(len(d.held))-(d.pos-off):])
+	clear(d.held[n:])
+	d.held = d.held[:n]
+	return nil
+}
+
+// at gives number n of the entries that are held, or takes the next from the listing. d.mu
+// is held.
+func (d *openDir) at(ctx context.Context, n int) (fs.Entry, error) {
+	if n < len(d.held) {
+		return d.held[n], nil
+	}
+	if err := d.err; err != nil {
+		d.err = nil
+		return fs.Entry{}, err
+	}
+	e, err := d.next(ctx)
+	if err == nil {
+		d.pos++
+		d.held = append(d.held, e)
+	}
+	return e, err
+}
+
+// next takes entry number pos from the listing. "." and ".." have no Node: the kernel knows
+// them. d.mu is held.
 func (d *openDir) next(ctx context.Context) (fs.Entry, error) {
 	if d.pos < 2 {
 		return fs.Entry{Name: "..."[:d.pos+1]}, nil
@@ -110,40 +141,23 @@ func (d *openDir) next(ctx context.Context) (fs.Entry, error) {
 	return d.list.Next(ctx)
 }
 
-// Lookup gives the node of an entry just listed.
-func (d *openDir) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*gofs.Inode, syscall.Errno) {
-	d.mu.Lock()
-	last, since := d.last, d.since
-	d.mu.Unlock()
-	if last.Name != name || last.Node == nil { // the kernel repeats a listing that it was interrupted in
-		return d.i.Lookup(ctx, name, out)
+// give puts an entry into an answer, behind which number of them were given; false where
+// that has no room.
+func (d *openDir) give(ctx context.Context, number uint64, e fs.Entry, out *fuse.DirEntryList, plus bool) bool {
+	entry := fuse.DirEntry{Name: e.Name, Off: number, Mode: syscall.S_IFDIR}
+	if e.Node != nil {
+		entry.Mode = mode(e.Node)
+		entry.Ino = d.i.identify(e.Name, e.Node).number()
 	}
-	if last.Later { // the kernel then looks it up when it is wanted
-		return nil, syscall.EAGAIN
+	if !plus {
+		return out.AddDirEntry(entry)
 	}
-	return d.i.entry(ctx, since, name, last.Node, out), 0
-}
-
-// Seekdir goes to where off entries have been given; backwards means to list
-// again from the start.
-func (d *openDir) Seekdir(ctx context.Context, off uint64) syscall.Errno {
-	p := d.i.a.killable(ctx, listing)
-	defer p.finish()
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if off < d.pos {
-		d.pos, d.list, d.last = 0, nil, fs.Entry{}
+	told := out.AddDirLookupEntry(entry)
+	if told == nil {
+		return false
 	}
-	for d.pos < off {
-		e, err := d.next(p)
-		if err == io.EOF {
-			return 0
-		}
-		if err != nil {
-			return d.i.fail(listing, "", err)
-		}
-		d.pos++
-		d.last = e
+	if e.Node != nil && !e.Later { // else the kernel looks it up when it is wanted
+		d.i.entry(ctx, d.since, e.Name, e.Node, told)
 	}
-	return 0
+	return true
 }

@@ -3,6 +3,8 @@
 // The kernel knows names by inodes, and believes what it was told of them for as long as it
 // was told to. What is decided here, and in no other package:
 //
+//   - which inode a request is of, and which handle (raw.go, names.go), and what the kernel
+//     is told unasked (session.go);
 //   - inode numbers: [ident] is made of a name's path and of what tells its content from
 //     others, so that no inode ever has two contents (ident.go);
 //   - lifetimes: for how long a name, its attributes and a listing are believed, what is to

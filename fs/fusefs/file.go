@@ -6,26 +6,24 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
 	"slices"
 	"syscall"
 	"time"
 
-	gofs "github.com/hanwen/go-fuse/v2/fs"
-	"github.com/hanwen/go-fuse/v2/fuse"
-
 	"github.com/mlflowfs/mlflowfs/cache"
+
 	"github.com/mlflowfs/mlflowfs/fs"
 )
 
-// openFile is a [fs.Handle] as go-fuse wants it.
+// openFile is a Handle that the kernel has.
 type openFile struct {
 	i        *inode
 	h        fs.Handle
 	size     int64 // bytes, as the kernel was told; 0 where it grows
 	grows    bool
 	identity string
-	uses     int // of h: the open, and a push; guarded by i.mu
+	passed   bool // the kernel reads its backing file by itself; guarded by i.mu
+	uses     int  // of h: the open, and a push; guarded by i.mu
 }
 
 // errUnsized says that the kernel would show zeros behind the end of a file: it reads
@@ -35,37 +33,33 @@ var errUnsized = errors.New("its size was not known: a program that maps it, or 
 // span is the bytes from off to end.
 type span struct{ off, end int64 }
 
-var (
-	_ gofs.FileReader   = (*openFile)(nil)
-	_ gofs.FileReleaser = (*openFile)(nil)
-)
-
-// Read answers whole or with an error: to the kernel a short answer is the
-// end of the file, for every reader.
-func (f *openFile) Read(ctx context.Context, dest []byte, off int64) (fuse.ReadResult, syscall.Errno) {
-	p := f.i.a.killable(ctx, reading)
+// read answers whole or with an error: to the kernel a short answer is the
+// end of the file, for every reader. fills says that a read is the kernel's own, for its
+// page cache: of a map, a sendfile, or a cached file.
+func (f *openFile) read(r request, dest []byte, off int64, fills bool) (int, syscall.Errno) {
+	p := f.i.a.killable(r, reading)
 	defer p.finish()
 	s := span{off, off + int64(len(dest))}
 	f.i.waitsFor(s)
 	defer f.i.hasRead(s)
 	rctx := context.Context(p)
-	if log := f.i.a.log; log.Enabled(ctx, slog.LevelDebug) {
+	if log := f.i.a.log; log.Enabled(p, slog.LevelDebug) {
 		number := f.i.a.numbers.Add(1)
 		rctx = cache.WithRequest(p, number)
-		log.Debug("read", "request", number, "path", "/"+f.i.Path(nil), "offset", off, "bytes", len(dest))
+		log.Debug("read", "request", number, "path", "/"+f.i.path(), "offset", off, "bytes", len(dest))
 		defer func() { log.Debug("answered", "request", number, "took", time.Since(p.began)) }()
 	}
 	n, err := f.h.ReadAt(rctx, dest, off)
 	if want := min(int64(len(dest)), f.size-off); err == io.EOF && int64(n) < want {
 		err = fmt.Errorf("%w: it ends after %d bytes and was listed with %d", cache.ErrChanged, off+int64(n), f.size)
 	}
-	if err == io.EOF && f.grows && fillsPages(ctx) && !f.i.sized.Load() {
+	if err == io.EOF && f.grows && fills && !f.i.sized.Load() {
 		err = errUnsized
 	}
 	if err != nil && err != io.EOF {
-		return nil, f.i.fail(reading, "", err)
+		return 0, f.i.fail(reading, "", err)
 	}
-	return fuse.ReadResultData(dest[:n]), 0
+	return n, 0
 }
 
 func (i *inode) waitsFor(s span) {
@@ -82,19 +76,18 @@ func (i *inode) hasRead(s span) {
 	}
 }
 
-func (f *openFile) Release(ctx context.Context) syscall.Errno {
-	f.i.a.afterRelease(ctx, f.released)
-	return 0
-}
-
+// released is told that no program has f open any more.
 func (f *openFile) released() {
-	f.i.mu.Lock()
-	if at := slices.Index(f.i.cached, f); at >= 0 {
-		f.i.cached = slices.Delete(f.i.cached, at, at+1)
-	} else {
-		f.i.passed--
+	i := f.i
+	i.mu.Lock()
+	if !f.passed {
+		at := slices.Index(i.cached, f)
+		i.cached = slices.Delete(i.cached, at, at+1)
+	} else if i.passed--; i.passed == 0 {
+		i.a.session.unback(i.backing)
+		i.backing = 0
 	}
-	f.i.mu.Unlock()
+	i.mu.Unlock()
 	f.done()
 }
 
@@ -108,19 +101,4 @@ func (f *openFile) done() {
 	if last {
 		f.h.Close() // a RELEASE has no answer to tell an error in
 	}
-}
-
-// passedFile is an openFile that the kernel reads without asking.
-type passedFile struct {
-	*openFile
-	backing *os.File // nil where the inode has one already
-}
-
-var _ gofs.FilePassthroughFder = passedFile{}
-
-func (f passedFile) PassthroughFd() (int, bool) {
-	if f.backing == nil {
-		return 0, false
-	}
-	return int(f.backing.Fd()), true
 }

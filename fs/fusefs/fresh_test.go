@@ -233,7 +233,7 @@ func TestNoLookUpGivesWhatIsOutdated(t *testing.T) {
 		if len(all) <= 1 {
 			return true
 		}
-		m.names.ask(all[0].Root().Operations().(*inode), all)
+		m.names.ask(all[0].a.session, all)
 		return false
 	})
 	if got := count(); got != "b" {

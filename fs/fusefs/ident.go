@@ -3,10 +3,8 @@ package fusefs
 import (
 	"context"
 	"encoding/binary"
-	"syscall"
 
 	"github.com/cespare/xxhash/v2"
-	gofs "github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
 
 	"github.com/mlflowfs/mlflowfs/fs"
@@ -52,27 +50,19 @@ func (id ident) number() uint64 {
 	return ino
 }
 
-// entry makes n the child of i by that name. What the kernel knows already, by this
-// name or by another that led to it, is told anew. Each inode has a generation of its
-// own: of two that agree in that, go-fuse would give the older, with the Node that it
-// had, where names knows the newer, since the kernel forgot the older as it was found.
-// since is how many anews there were when n was asked for.
-func (i *inode) entry(ctx context.Context, since uint64, name string, n *fs.Node, out *fuse.EntryOut) *gofs.Inode {
+// generation tells an inode from another of the same number. The kernel keeps 32 bits.
+func (id ident) generation() uint64 { return id[1] & (1<<32 - 1) }
+
+// entry tells the kernel of n as the child of i by that name: of the inode that it
+// knows already by the ident, which has n from now on, or of a new one. since is how many
+// anews there were when n was asked for.
+func (i *inode) entry(ctx context.Context, since uint64, name string, n *fs.Node, out *fuse.EntryOut) {
 	id := i.identify(name, n)
-	child := i.a.names.of(id)
-	for child != nil && child.isStale() { // i had been forgotten, and its turns with it
+	for known := i.a.names.of(id); known != nil && known.isStale(); known = i.a.names.of(id) { // i had been forgotten, and its turns with it
 		i.turn(name)
 		id = i.identify(name, n)
-		child = i.a.names.of(id)
 	}
-	if child == nil {
-		child = &inode{a: i.a, id: id}
-		i.NewInode(ctx, child, gofs.StableAttr{Mode: mode(n) & syscall.S_IFMT, Ino: id.number(), Gen: i.a.made.Add(1)})
-	}
-	child = i.a.names.touch(child, n)
-	child.mu.Lock()
-	child.node = n
-	child.mu.Unlock()
+	child := i.a.names.tell(i, name, id, n)
 	if n.Moves {
 		i.a.links.touch(child, i, name, n.TTL)
 	}
@@ -84,8 +74,13 @@ func (i *inode) entry(ctx context.Context, since uint64, name string, n *fs.Node
 		out.SetAttrTimeout(n.TTL)
 	}
 	i.a.doubtful(since, out)
-	child.attr(n, &out.Attr)
-	return &child.Inode
+	child.fill(n, out)
+}
+
+// fill fills the rest of an answer that tells of i, which is n.
+func (i *inode) fill(n *fs.Node, out *fuse.EntryOut) {
+	out.NodeId, out.Generation = i.number, i.id.generation()
+	i.attr(n, &out.Attr)
 }
 
 // outdated has the next look-up of i's name give another inode.
@@ -94,11 +89,9 @@ func (i *inode) outdated() {
 	known := i.stale
 	i.stale = true
 	i.mu.Unlock()
-	name, parent := i.Parent()
-	if known || parent == nil {
-		return
+	if parent := i.stands(); parent != nil && !known {
+		parent.turn(i.name)
 	}
-	parent.Operations().(*inode).turn(name)
 }
 
 // turn notes that a name of the directory was found to have changed.

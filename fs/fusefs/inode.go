@@ -1,15 +1,15 @@
 package fusefs
 
 import (
-	"context"
 	"errors"
 	"log/slog"
+	"os"
+	"path"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
 
-	gofs "github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
@@ -25,28 +25,31 @@ type adapter struct {
 	failed   func(op, errno string)
 	opens    opens
 	numbers  atomic.Uint64 // of reads, in the log
-	made     atomic.Uint64 // inodes
 	anews    atomic.Uint64 // of which there were so many, begun and ended: see [inode.anew]
+	root     *inode
+	handles  handles
+	session  *session
 	pusher   *pagePusher
 	passing  *passthrough
 	names    *names
 	links    *linkWatcher
 	watchdog *watchdog
-
-	releasing sync.Map // from the channel of a RELEASE that go-fuse is at to what is done after it
 }
 
 // inode is a [fs.Node] as the kernel knows it. It lives as long as the kernel
 // remembers it; the Node in it is the one that the last look-up found.
 type inode struct {
-	gofs.Inode
-	a  *adapter
-	id ident
+	a      *adapter
+	id     ident
+	number uint64                // by which the kernel names it
+	name   string                // in its parent
+	parent atomic.Pointer[inode] // as the kernel was told last; nil of the root
 
 	sized atomic.Bool // of a file that grows: the kernel was told its size
 
-	queued bool // in pagePusher.queue; guarded by its mutex
-	weight int  // in names; guarded by its mutex
+	queued  bool   // in pagePusher.queue; guarded by its mutex
+	lookups uint64 // that the kernel has not forgotten; guarded by the mutex of names
+	weight  int    // in names; guarded by its mutex
 
 	pushing sync.Mutex // held while pages are pushed, or become another content's; before mu
 
@@ -57,21 +60,23 @@ type inode struct {
 	entries *entriesKnown // of a directory; nil until there is something to know
 	cached  []*openFile   // open handles that the kernel caches pages for
 	passed  int           // open handles whose backing file it reads itself
+	backing int32         // by which it names that file
 	backed  string        // identity of what was passed first
 	reading []span        // what the kernel waits for
 }
 
 // entriesKnown is what is known of a directory's entries. It is guarded by inode.mu.
 type entriesKnown struct {
-	turns  map[string]int       // how often a name was found to have changed
-	missed map[string]time.Time // names that were not there, and when
-	listed time.Time            // when the kernel began to remember the entries
+	children map[string]*inode    // that the kernel was told of, by the names that lead to them now
+	turns    map[string]int       // how often a name was found to have changed
+	missed   map[string]time.Time // names that were not there, and when
+	listed   time.Time            // when the kernel began to remember the entries
 }
 
 // known is what is known of the entries. i.mu is held.
 func (i *inode) known() *entriesKnown {
 	if i.entries == nil {
-		i.entries = &entriesKnown{turns: map[string]int{}, missed: map[string]time.Time{}}
+		i.entries = &entriesKnown{children: map[string]*inode{}, turns: map[string]int{}, missed: map[string]time.Time{}}
 	}
 	return i.entries
 }
@@ -91,6 +96,55 @@ func mode(n *fs.Node) uint32 {
 	return syscall.S_IFLNK | 0o777
 }
 
+// isDir tells whether i is a directory, as it is for as long as the kernel knows it.
+func (i *inode) isDir() bool { return i.get().Dir != nil }
+
+// path is where i is, below the mount.
+func (i *inode) path() string {
+	parent := i.parent.Load()
+	if parent == nil {
+		return ""
+	}
+	return path.Join(parent.path(), i.name)
+}
+
+// child is what the kernel was told last that a name leads to; nil where it has forgotten
+// that, or was told of nothing.
+func (i *inode) child(name string) *inode {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.entries == nil {
+		return nil
+	}
+	return i.entries.children[name]
+}
+
+// stands gives the directory in which i's name leads to it; nil where none does.
+func (i *inode) stands() *inode {
+	if parent := i.parent.Load(); parent != nil && parent.child(i.name) == i {
+		return parent
+	}
+	return nil
+}
+
+// adopt notes that the kernel is told that child's name leads to it. The inode that child's
+// directory had before may be forgotten by now.
+func (i *inode) adopt(child *inode) {
+	child.parent.Store(i)
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.known().children[child.name] = child
+}
+
+// lost is told that the kernel knows a child no more.
+func (i *inode) lost(child *inode) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.entries != nil && i.entries.children[child.name] == child {
+		delete(i.entries.children, child.name)
+	}
+}
+
 // get is the Node as it was found last.
 func (i *inode) get() *fs.Node {
 	i.mu.Lock()
@@ -101,6 +155,7 @@ func (i *inode) get() *fs.Node {
 // attr fills a stat.
 func (i *inode) attr(n *fs.Node, out *fuse.Attr) {
 	out.Mode = mode(n)
+	out.Ino = i.number
 	out.Size = uint64(n.Size)
 	out.Nlink = 1
 	if n.Link != "" {
@@ -119,49 +174,36 @@ func (i *inode) attr(n *fs.Node, out *fuse.Attr) {
 	out.SetTimes(&t, &t, &t)
 }
 
-var (
-	_ gofs.NodeLookuper       = (*inode)(nil)
-	_ gofs.NodeGetattrer      = (*inode)(nil)
-	_ gofs.NodeReadlinker     = (*inode)(nil)
-	_ gofs.NodeOpener         = (*inode)(nil)
-	_ gofs.NodeOpendirHandler = (*inode)(nil)
-	_ gofs.NodeStatfser       = (*inode)(nil)
-	_ gofs.NodeOnForgetter    = (*inode)(nil)
-)
-
-func (i *inode) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*gofs.Inode, syscall.Errno) {
-	p := i.a.killable(ctx, lookUp)
+func (i *inode) lookup(r request, name string, out *fuse.EntryOut) syscall.Errno {
+	p := i.a.killable(r, lookUp)
 	defer p.finish()
 	d := i.get().Dir
 	if d == nil {
-		return nil, syscall.ENOTDIR
+		return syscall.ENOTDIR
 	}
-	if old := i.a.links.left(ctx, i, name, out); old != nil {
-		return &old.Inode, 0
+	if i.a.links.left(r, i, name, out) {
+		return 0
 	}
 	since := i.a.anews.Load()
 	n, err := d.Lookup(p, name)
 	if err != nil {
 		e := i.fail(lookUp, name, err)
-		if e == syscall.ENOENT {
+		if e == syscall.ENOENT { // an entry without a number: the kernel may believe that for a while
 			i.miss(name)
+			out.SetEntryTimeout(negativeTTL)
+			return 0
 		}
-		return nil, e
+		return e
 	}
-	return i.entry(p, since, name, n, out), 0
+	i.entry(p, since, name, n, out)
+	return 0
 }
 
-// OnForget is called when the kernel knows i no more.
-func (i *inode) OnForget() {
-	i.a.names.forgotten(i)
-	i.a.links.forgotten(i)
-}
-
-func (i *inode) Getattr(ctx context.Context, _ gofs.FileHandle, out *fuse.AttrOut) syscall.Errno {
+func (i *inode) getattr(r request, out *fuse.AttrOut) syscall.Errno {
 	n := i.get()
 	i.attr(n, &out.Attr)
 	if g, ok := n.File.(fs.Growing); ok {
-		return i.grown(ctx, g, &out.Attr)
+		return i.grown(r, g, &out.Attr)
 	}
 	if settled(n) { // whoever has it open may be about to list it again
 		i.forgetEntries(n.TTL)
@@ -180,8 +222,8 @@ const approximate = 64 << 10
 // before an open, too: where the file can't be made it is no error, since the next open
 // has it made anew. The size is too large then, and reads fail; and it is of whole
 // pages, since wc believes any other without a read.
-func (i *inode) grown(ctx context.Context, g fs.Growing, out *fuse.Attr) syscall.Errno {
-	p := i.a.killable(ctx, sizing)
+func (i *inode) grown(r request, g fs.Growing, out *fuse.Attr) syscall.Errno {
+	p := i.a.killable(r, sizing)
 	defer p.finish()
 	i.mu.Lock()
 	open := i.isOpen()
@@ -209,53 +251,45 @@ func (i *inode) grown(ctx context.Context, g fs.Growing, out *fuse.Attr) syscall
 	return 0
 }
 
-func (i *inode) Readlink(context.Context) ([]byte, syscall.Errno) {
-	return []byte(i.get().Link), 0
-}
-
-func (i *inode) Statfs(_ context.Context, out *fuse.StatfsOut) syscall.Errno {
-	out.Bsize, out.Frsize, out.NameLen = 4096, 4096, fs.MaxName
-	return 0
-}
-
-// Open answers ESTALE where the inode's content is no more what its name leads
+// open answers ESTALE where the inode's content is no more what its name leads
 // to: the kernel then looks the name up anew, however long it might believe the
 // old answer, and opens what it finds.
-func (i *inode) Open(ctx context.Context, flags uint32) (gofs.FileHandle, uint32, syscall.Errno) {
+func (i *inode) open(r request, flags uint32, out *fuse.OpenOut) (*openFile, syscall.Errno) {
 	if flags&(syscall.O_WRONLY|syscall.O_RDWR|syscall.O_TRUNC|syscall.O_APPEND) != 0 {
-		return nil, 0, syscall.EROFS
+		return nil, syscall.EROFS
 	}
-	p := i.a.killable(ctx, opening)
+	p := i.a.killable(r, opening)
 	defer p.finish()
 	i.mu.Lock()
 	n, stale := i.node, i.stale
 	i.mu.Unlock()
 	if n.File == nil {
-		return nil, 0, syscall.EISDIR
+		return nil, syscall.EISDIR
 	}
 	if stale {
-		return nil, 0, syscall.ESTALE
+		return nil, syscall.ESTALE
 	}
 	h, err := n.File.Open(p)
 	if errors.Is(err, fs.ErrOutdated) {
 		i.outdated()
-		return nil, 0, syscall.ESTALE
+		return nil, syscall.ESTALE
 	}
 	if err != nil {
-		return nil, 0, i.fail(opening, "", err)
+		return nil, i.fail(opening, "", err)
 	}
-	size := n.Size
-	_, grows := n.File.(fs.Growing)
-	if grows {
-		size = 0
+	f := &openFile{i: i, h: h, size: n.Size, identity: noIdentity, uses: 1}
+	if id, is := h.(fs.Identified); is {
+		f.identity = id.Identity()
 	}
-	file, flags, ok := i.opened(h, size, grows, flags&pastPages != 0)
-	if !ok {
+	if _, f.grows = n.File.(fs.Growing); f.grows {
+		f.size = 0
+	}
+	if !i.opened(f, flags&pastPages != 0, out) {
 		h.Close()
 		i.outdated()
-		return nil, 0, syscall.ESTALE
+		return nil, syscall.ESTALE
 	}
-	return file, flags, 0
+	return f, 0
 }
 
 // noIdentity is what the kernel has pages of after an open of a handle without
@@ -272,46 +306,59 @@ const noIdentity = "\x00"
 //
 // An inode is read by the kernel itself, or through its page cache, from its
 // first open to its last close, and never both (fuse_file_io_open in the
-// kernel). go-fuse gives all opens of an inode the backing file of the first,
-// so an inode that had one of another content gets none.
+// kernel). All of its opens have one backing file, that of the first, so an inode
+// that had one of another content gets none.
 //
 // A program that reads past the page cache (direct, O_DIRECT) would have what is passed
 // to it from the disk, though the system may have all of it in memory: it is read through
 // the daemon, by a flag that goes before the other (fuse_file_read_iter).
-func (i *inode) opened(h fs.Handle, size int64, grows, direct bool) (_ gofs.FileHandle, flags uint32, ok bool) {
-	f := &openFile{i: i, h: h, size: size, grows: grows, identity: noIdentity, uses: 1}
-	if id, is := h.(fs.Identified); is {
-		f.identity = id.Identity()
-	}
-	backing := i.a.passing.backing(h)
+func (i *inode) opened(f *openFile, direct bool, out *fuse.OpenOut) bool {
+	backing := i.a.passing.backing(f.h)
 	i.pushing.Lock()
 	defer i.pushing.Unlock()
 	if !i.reads(f.identity) {
-		return nil, 0, false
+		return false
 	}
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	if i.passed > 0 || (backing != nil && (i.backed == "" || i.backed == f.identity) && len(i.cached) == 0) {
-		i.passed++
-		i.a.opens.passed.Add(1)
-		i.backed = f.identity
+	if i.passes(f, backing) {
+		out.BackingID, out.OpenFlags = i.backing, fuse.FOPEN_PASSTHROUGH
 		if direct {
-			flags = fuse.FOPEN_DIRECT_IO
+			out.OpenFlags |= fuse.FOPEN_DIRECT_IO
 		}
-		return passedFile{f, backing}, flags, true
+		return true
 	}
 	i.cached = append(i.cached, f)
 	i.a.opens.cached.Add(1)
-	if grows {
-		return f, fuse.FOPEN_DIRECT_IO, true // what is read goes by no size
+	switch {
+	case f.grows:
+		out.OpenFlags = fuse.FOPEN_DIRECT_IO // what is read goes by no size
+	case f.identity != noIdentity:
+		out.OpenFlags = fuse.FOPEN_KEEP_CACHE
+		if ah, is := f.h.(fs.Ahead); is {
+			ah.Wake(func() { i.a.pusher.push(i) })
+		}
 	}
-	if f.identity == noIdentity {
-		return f, 0, true
+	return true
+}
+
+// passes has the kernel read f by itself, from backing or from the file that it reads
+// already, where there is one. i.mu is held.
+func (i *inode) passes(f *openFile, backing *os.File) bool {
+	if i.passed == 0 {
+		if backing == nil || len(i.cached) > 0 || (i.backed != "" && i.backed != f.identity) {
+			return false
+		}
+		id, errno := i.a.session.back(backing)
+		if errno != 0 {
+			return false
+		}
+		i.backing, i.backed = id, f.identity
 	}
-	if ah, is := h.(fs.Ahead); is {
-		ah.Wake(func() { i.a.pusher.push(i) })
-	}
-	return f, fuse.FOPEN_KEEP_CACHE, true
+	f.passed = true
+	i.passed++
+	i.a.opens.passed.Add(1)
+	return true
 }
 
 // reads has the kernel read that content from now on, and drop the pages of
@@ -326,9 +373,16 @@ func (i *inode) reads(identity string) bool {
 	i.read = identity
 	i.mu.Unlock()
 	if was != "" && was != identity {
-		i.NotifyContent(0, 0)
+		i.a.session.forgetPages(i)
 	}
 	return true
+}
+
+// inUse is isOpen, for who does not hold i.mu.
+func (i *inode) inUse() bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.isOpen()
 }
 
 // isOpen tells whether a program has i open. i.mu is held.
@@ -352,11 +406,8 @@ func (i *inode) fail(op, name string, err error) syscall.Errno {
 	}
 	if e != syscall.EINTR && (e != syscall.ENOENT || op != lookUp) {
 		i.a.failed(op, unix.ErrnoName(e))
-		path := "/" + i.Path(nil)
-		if name != "" {
-			path += "/" + name
-		}
-		i.a.log.Error(op+" failed", "path", path, "errno", e.Error(), "err", err, "mend", mend(e))
+		at := "/" + path.Join(i.path(), name)
+		i.a.log.Error(op+" failed", "path", at, "errno", e.Error(), "err", err, "mend", mend(e))
 	}
 	return e
 }

@@ -9,8 +9,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-
-	"github.com/hanwen/go-fuse/v2/fuse"
 )
 
 // killableContext is the context of one request from the kernel. The kernel sends an
@@ -22,11 +20,11 @@ import (
 //
 // A request that is answered from memory never calls Done, and pays nothing.
 type killableContext struct {
-	context.Context // values; the kernel's INTERRUPT is its Done
-	a               *adapter
-	op              string
-	began           time.Time
-	pid             uint32
+	context.Context // of nothing
+	request
+	a     *adapter
+	op    string
+	began time.Time
 
 	mu       sync.Mutex // guards what follows
 	done     chan struct{}
@@ -35,12 +33,9 @@ type killableContext struct {
 }
 
 // killable makes the context of a request, which op names in the metrics.
-func (a *adapter) killable(ctx context.Context, op string) *killableContext {
-	p := &killableContext{Context: ctx, a: a, op: op, began: time.Now(), finished: make(chan struct{})}
+func (a *adapter) killable(r request, op string) *killableContext {
+	p := &killableContext{Context: context.Background(), request: r, a: a, op: op, began: time.Now(), finished: make(chan struct{})}
 	a.watchdog.begins(p)
-	if c, ok := fuse.FromContext(ctx); ok {
-		p.pid = c.Pid
-	}
 	return p
 }
 
@@ -80,13 +75,13 @@ const dyingEvery = 50 * time.Millisecond
 
 func (p *killableContext) watch() {
 	select {
-	case <-p.Context.Done():
+	case <-p.interrupted:
 	case <-p.finished:
 		return
 	}
 	tick := time.NewTicker(dyingEvery)
 	defer tick.Stop()
-	for !dying(p.pid) {
+	for !dying(p.thread) {
 		select {
 		case <-tick.C:
 		case <-p.finished:

@@ -2,39 +2,35 @@ package fusefs
 
 import (
 	"context"
-	"log/slog"
 	"sync"
-	"syscall"
 	"testing"
-	"time"
 
-	gofs "github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
 
 	"github.com/mlflowfs/mlflowfs/fs"
 )
 
-// late is the top of a tree whose look-ups wait, when they know what to answer, for as
-// long as done is taken.
+// late is a directory whose look-ups wait, when they know what to answer, for as long as
+// done is taken.
 type late struct {
-	inode
+	fs.Dir
 	found chan struct{}
 	done  sync.RWMutex
 }
 
-func (l *late) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*gofs.Inode, syscall.Errno) {
-	child, errno := l.inode.Lookup(ctx, name, out)
+func (l *late) Lookup(ctx context.Context, name string) (*fs.Node, error) {
+	n, err := l.Dir.Lookup(ctx, name)
 	l.found <- struct{}{}
 	l.done.RLock()
 	defer l.done.RUnlock()
-	return child, errno
+	return n, err
 }
 
 // TestNameLeadsToWhatWasFoundLastThoughForgotten fails when a directory shows what an
-// earlier look-up found, since the kernel had forgotten it while it was looked up.
+// earlier look-up found, or is known to nobody, since the kernel had forgotten it while it
+// was looked up.
 func TestNameLeadsToWhatWasFoundLastThoughForgotten(t *testing.T) {
 	t.Parallel()
-	log := slog.New(slog.DiscardHandler)
 	d := &turning{}
 	show := func(content string) { // of the directory d, in which there is one file
 		in := &turning{}
@@ -43,27 +39,23 @@ func TestNameLeadsToWhatWasFoundLastThoughForgotten(t *testing.T) {
 		defer d.mu.Unlock()
 		d.next = []*fs.Node{{Dir: in}}
 	}
-	a := &adapter{log: log, names: newNames(log, 0), links: newLinkWatcher(""), watchdog: newWatchdog(log, time.Minute), answered: func(string, time.Duration) {}}
-	top := &late{inode: inode{a: a, node: &fs.Node{Dir: d}}, found: make(chan struct{}, 10)}
-	raw := gofs.NewNodeFS(top, &gofs.Options{RootStableAttr: &gofs.StableAttr{Ino: 1}})
-	find := func(in uint64, name string) (out fuse.EntryOut) {
-		if status := raw.Lookup(nil, &fuse.InHeader{NodeId: in}, name, &out); !status.Ok() {
-			t.Errorf("%s: %v", name, status)
-		}
-		return out
-	}
+	top := &late{Dir: d, found: make(chan struct{}, 10)}
+	r := asked(&fs.Node{Dir: top})
+	size := func(dir fuse.EntryOut) uint64 { return r.find(t, dir.NodeId, "f").Size }
 	show("old")
-	first := find(fuse.FUSE_ROOT_ID, "d")
+	first := r.find(t, fuse.FUSE_ROOT_ID, "d")
 	<-top.found
 	top.done.Lock()
-	var again sync.WaitGroup
-	again.Go(func() { find(fuse.FUSE_ROOT_ID, "d") })
+	again := make(chan fuse.EntryOut)
+	go func() { again <- r.find(t, fuse.FUSE_ROOT_ID, "d") }()
 	<-top.found
-	raw.Forget(first.NodeId, 1)
+	r.Forget(first.NodeId, 1)
 	top.done.Unlock()
-	again.Wait()
+	if got := size(<-again); got != uint64(len("old")) {
+		t.Errorf("what was forgotten meanwhile has %d bytes", got)
+	}
 	show("the new")
-	if got := find(find(fuse.FUSE_ROOT_ID, "d").NodeId, "f").Size; got != uint64(len("the new")) {
+	if got := size(r.find(t, fuse.FUSE_ROOT_ID, "d")); got != uint64(len("the new")) {
 		t.Errorf("the file in it has %d bytes", got)
 	}
 }

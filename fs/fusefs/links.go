@@ -13,7 +13,6 @@ import (
 	"syscall"
 	"time"
 
-	gofs "github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
 
 	"github.com/mlflowfs/mlflowfs/fs"
@@ -71,7 +70,7 @@ func newLinkWatcher(point string) *linkWatcher {
 // touch notes that the kernel is told of the link i, by that name in dir.
 func (w *linkWatcher) touch(i, dir *inode, name string, ttl time.Duration) {
 	ttl = max(ttl, linksPause)
-	l := &linkAt{i: i, path: path.Join(dir.Path(nil), name), in: dir.id, dir: dir.get().Dir, ttl: ttl, due: time.Now().Add(ttl)}
+	l := &linkAt{i: i, path: path.Join(dir.path(), name), in: dir.id, dir: dir.get().Dir, ttl: ttl, due: time.Now().Add(ttl)}
 	w.mu.Lock()
 	w.links[i.id] = l
 	w.mu.Unlock()
@@ -99,7 +98,7 @@ func (w *linkWatcher) told(l *linkAt) {
 }
 
 // work looks after the links until stopped is closed. No request waits for it.
-func (w *linkWatcher) work(root *inode) {
+func (w *linkWatcher) work(a *adapter) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	go func() {
@@ -127,11 +126,11 @@ func (w *linkWatcher) work(root *inode) {
 			for k, l := range idle {
 				batch[k] = l.i
 			}
-			fs.Contain(root.a.log, "the look for watched links", func() { root.a.names.ask(root, batch) })
+			fs.Contain(a.log, "the look for watched links", func() { a.names.ask(a.session, batch) })
 			for _, l := range watched {
-				fs.Contain(root.a.log, "the look at a watched link", func() {
+				fs.Contain(a.log, "the look at a watched link", func() {
 					if l.moved(ctx) {
-						w.tell(root, l)
+						w.tell(a, l)
 					}
 				})
 			}
@@ -172,7 +171,7 @@ func (l *linkAt) moved(ctx context.Context) bool {
 // so it looks the name up once more, and is given the old link; where it has the
 // new one already, which another look-up found, it is to forget that first. What
 // can't be told now is told when the link is looked at next.
-func (w *linkWatcher) tell(root *inode, l *linkAt) {
+func (w *linkWatcher) tell(a *adapter, l *linkAt) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	w.leaving.Store(&leaving{l, thread()})
@@ -183,32 +182,30 @@ func (w *linkWatcher) tell(root *inode, l *linkAt) {
 		if syscall.Lstat(filepath.Join(w.point, l.path), &st) != nil {
 			return
 		}
-		dir, found := (*gofs.Inode)(nil), &root.Inode
+		dir, found := (*inode)(nil), a.root
 		for part := range strings.SplitSeq(l.path, "/") {
-			dir, found = found, found.GetChild(part)
+			dir, found = found, found.child(part)
 			if found == nil {
 				return
 			}
 		}
-		if found == &l.i.Inode && dir.NotifyDelete(name, found) == 0 {
+		if found == l.i && a.session.deleteEntry(found, dir) == 0 {
 			w.told(l)
 			return
 		}
-		dir.NotifyEntry(name)
+		a.session.forgetEntry(dir, name)
 	}
 }
 
-// left gives the link that the thread which tells of its end is to find by that name
-// until the kernel has deleted it, or nil. Whoever hears of the end finds what is new.
-func (w *linkWatcher) left(ctx context.Context, dir *inode, name string, out *fuse.EntryOut) *inode {
+// left answers the thread which tells of a link's end, by its name: with the link as it
+// was, until the kernel has deleted it. Whoever hears of the end finds what is new.
+func (w *linkWatcher) left(r request, dir *inode, name string, out *fuse.EntryOut) bool {
 	l := w.leaving.Load()
-	if l == nil || l.in != dir.id || path.Base(l.path) != name {
-		return nil
+	if l == nil || l.in != dir.id || path.Base(l.path) != name || r.thread != l.thread || !dir.a.names.again(l.i) {
+		return false
 	}
-	if c, ok := fuse.FromContext(ctx); !ok || c.Pid != l.thread {
-		return nil
-	}
+	dir.adopt(l.i)
 	out.SetEntryTimeout(linksPause) // what is outdated at once the kernel does not keep until it can be deleted
-	l.i.attr(l.i.get(), &out.Attr)
-	return l.i
+	l.i.fill(l.i.get(), out)
+	return true
 }

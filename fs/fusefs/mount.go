@@ -15,7 +15,6 @@ import (
 	"syscall"
 	"time"
 
-	gofs "github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"github.com/moby/sys/mountinfo"
 
@@ -71,20 +70,6 @@ const negativeTTL = time.Second
 // Mount shows the tree below root at the directory point, which must pass
 // [CheckMountpoint]. It returns when the mount answers.
 func Mount(point string, root *fs.Node, opt MountOptions) (*Mounted, error) {
-	a := &adapter{
-		log: opt.Log, uid: uint32(os.Getuid()), gid: uint32(os.Getgid()), mounted: time.Now(),
-		answered: opt.Answered, failed: opt.Failed,
-		pusher:  newPagePusher(opt.Log, opt.NoPushing),
-		passing: &passthrough{log: opt.Log, off: opt.NoPassing},
-		names:   newNames(opt.Log, opt.MaxNames),
-		links:   newLinkWatcher(point),
-	}
-	if a.answered == nil {
-		a.answered = func(string, time.Duration) {}
-	}
-	if a.failed == nil {
-		a.failed = func(string, string) {}
-	}
 	if opt.MaxRead <= 0 {
 		opt.MaxRead = 1 << 20
 	}
@@ -94,34 +79,26 @@ func Mount(point string, root *fs.Node, opt MountOptions) (*Mounted, error) {
 	if opt.Stuck <= 0 {
 		opt.Stuck = 2 * time.Minute
 	}
-	a.watchdog = newWatchdog(opt.Log, opt.Stuck)
-	negative := negativeTTL
-	o := &gofs.Options{
-		MountOptions: fuse.MountOptions{
-			AllowOther:    opt.AllowOther,
-			FsName:        fsName,
-			Name:          fsName,
-			MaxWrite:      opt.MaxRead, // of a read, too
-			MaxBackground: opt.MaxReads,
-			Debug:         opt.Debug,
-			// A file that grows is read past the page cache, and may be mapped all the same.
-			// Who reads so may have many reads on their way (io_uring, AIO).
-			ExtraCapabilities: fuse.CAP_DIRECT_IO_ALLOW_MMAP | fuse.CAP_ASYNC_DIO,
-			// What is read is in memory, so that splicing saves nothing; and go-fuse's
-			// splice panics, on a goroutine of its own, where no descriptor is left.
-			DisableSplice: true,
-			Options:       []string{"default_permissions"},
-			Logger:        log.New(slogWriter{opt.Log}, "", 0),
-			PanicHandler: func(r any) fuse.Status {
-				fs.LogPanic(opt.Log, "a request", r)
-				return fuse.EIO
-			},
+	a := newAdapter(point, root, opt)
+	o := &fuse.MountOptions{
+		AllowOther:    opt.AllowOther,
+		FsName:        fsName,
+		Name:          fsName,
+		MaxWrite:      opt.MaxRead, // of a read, too
+		MaxBackground: opt.MaxReads,
+		Debug:         opt.Debug,
+		// A file that grows is read past the page cache, and may be mapped all the same.
+		// Who reads so may have many reads on their way (io_uring, AIO).
+		ExtraCapabilities: fuse.CAP_DIRECT_IO_ALLOW_MMAP | fuse.CAP_ASYNC_DIO,
+		// What is read is in memory, so that splicing saves nothing; and go-fuse's
+		// splice panics, on a goroutine of its own, where no descriptor is left.
+		DisableSplice: true,
+		Options:       []string{"default_permissions"},
+		Logger:        log.New(slogWriter{opt.Log}, "", 0),
+		PanicHandler: func(r any) fuse.Status {
+			fs.LogPanic(opt.Log, "a request", r)
+			return fuse.EIO
 		},
-		NullPermissions: true,
-		NegativeTimeout: &negative,
-		UID:             a.uid,
-		GID:             a.gid,
-		RootStableAttr:  &gofs.StableAttr{Ino: 1},
 	}
 	if MayMount() {
 		o.DirectMountStrict = true // needs no fusermount3
@@ -129,16 +106,15 @@ func Mount(point string, root *fs.Node, opt MountOptions) (*Mounted, error) {
 	} else {
 		o.Options = append(o.Options, "ro")
 	}
-	top := &inode{a: a, node: root}
-	server, err := mount(point, top, o)
+	server, err := serve(point, a, o)
 	if err != nil {
 		return nil, explainMount(point, opt, err)
 	}
 	keepFUSE()
-	a.passing.server.Store(server)
+	a.session.server.Store(server)
 	go a.pusher.work()
-	go a.names.work(top)
-	go a.links.work(top)
+	go a.names.work(a.session)
+	go a.links.work(a)
 	go a.watchdog.watch()
 	readAhead(point, readAheadKiB, opt.Log)
 	m := &Mounted{server: server, point: point, pusher: a.pusher, names: a.names, links: a.links, opens: &a.opens, watchdog: a.watchdog}
@@ -146,6 +122,43 @@ func Mount(point string, root *fs.Node, opt MountOptions) (*Mounted, error) {
 		m.guard = startGuard(point, opt.Made, opt.Log)
 	}
 	return m, nil
+}
+
+// newAdapter makes what shows the tree below root. The root is known to the kernel from the
+// beginning, and is not forgotten.
+func newAdapter(point string, root *fs.Node, opt MountOptions) *adapter {
+	a := &adapter{
+		log: opt.Log, uid: uint32(os.Getuid()), gid: uint32(os.Getgid()), mounted: time.Now(),
+		answered: opt.Answered, failed: opt.Failed,
+		session:  &session{},
+		pusher:   newPagePusher(opt.Log, opt.NoPushing),
+		names:    newNames(opt.Log, opt.MaxNames),
+		links:    newLinkWatcher(point),
+		watchdog: newWatchdog(opt.Log, opt.Stuck),
+	}
+	a.passing = &passthrough{log: opt.Log, off: opt.NoPassing, session: a.session}
+	if a.answered == nil {
+		a.answered = func(string, time.Duration) {}
+	}
+	if a.failed == nil {
+		a.failed = func(string, string) {}
+	}
+	a.root = &inode{a: a, number: fuse.FUSE_ROOT_ID, node: root}
+	a.names.numbers[a.root.number] = a.root
+	return a
+}
+
+// serve mounts, and has requests answered until the mount is gone.
+func serve(point string, a *adapter, o *fuse.MountOptions) (*fuse.Server, error) {
+	server, err := fuse.NewServer(raw{fuse.NewDefaultRawFileSystem(), a}, point, o)
+	if err != nil {
+		return nil, err
+	}
+	go server.Serve()
+	if err := server.WaitMount(); err != nil {
+		return nil, err
+	}
+	return server, nil
 }
 
 // keepFUSE keeps the connection to the kernel from the programs that this one

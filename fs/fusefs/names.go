@@ -2,20 +2,21 @@ package fusefs
 
 import (
 	"log/slog"
+	"maps"
 	"math"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
 
-	gofs "github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 
 	"github.com/mlflowfs/mlflowfs/fs"
 )
 
 // names is what the kernel knows: one inode for each ident, which every look-up that
-// finds it gives. And it bounds how many these are: each costs the daemon about a
+// finds it gives. And it bounds how many these are: each costs the daemon half a
 // kilobyte for as long as the kernel has not forgotten it, and the kernel
 // forgets when it is short of memory itself. Beyond max it is asked to, of those
 // that were looked up longest ago. What is in use it keeps. A name whose node holds
@@ -28,10 +29,11 @@ type names struct {
 
 	old atomic.Bool // the kernel can't be asked to forget an inode (before Linux 6.18)
 
-	mu     sync.Mutex // guards what follows; no other lock is taken under it
-	known  *simplelru.LRU[ident, *inode]
-	most   int // of these since known was made
-	weight int // of all known
+	mu      sync.RWMutex // guards what follows; no other lock is taken under it
+	known   *simplelru.LRU[ident, *inode]
+	numbers map[uint64]*inode // those of known, and the root
+	most    int               // of these since known was made
+	weight  int               // of all known
 }
 
 const (
@@ -42,7 +44,7 @@ const (
 )
 
 func newNames(log *slog.Logger, max int) *names {
-	return &names{log: log, max: max, wakeup: make(chan struct{}, 1), stopped: make(chan struct{}), known: newKnown()}
+	return &names{log: log, max: max, wakeup: make(chan struct{}, 1), stopped: make(chan struct{}), known: newKnown(), numbers: map[uint64]*inode{}}
 }
 
 func newKnown() *simplelru.LRU[ident, *inode] {
@@ -55,26 +57,44 @@ func newKnown() *simplelru.LRU[ident, *inode] {
 
 // of gives the inode that the kernel knows by an ident; nil where it knows none.
 func (n *names) of(id ident) *inode {
-	n.mu.Lock()
-	defer n.mu.Unlock()
+	n.mu.RLock()
+	defer n.mu.RUnlock()
 	i, _ := n.known.Peek(id)
 	return i
 }
 
-// touch notes that the kernel is told of i, which is node now; unless it knows another
-// by the ident, which it gives.
-func (n *names) touch(i *inode, node *fs.Node) *inode {
+// at gives the inode that the kernel knows by a number; nil where it knows none.
+func (n *names) at(number uint64) *inode {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	return n.numbers[number]
+}
+
+// tell notes that the kernel is told once more of the child of dir by that name and that
+// ident, which is node now, and gives its inode.
+func (n *names) tell(dir *inode, name string, id ident, node *fs.Node) *inode {
 	w := 1 + int(node.Held()/nameBytes)
 	n.mu.Lock()
-	if known, ok := n.known.Peek(i.id); ok {
-		i = known
+	i, known := n.known.Peek(id)
+	if !known {
+		i = &inode{a: dir.a, id: id, number: id.number(), name: name, node: node}
+		i.parent.Store(dir)
+		for n.numbers[i.number] != nil {
+			i.number++
+		}
+		n.numbers[i.number] = i
 	}
+	i.lookups++
 	n.weight += w - i.weight
 	i.weight = w
-	n.known.Add(i.id, i)
+	n.known.Add(id, i)
 	n.most = max(n.most, n.known.Len())
 	over := n.max > 0 && n.weight > n.max
 	n.mu.Unlock()
+	i.mu.Lock()
+	i.node = node
+	i.mu.Unlock()
+	dir.adopt(i)
 	if over {
 		select {
 		case n.wakeup <- struct{}{}:
@@ -84,14 +104,42 @@ func (n *names) touch(i *inode, node *fs.Node) *inode {
 	return i
 }
 
-func (n *names) forgotten(i *inode) {
+// again notes that the kernel is told once more of i; false where it knows i no more.
+func (n *names) again(i *inode) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if known, _ := n.known.Peek(i.id); known != i {
+	known := n.numbers[i.number] == i
+	if known {
+		i.lookups++
+	}
+	return known
+}
+
+// forget notes that the kernel has forgotten as many look-ups of what it knows by a
+// number. With the last it knows that no more.
+func (n *names) forget(number, lookups uint64) {
+	n.mu.Lock()
+	i := n.numbers[number]
+	if i == nil || i == i.a.root {
+		n.mu.Unlock()
 		return
 	}
+	i.lookups -= min(i.lookups, lookups)
+	gone := i.lookups == 0
+	if gone {
+		n.remove(i)
+	}
+	n.mu.Unlock()
+	if gone {
+		i.parent.Load().lost(i)
+		i.a.links.forgotten(i)
+	}
+}
+
+// remove takes i out. n.mu is held.
+func (n *names) remove(i *inode) {
+	delete(n.numbers, i.number)
 	n.weight -= i.weight
-	i.weight = 0
 	n.known.Remove(i.id)
 	if few := n.known.Len(); n.most > namesAtOnce && few < n.most/4 { // a map keeps the room of the most that it held
 		old := n.known
@@ -99,6 +147,9 @@ func (n *names) forgotten(i *inode) {
 		for _, i := range old.Values() {
 			n.known.Add(i.id, i)
 		}
+		numbers := make(map[uint64]*inode, len(n.numbers))
+		maps.Copy(numbers, n.numbers)
+		n.numbers = numbers
 	}
 }
 
@@ -117,7 +168,7 @@ func (n *names) over() int {
 
 // work asks the kernel to forget until stopped is closed. No request waits for
 // it: the kernel may wait for a directory's lock, which a look-up holds.
-func (n *names) work(root *inode) {
+func (n *names) work(s *session) {
 	for {
 		select {
 		case <-n.wakeup:
@@ -129,7 +180,7 @@ func (n *names) work(root *inode) {
 		for over := n.over(); over > 0; {
 			batch, weight := n.oldest()
 			tried += weight
-			fs.Contain(n.log, "the bound of names", func() { n.ask(root, batch) })
+			fs.Contain(n.log, "the bound of names", func() { n.ask(s, batch) })
 			time.Sleep(namesPause) // its FORGETs come
 			was := over
 			if over = n.over(); over < was {
@@ -163,28 +214,19 @@ func (n *names) oldest() (batch []*inode, weight int) {
 
 // ask has the kernel forget inodes, if nobody uses them. One that stands nowhere is
 // forgotten with its last user.
-func (n *names) ask(root *inode, batch []*inode) {
-	inodes := make([]*gofs.Inode, 0, len(batch))
-	for _, i := range batch {
-		_, parent := i.Parent()
-		i.mu.Lock()
-		used := i.isOpen()
-		i.mu.Unlock()
-		if parent != nil && !used {
-			inodes = append(inodes, &i.Inode)
-		}
-	}
+func (n *names) ask(s *session, batch []*inode) {
+	batch = slices.DeleteFunc(batch, func(i *inode) bool { return i.inUse() || i.stands() == nil })
 	if !n.old.Load() {
-		errno := root.NotifyPrune(inodes)
-		if errno != syscall.ENOSYS && errno != syscall.EINVAL {
+		err := s.prune(batch)
+		if err != syscall.ENOSYS && err != syscall.EINVAL {
 			return
 		}
 		n.old.Store(true)
-		n.log.Debug("the kernel can't be asked to forget directories", "err", errno)
+		n.log.Debug("the kernel can't be asked to forget directories", "err", err)
 	}
-	for _, in := range inodes {
-		if name, parent := in.Parent(); parent != nil && !in.IsDir() {
-			parent.NotifyEntry(name)
+	for _, i := range batch {
+		if i.get().Dir == nil {
+			s.forgetEntry(i.parent.Load(), i.name)
 		}
 	}
 }

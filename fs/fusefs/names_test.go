@@ -64,7 +64,7 @@ func find(t *testing.T, point string, size ...string) int {
 var tiny = []string{"-size", "-2"}
 
 // TestForgottenNamesAreFreed fails when a name that the kernel knows takes more
-// memory than it did, most of it go-fuse's, or when the memory of names that the
+// memory than it did, or when the memory of names that the
 // kernel forgets is kept: a daemon that is walked through once a night grows.
 // (Twenty thousand names here; a million with MLFLOWFS_SOAK.) It measures the heap
 // and drops the kernel's caches, so it runs alone.
@@ -72,9 +72,9 @@ func TestForgottenNamesAreFreed(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Fatal("this test has the kernel forget names: run it as root")
 	}
-	n, most := 150, 850.0 // bytes for a name
+	n, most := 150, 600.0 // bytes for a name
 	if soak() {
-		n, most = 1000, 900 // maps of that many have more room to spare
+		n, most = 1000, 650 // maps of that many have more room to spare
 	}
 	point, _ := mounted(t, &fs.Node{Dir: census{n, 1}, TTL: time.Hour}, MountOptions{
 		Log:     slog.New(slog.DiscardHandler),

@@ -4,9 +4,6 @@ import (
 	"log/slog"
 	"os"
 	"sync"
-	"sync/atomic"
-
-	"github.com/hanwen/go-fuse/v2/fuse"
 
 	"github.com/mlflowfs/mlflowfs/fs"
 )
@@ -14,9 +11,9 @@ import (
 // passthrough has the kernel read whole files of the cache by itself. Where it can't, that
 // is switched off, and said once in the log.
 type passthrough struct {
-	log    *slog.Logger
-	off    bool                        // not wanted
-	server atomic.Pointer[fuse.Server] // nil until the mount answers
+	log     *slog.Logger
+	off     bool // not wanted
+	session *session
 
 	tried sync.Once // the first backing file tells whether the kernel takes any
 	works bool
@@ -28,15 +25,17 @@ func (p *passthrough) backing(h fs.Handle) *os.File {
 	if !ok || p.off {
 		return nil
 	}
-	f, server := b.Backing(), p.server.Load()
-	if f == nil || server == nil {
+	f := b.Backing()
+	if f == nil {
 		return nil
 	}
 	p.tried.Do(func() {
-		if err := canPass(server, f); err != nil {
-			p.log.Info("the kernel can't read files of the cache by itself (passthrough): it needs Linux 6.9, root, and a cache on a disk of its own", "err", err)
+		id, errno := p.session.back(f)
+		if errno != 0 {
+			p.log.Info("the kernel can't read files of the cache by itself (passthrough): it needs Linux 6.9, root, and a cache on a disk of its own", "err", errno)
 			return
 		}
+		p.session.unback(id)
 		p.works = true
 	})
 	if !p.works {

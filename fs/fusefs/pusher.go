@@ -148,7 +148,7 @@ func (i *inode) pushSome(buf []byte) (more bool, err error) {
 		if at, to = i.unread(at, end); at >= to {
 			break
 		}
-		if errno := i.WriteCache(at, buf[at-off:to-off]); errno != 0 {
+		if errno := i.a.session.store(i, at, buf[at-off:to-off]); errno != 0 {
 			return false, errno
 		}
 		i.a.opens.pushed.Add(to - at)

@@ -37,13 +37,8 @@ func MayMount() bool {
 // thread is the calling thread, as a request names who asks.
 func thread() uint32 { return uint32(unix.Gettid()) }
 
-// canPass tells whether the kernel takes a file to read in the place of one of
-// ours (FUSE_DEV_IOC_BACKING_OPEN), or why not.
-func canPass(server *fuse.Server, f *os.File) error {
-	id, errno := server.RegisterBackingFd(&fuse.BackingMap{Fd: int32(f.Fd())})
-	if errno != 0 {
-		return errno
-	}
-	server.UnregisterBackingFd(id)
-	return nil
+func openBacking(server *fuse.Server, f *os.File) (int32, syscall.Errno) {
+	return server.RegisterBackingFd(&fuse.BackingMap{Fd: int32(f.Fd())})
 }
+
+func closeBacking(server *fuse.Server, id int32) { server.UnregisterBackingFd(id) }

@@ -25,7 +25,9 @@ func unmountUnprivileged(point string, _ bool) *exec.Cmd { return exec.Command("
 // MayMount tells whether this process mounts and unmounts by itself.
 func MayMount() bool { return os.Geteuid() == 0 }
 
-func canPass(*fuse.Server, *os.File) error { return syscall.ENOSYS }
+func openBacking(*fuse.Server, *os.File) (int32, syscall.Errno) { return 0, syscall.ENOSYS }
+
+func closeBacking(*fuse.Server, int32) {}
 
 func thread() uint32 { return uint32(os.Getpid()) }
 

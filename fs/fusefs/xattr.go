@@ -1,13 +1,10 @@
 package fusefs
 
 import (
-	"context"
 	"maps"
 	"slices"
 	"strings"
 	"syscall"
-
-	gofs "github.com/hanwen/go-fuse/v2/fs"
 
 	"github.com/mlflowfs/mlflowfs/fs"
 )
@@ -17,11 +14,6 @@ import (
 const (
 	userAttributes  = "user."
 	attributePrefix = userAttributes + "mlflow."
-)
-
-var (
-	_ gofs.NodeGetxattrer  = (*inode)(nil)
-	_ gofs.NodeListxattrer = (*inode)(nil)
 )
 
 // attributes are those of the node, without the prefix.
@@ -39,9 +31,9 @@ func (i *inode) attributes() map[string]string {
 	return nil
 }
 
-// Getxattr says of the system's own attributes that there can be none: ls asks each file for
+// getxattr says of the system's own attributes that there can be none: ls asks each file for
 // its access control list, until it is told that.
-func (i *inode) Getxattr(_ context.Context, name string, dest []byte) (uint32, syscall.Errno) {
+func (i *inode) getxattr(name string, dest []byte) (uint32, syscall.Errno) {
 	if !strings.HasPrefix(name, userAttributes) {
 		return 0, syscall.ENOTSUP
 	}
@@ -56,7 +48,7 @@ func (i *inode) Getxattr(_ context.Context, name string, dest []byte) (uint32, s
 	return intoAttribute(dest, value)
 }
 
-func (i *inode) Listxattr(_ context.Context, dest []byte) (uint32, syscall.Errno) {
+func (i *inode) listxattr(dest []byte) (uint32, syscall.Errno) {
 	var names strings.Builder
 	for _, name := range slices.Sorted(maps.Keys(i.attributes())) {
 		names.WriteString(attributePrefix + name + "\x00")

@@ -282,7 +282,7 @@ MUTANTS = [
         name="direct-reads-passed-to-the-disk",
         file="fs/fusefs/inode.go",
         old="		if direct {\n",
-        new="		if direct && size < 0 {\n",
+        new="		if direct && f.size < 0 {\n",
         breaks="loaders that read past the page cache wait for the disk, though memory has the file",
         tests="./test:TestDirectReadsAreServedFromMemory",
     ),
