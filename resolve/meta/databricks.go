@@ -80,7 +80,7 @@ func (r *databricksRegistry) Version(ctx context.Context, name, version string) 
 	if err != nil {
 		return nil, err
 	}
-	v.URI, v.Managed = DatabricksPlace(name, version), !v.Prompt
+	v.URI, v.Managed = DatabricksPlace(name, version), true
 	return &v, nil
 }
 
@@ -116,8 +116,8 @@ func (r *databricksUnity) Version(ctx context.Context, name, version string) (*V
 	if err != nil {
 		return nil, unityDenied(r.c, err, parts)
 	}
-	v.Managed = !v.Prompt
-	return v, nil
+	v.Managed = true
+	return v, placed(v)
 }
 
 func (r *databricksUnity) SearchVersions(ctx context.Context, name, token string) (Page[Version], error) {
