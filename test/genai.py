@@ -142,7 +142,21 @@ def make_traces(name, n):
             span.set_inputs(i)
     mlflow.flush_trace_async_logging()
     if V3:
+        odd_trace()
         more_traces(outer.trace_id)
+
+
+def odd_trace():
+    """Values of all kinds, among them some that are no JSON, and many spans."""
+    with mlflow.start_span(name="odd \x01\x7f\u2028\"\\\b\f\t") as span:
+        span.set_attributes({"": -0.0, "floats": [1e16, 1e-5, 123456789.125, 5e-324, float("inf"), float("nan")], "ints": [-(2**63), 2**63 - 1], "none": None, "empty": [[], {}, ""], "odd": "\x00\x1f\x7f\ud83d\ude00".encode("utf-16", "surrogatepass").decode("utf-16")})
+        span.add_event(mlflow.entities.SpanEvent("odd", attributes={"f": 0.1, "b": True, "l": ["x", "y"], "n": -1}))
+        span.add_link(mlflow.entities.Link("tr-" + "ab" * 16, "0123456789abcdef", {"k": 1.5}))
+        span.add_link(mlflow.entities.Link("tr-" + "cd" * 16, "0000000000000001"))
+        for i in range(120):
+            with mlflow.start_span(name=f"of many {i}") as child:
+                child.set_status("OK")
+    mlflow.flush_trace_async_logging()
 
 
 def more_traces(trace):
@@ -177,17 +191,6 @@ def more_traces(trace):
 
 
 def archive_traces(at, name):
-    """With values of all kinds, among them some that only a trace has that is not JSON."""
-    mlflow.set_experiment(name)
-    with mlflow.start_span(name="odd \x01\x7f\u2028\"\\\b\f\t") as span:
-        span.set_attributes({"": -0.0, "floats": [1e16, 1e-5, 123456789.125, 5e-324, float("inf"), float("nan")], "ints": [-(2**63), 2**63 - 1], "none": None, "empty": [[], {}, ""], "odd": "\x00\x1f\x7f\ud83d\ude00".encode("utf-16", "surrogatepass").decode("utf-16")})
-        span.add_event(mlflow.entities.SpanEvent("odd", attributes={"f": 0.1, "b": True, "l": ["x", "y"], "n": -1}))
-        span.add_link(mlflow.entities.Link("tr-" + "ab" * 16, "0123456789abcdef", {"k": 1.5}))
-        span.add_link(mlflow.entities.Link("tr-" + "cd" * 16, "0000000000000001"))
-        for i in range(120):
-            with mlflow.start_span(name=f"of many {i}") as child:
-                child.set_status("OK")
-    mlflow.flush_trace_async_logging()
     store = client._tracing_client.store
     experiment = client.get_experiment_by_name(name).experiment_id
     client.set_experiment_tag(experiment, "mlflow.trace.archiveNow", "{}")

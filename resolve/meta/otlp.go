@@ -156,11 +156,11 @@ func otlpSpan(b []byte) ([]byte, error) {
 	w.list(`, "events": [`, b, 11, "]", w.event)
 	w.status(w.bytesOf(b, 15))
 	// An attribute is JSON in a text. The trace's own id is made up where there is none.
-	own := false
+	own, value := false, otlpWriter{}
 	w.list(`, "attributes": {`, b, 9, "", func(attribute []byte) {
 		key := w.bytesOf(attribute, 1)
 		own = own || string(key) == requestID
-		value := otlpWriter{}
+		value.Reset()
 		value.value(w.bytesOf(attribute, 2), 0)
 		if value.err != nil && w.err == nil {
 			w.err = value.err
