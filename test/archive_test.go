@@ -1,10 +1,12 @@
 package test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/mlflowfs/mlflowfs/test/dbserver"
 )
@@ -66,4 +68,49 @@ func TestArchivedTracesAreTheClients(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestSizesOfTracesLeaveThemReadable fails when `ls -l` of many large traces leaves more
+// than a few files or connections open, of a server or of a database whose traces are
+// archived; or when what was let go of can't be read right after it.
+func TestSizesOfTracesLeaveThemReadable(t *testing.T) {
+	t.Parallel()
+	s, at := shared.get(t, "server 3.17"), t.TempDir()
+	const name, n = "other large traces", 24
+	s.release.code(t, t.TempDir(), []string{"MLFLOW_TRACKING_URI=" + s.uri}, "", "-c", `
+import mlflow, sys
+mlflow.set_experiment(sys.argv[1])
+for i in range(int(sys.argv[2])):
+    with mlflow.start_span(name=f"large {i}") as span:
+        span.set_inputs("x" * 500_000)
+mlflow.flush_trace_async_logging()
+`, name, fmt.Sprint(n))
+	large := func(uri string) {
+		t.Helper()
+		m := mountAt(t, uri, fast)
+		open := func() int {
+			fds, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", m.cmd.Process.Pid))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return len(fds)
+		}
+		if _, err := output("ls", m.path("experiments", name, "traces")); err != nil {
+			t.Fatal(err)
+		}
+		before := open()
+		if out, err := output("ls", "-l", m.path("experiments", name, "traces")); err != nil || len(lines(out)) != n+1 {
+			t.Errorf("%s, %v", out, err)
+		}
+		waitFor(t, "too much is open", 5*time.Second, func() bool { return open() <= before+12 })
+		if out, err := output("sh", "-c", `cat "$1"/*.json | wc -lc`, "sh", m.path("experiments", name, "traces")); err != nil || len(out) < 10 || !strings.HasPrefix(strings.TrimSpace(string(out)), fmt.Sprint(n)+" ") {
+			t.Errorf("%s, %v", out, err)
+		}
+	}
+	large(s.uri)
+	db := "sqlite:///" + filepath.Join(s.server.dir, "mlflow.db")
+	if said := genai(t, s.release, db, "traces", "archive", at, name); !strings.Contains(said, fmt.Sprintf("%d, and not %d", n, n-1)) {
+		t.Error(said)
+	}
+	large(db)
 }
