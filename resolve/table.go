@@ -152,7 +152,7 @@ type tableSet struct {
 	newest map[string]*Table
 	idle   *lru.Costed[*Table, struct{}]
 	open   *lru.Costed[*Table, struct{}] // those of idle that hold something open
-	sizes  *lru.Costed[string, made] // of the tables that were made whole, and change no more
+	sizes  *lru.Costed[string, made]     // of the tables that were made whole, and change no more
 }
 
 // made is the size of a table of several pages, and what its first was.

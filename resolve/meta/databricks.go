@@ -10,7 +10,7 @@ import (
 )
 
 // databricksStore is a Databricks workspace, which is asked as any tracking server. It keeps
-// prompts, traces and datasets in ways of its own, which are not read.
+// traces and datasets in ways of its own, which are not read.
 type databricksStore struct{ restStore }
 
 // databricksRegistry is the model registry of a workspace itself. It keeps the files of versions, and signs URLs for them.
@@ -91,7 +91,7 @@ func (r *databricksUnity) RegisteredModel(ctx context.Context, name string) (*Re
 	}
 	m, err := r.restStore.RegisteredModel(ctx, name)
 	if err != nil {
-		return nil, unityDenied(r.c, err, parts)
+		return r.orPrompt(ctx, name, unityDenied(r.c, err, parts))
 	}
 	m.Stageless = true
 	return m, nil

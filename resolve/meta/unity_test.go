@@ -58,3 +58,38 @@ func TestUnityCatalogNamesAPlaceOrIsAnError(t *testing.T) {
 		}
 	}
 }
+
+// TestWorkspaceWithoutPromptsHasModels fails when a workspace that has no prompts, or does
+// not tell of them, makes a model that is not there another error; or when a prompt whose
+// template is none is shown with another text.
+func TestWorkspaceWithoutPromptsHasModels(t *testing.T) {
+	t.Parallel()
+	status, code := 0, ""
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, "/versions/1") {
+			json.NewEncoder(w).Encode(map[string]any{"name": "a.b.c", "version": "1", "template": "Say it"})
+			return
+		}
+		s, c := status, code
+		if !strings.Contains(r.URL.Path, "/prompts/") {
+			s, c = http.StatusNotFound, "RESOURCE_DOES_NOT_EXIST"
+		}
+		w.WriteHeader(s)
+		json.NewEncoder(w).Encode(map[string]any{"error_code": c, "message": "no"})
+	}))
+	defer srv.Close()
+	c, err := rest.NewDatabricksClient("databricks-uc", env(map[string]string{"DATABRICKS_HOST": srv.URL, "DATABRICKS_TOKEN": "t"}), quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.CloseIdleConnections()
+	s := NewDatabricksRegistry(c, true)
+	for status, code = range map[int]string{400: "FEATURE_DISABLED", 403: "PERMISSION_DENIED", 404: "ENDPOINT_NOT_FOUND"} {
+		if m, err := s.RegisteredModel(t.Context(), "a.b.c"); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s: %v, %v", code, m, err)
+		}
+	}
+	if p, err := s.Prompt(t.Context(), "a.b.c", "1"); err == nil || !strings.Contains(err.Error(), "a.b.c version 1") {
+		t.Errorf("%v, %v", p, err)
+	}
+}
