@@ -153,7 +153,7 @@ def odd_trace():
         span.add_event(mlflow.entities.SpanEvent("odd", attributes={"f": 0.1, "b": True, "l": ["x", "y"], "n": -1}))
         span.add_link(mlflow.entities.Link("tr-" + "ab" * 16, "0123456789abcdef", {"k": 1.5}))
         span.add_link(mlflow.entities.Link("tr-" + "cd" * 16, "0000000000000001"))
-        for i in range(120):
+        for i in range(60):  # more than a page of a database
             with mlflow.start_span(name=f"of many {i}") as child:
                 child.set_status("OK")
     mlflow.flush_trace_async_logging()
