@@ -12,16 +12,6 @@ import (
 	"github.com/mlflowfs/mlflowfs/resolve/meta"
 )
 
-// The tags of a prompt's version that MLflow's client takes for something else
-// (mlflow.prompt.constants); it shows the others as tags.
-const (
-	promptText   = "mlflow.prompt.text"
-	promptMark   = "mlflow.prompt.is_prompt"
-	promptType   = "_mlflow_prompt_type"
-	promptFormat = "_mlflow_prompt_response_format"
-	promptConfig = "_mlflow_prompt_model_config"
-)
-
 // The files of a version of a prompt. Of the first two it has one, by its type.
 const (
 	promptTemplate = "template.txt"  // the text, and no more
@@ -50,8 +40,8 @@ func (r *Resolver) PromptDir(ctx context.Context, name, number string) (Dir, err
 		return Dir{}, err
 	}
 	d := Dir{Mtime: p.Created}
-	text := p.Tags[promptText]
-	if messages, ok := indented(text); ok && p.Tags[promptType] == "chat" {
+	text := p.Tags[meta.PromptText]
+	if messages, ok := indented(text); ok && p.Tags[meta.PromptType] == "chat" {
 		d.add(promptMessages, messages, p.Created)
 	} else {
 		d.add(promptTemplate, text, p.Created)
@@ -84,7 +74,7 @@ func promptJSON(p *meta.Prompt) (string, error) {
 		Format      json.RawMessage   `json:"response_format"`
 		Config      json.RawMessage   `json:"model_config"`
 	}{
-		Name: p.Name, Version: json.Number(cmp.Or(p.Version, "0")), Template: p.Tags[promptText], Description: p.Description,
+		Name: p.Name, Version: json.Number(cmp.Or(p.Version, "0")), Template: p.Tags[meta.PromptText], Description: p.Description,
 		Created: millisOf(p.Created), Tags: map[string]string{}, Aliases: p.Aliases, User: p.User,
 	}
 	if !p.Updated.IsZero() {
@@ -97,14 +87,14 @@ func promptJSON(p *meta.Prompt) (string, error) {
 	for key, value := range p.Tags {
 		raw := json.RawMessage(value)
 		switch valid := json.Valid(raw); {
-		case key == promptMark || key == promptType:
-		case key == promptText:
-			if valid && p.Tags[promptType] == "chat" {
+		case key == meta.PromptMark || key == meta.PromptType:
+		case key == meta.PromptText:
+			if valid && p.Tags[meta.PromptType] == "chat" {
 				card.Template = raw
 			}
-		case key == promptFormat && valid:
+		case key == meta.PromptFormat && valid:
 			card.Format = raw
-		case key == promptConfig && valid:
+		case key == meta.PromptConfig && valid:
 			card.Config = raw
 		default:
 			card.Tags[key] = value

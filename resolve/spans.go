@@ -62,7 +62,7 @@ func oneLine(b []byte) []byte {
 func (r *Resolver) spansOf(ctx context.Context, t *meta.Trace) (*spans, error) {
 	body, err := r.openSpans(ctx, t)
 	if !t.Ended && errors.Is(err, fs.ErrNotExist) { // MLflow 2 writes them at its end
-		body, err = io.NopCloser(strings.NewReader(`{"spans": []}`)), nil
+		body, err = noSpans(), nil
 	}
 	if err != nil {
 		return nil, err
@@ -72,38 +72,72 @@ func (r *Resolver) spansOf(ctx context.Context, t *meta.Trace) (*spans, error) {
 		s.stop()
 		body.Close()
 		if err == nil || err == io.EOF {
-			err = errNoSpans
+			err = meta.ErrNoSpans
 		}
 		return nil, err
 	}
 	return s, nil
 }
 
-// errNoSpans says that what stands where a trace's spans should is something else.
-var errNoSpans = errors.New("it is no JSON of MLflow's")
-
 // openSpans goes where the trace says that they are. What nothing here may read, or finds
 // on this machine, a tracking server may have a door to.
 func (r *Resolver) openSpans(ctx context.Context, t *meta.Trace) (io.ReadCloser, error) {
+	if t.Archive != "" && r.opt.Client == nil {
+		return r.archivedSpans(ctx, t)
+	}
 	if t.Stored {
 		return r.tracking.Spans(ctx, t)
 	}
-	body, err := r.artifactSpans(ctx, t)
-	if err != nil && r.opt.Client != nil && (IsRefusal(err) || errors.Is(err, fs.ErrNotExist)) {
+	body, err := r.openTraceFile(ctx, t, t.URI, spansFile)
+	if err == nil {
+		return body, nil
+	}
+	if r.opt.Client != nil && (IsRefusal(err) || errors.Is(err, fs.ErrNotExist)) {
 		if body, serr := r.tracking.Spans(ctx, t); serr == nil {
 			return body, nil
 		}
 	}
-	return body, err
+	return nil, err
 }
 
-// artifactSpans reads the file of a trace's spans by the routes that lead to its
-// artifacts, like any artifact.
-func (r *Resolver) artifactSpans(ctx context.Context, t *meta.Trace) (io.ReadCloser, error) {
-	if t.URI == "" {
+// archivedSpans reads the archive of a trace's spans. One that is gone had none, as MLflow
+// takes it (ArtifactRepository.download_archived_trace_data).
+func (r *Resolver) archivedSpans(ctx context.Context, t *meta.Trace) (io.ReadCloser, error) {
+	file, err := r.openTraceFile(ctx, t, t.Archive, meta.ArchiveFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		r.log.Warn("an archived trace has no spans any more", "trace", t.ID, "err", err)
+		return noSpans(), nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	body, err := meta.ArchivedSpans(file, file.Size())
+	if err != nil {
+		file.Close()
+		return nil, err
+	}
+	return struct {
+		io.Reader
+		io.Closer
+	}{body, file}, nil
+}
+
+// noSpans is the JSON of a trace without spans.
+func noSpans() io.ReadCloser { return io.NopCloser(strings.NewReader(`{"spans": []}`)) }
+
+// traceFile is an open file of a trace's artifacts.
+type traceFile struct {
+	*io.SectionReader
+	io.Closer
+}
+
+// openTraceFile opens a file in a trace's directory of artifacts, at uri, by the routes
+// that lead to it, like any artifact.
+func (r *Resolver) openTraceFile(ctx context.Context, t *meta.Trace, uri, name string) (*traceFile, error) {
+	if uri == "" {
 		return nil, fmt.Errorf("trace %s has no place for its spans: %w", t.ID, fs.ErrNotExist)
 	}
-	root, dir := withoutQuery(t.URI), ""
+	root, dir := withoutQuery(uri), ""
 	// One store for the traces of an experiment: what is found out of its routes serves
 	// them all.
 	if above, ok := strings.CutSuffix(root, "/"+t.ID+"/artifacts"); ok && strings.HasSuffix(above, "/traces") {
@@ -113,20 +147,26 @@ func (r *Resolver) artifactSpans(ctx context.Context, t *meta.Trace) (io.ReadClo
 	if err != nil {
 		return nil, err
 	}
-	it, err := r.Lookup(ctx, &Dir{Parts: []Part{{s, dir}}, Final: t.Ended}, spansFile)
+	it, err := r.Lookup(ctx, &Dir{Parts: []Part{{s, dir}}, Final: t.Ended}, name)
 	if err != nil {
 		return nil, err
 	}
 	if it.Dir != nil {
-		return nil, fmt.Errorf("%s is a directory: %w", spansFile, fs.ErrNotExist)
+		return nil, fmt.Errorf("%s is a directory: %w", name, fs.ErrNotExist)
 	}
 	if s.Local() {
-		return s.Open(it.Path)
+		f, err := s.Open(it.Path)
+		if err != nil {
+			return nil, err
+		}
+		info, err := f.Stat()
+		if err != nil {
+			f.Close()
+			return nil, err
+		}
+		return &traceFile{io.NewSectionReader(f, 0, info.Size()), f}, nil
 	}
 	it = it.Pinned()
 	f := r.opt.Cache.Open(it.Key(), it, it.Known())
-	return struct {
-		io.Reader
-		io.Closer
-	}{f.Reader(ctx), f}, nil
+	return &traceFile{f.Reader(ctx), f}, nil
 }

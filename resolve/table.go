@@ -27,6 +27,7 @@ type Table struct {
 	mu    sync.Mutex    // guards what follows; no other lock is taken under it
 	asked time.Time     // when the last page was
 	life  time.Duration // how long it is believed after that
+	holds bool          // something is open for its rest: a body, or a file
 
 	// Guarded by set.mu:
 	users int
@@ -94,7 +95,7 @@ type page struct {
 	text  []byte
 	last  bool
 	final bool // nothing in the table changes any more
-	part  bool // it is part of a page of the server's, so that there may be any number of them
+	part  bool // it is part of a page of the server's, so that there may be any number of them, and the rest is open
 }
 
 // piece has the table made of pages. large is how many bytes it has at most, as far as
@@ -115,7 +116,7 @@ func (t *Table) piece(next func(context.Context) (page, error), large func(first
 			whole++
 		}
 		t.mu.Lock()
-		t.asked = time.Now()
+		t.asked, t.holds = time.Now(), p.part && !p.last
 		if t.life = t.set.life(p.final); doubt.Load() {
 			t.life = min(t.life, cache.StaleLifetime)
 		}
@@ -140,7 +141,8 @@ func (t *Table) piece(next func(context.Context) (page, error), large func(first
 }
 
 // tableSet is the tables that are being made, or were just now. Those that nobody
-// uses are bounded by their memory, and let go of when they are old.
+// uses are bounded by their memory, and by what they hold open, and let go of when they
+// are old.
 type tableSet struct {
 	cache *cache.Cache
 	life  func(final bool) time.Duration
@@ -149,7 +151,8 @@ type tableSet struct {
 	serial int
 	newest map[string]*Table
 	idle   *lru.Costed[*Table, struct{}]
-	sizes  *lru.Costed[string, made] // of the tables that were made whole, and change no more
+	open   *lru.Costed[*Table, struct{}] // those of idle that hold something open
+	sizes  *lru.Costed[string, made]     // of the tables that were made whole, and change no more
 }
 
 // made is the size of a table of several pages, and what its first was.
@@ -158,16 +161,22 @@ type made struct {
 	began [sha256.Size]byte
 }
 
+// openTables is how many tables that nobody uses may hold something open: who asks for
+// the sizes of many names, as `ls -l`, reads none of them, and who opens a name has just
+// looked it up.
+const openTables = 8
+
 // madeTables is how many tables' sizes are remembered.
 const madeTables = 10_000
 
 func newTableSet(c *cache.Cache, life func(final bool) time.Duration) *tableSet {
 	s := &tableSet{cache: c, life: life, newest: map[string]*Table{}, sizes: lru.New[string, made](madeTables, nil)}
-	s.idle = lru.New(tablesBytes, func(t *Table, _ struct{}) {
+	gone := func(t *Table, _ struct{}) {
 		if t.users == 0 {
 			s.drop(t)
 		}
-	})
+	}
+	s.idle, s.open = lru.New(tablesBytes, gone), lru.New(openTables, gone)
 	return s
 }
 
@@ -221,6 +230,7 @@ func (s *tableSet) takeUse(t *Table) {
 		t.idle.Stop()
 		t.idle = nil
 		s.idle.Remove(t)
+		s.open.Remove(t)
 	}
 }
 
@@ -245,10 +255,13 @@ func (s *tableSet) release(t *Table) {
 		return
 	}
 	t.mu.Lock()
-	left := time.Until(t.asked.Add(t.life))
+	left, holds := time.Until(t.asked.Add(t.life)), t.holds
 	t.mu.Unlock()
 	t.idle = time.AfterFunc(max(left, 0), func() { s.expire(t) })
 	s.idle.Add(t, struct{}{}, t.spool.Memory())
+	if holds {
+		s.open.Add(t, struct{}{}, 1)
+	}
 }
 
 // expire lets go of a table that nobody has used since it was idle.
@@ -269,6 +282,7 @@ func (s *tableSet) drop(t *Table) {
 	if t.idle != nil {
 		t.idle.Stop()
 		s.idle.Remove(t)
+		s.open.Remove(t)
 	}
 	if s.newest[t.key] == t {
 		delete(s.newest, t.key)

@@ -63,7 +63,7 @@ func (rows *traceRows) begin(ctx context.Context, b *bytes.Buffer) (last bool, e
 	}
 	switch err := o.err; {
 	case err == nil:
-	case !rows.one && (IsRefusal(err) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, errNoSpans)):
+	case !rows.one && (IsRefusal(err) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, meta.ErrNoSpans)):
 		rows.r.log.Warn("a trace is left out: its spans can't be had", "trace", o.trace.ID, "err", err)
 		return false, nil
 	case errors.Is(err, fs.ErrNotExist): // that would be about the trace
@@ -90,6 +90,21 @@ type opening struct {
 	err   error
 }
 
+// ask asks for the spans of a trace: once more where they were archived since the trace was
+// asked for.
+func (o *opening) ask(ctx context.Context, r *Resolver) (err error) {
+	o.spans, err = r.spansOf(ctx, o.trace)
+	if !errors.Is(err, meta.ErrSpansMoved) {
+		return err
+	}
+	t, err := r.Trace(ctx, o.trace.ExperimentID, o.trace.ID)
+	if err == nil {
+		o.trace = t
+		o.spans, err = r.spansOf(ctx, t)
+	}
+	return err
+}
+
 // take gives the next trace when its spans are there, and has those of the following ones
 // asked for.
 func (rows *traceRows) take(ctx context.Context) (*opening, error) {
@@ -108,10 +123,7 @@ func (rows *traceRows) take(ctx context.Context) (*opening, error) {
 			rows.ahead = append(rows.ahead, o)
 			go func() {
 				defer close(o.done)
-				o.err = cache.Guard(func() (err error) {
-					o.spans, err = rows.r.spansOf(ctx, o.trace)
-					return err
-				})
+				o.err = cache.Guard(func() error { return o.ask(ctx, rows.r) })
 			}()
 		}
 	}

@@ -91,7 +91,7 @@ func newWorkspaceFake(t *testing.T) *workspaceFake {
 	t.Helper()
 	api := theObjects(t).api()
 	w := &workspaceFake{store: newLendingStore(t), s3: api, signer: api, life: time.Hour}
-	w.fakeAPI = newFakeAPI(t, dapi, slices.Concat(w.tracking(), w.registry(), w.files())...)
+	w.fakeAPI = newFakeAPI(t, dapi, slices.Concat(w.tracking(), w.registry(), w.prompts(), w.files())...)
 	none := func(rw http.ResponseWriter, _ *http.Request) { writeFake(rw, fakeError{404, "NOT_FOUND", "none"}) }
 	// The SDK looks there for what it then takes from the environment.
 	w.open = map[string]http.HandlerFunc{"/.well-known/databricks-config": none, "/oidc/.well-known/oauth-authorization-server": none, "/oidc/v1/token": w.login, "/mark": func(http.ResponseWriter, *http.Request) {}}

@@ -25,8 +25,11 @@ out = {
     "models": {},
 }
 for m in c.search_registered_models():
-    m = c.get_registered_model(m.name)
-    out["models"][m.name] = {k: str(v) for k, v in m.aliases.items()}
+    out["models"][m.name] = {}
+    try:
+        out["models"][m.name] = {k: str(v) for k, v in c.get_registered_model(m.name).aliases.items()}
+    except mlflow.MlflowException:
+        pass  # it lists what has the tag of MLflow's prompts, and does not give it by its name
 for i, uri in enumerate(uris):
     urllib.request.urlopen(os.environ["DATABRICKS_HOST"] + "/mark")  # which counts apart what is asked for it
     os.makedirs(f"{dst}/{i}")

@@ -8,8 +8,15 @@ import (
 
 // registry are the routes of both registries of the workspace.
 func (w *workspaceFake) registry() []fakeRoute {
+	// Some have the tag of MLflow's prompts, which means nothing here.
+	tags := func(name string) []any {
+		if name == dbxUC {
+			return nil
+		}
+		return []any{map[string]any{"key": "mlflow.prompt.is_prompt", "value": "true"}}
+	}
 	info := func(name, version string) map[string]any {
-		return map[string]any{"name": name, "version": version, "status": "READY", "source": "dbfs:/of/a/run", "run_id": dbxRun, "creation_timestamp": 1700000000000 + len(version), "last_updated_timestamp": 1700000000000}
+		return map[string]any{"tags": tags(name), "name": name, "version": version, "status": "READY", "source": "dbfs:/of/a/run", "run_id": dbxRun, "creation_timestamp": 1700000000000 + len(version), "last_updated_timestamp": 1700000000000}
 	}
 	const uc = mlflowAPI + "unity-catalog/"
 	versions := map[string][]string{dbxUC: {"1", "2"}, dbxOwn: {"1"}}
@@ -27,7 +34,7 @@ func (w *workspaceFake) registry() []fakeRoute {
 		return answer(name, version)
 	}
 	model := func(name string) map[string]any {
-		m := map[string]any{"name": name, "creation_timestamp": 1700000000000, "last_updated_timestamp": 1700000000000}
+		m := map[string]any{"tags": tags(name), "name": name, "creation_timestamp": 1700000000000, "last_updated_timestamp": 1700000000000}
 		if name == dbxUC {
 			m["aliases"] = []any{map[string]any{"alias": "champion", "version": "2"}}
 		}
@@ -88,11 +95,11 @@ func (w *workspaceFake) registry() []fakeRoute {
 		}, "name", "version", "operation"),
 		route("GET", uc+"registered-models:is-databricks-sdk-models-artifact-repository-enabled", func([]string, map[string]any) any { return map[string]any{} }),
 		route("GET", mlflowAPI+"registered-models/search", func([]string, map[string]any) any {
-			return pageOf("registered_models", []any{map[string]any{"name": dbxWorkspace, "latest_versions": []any{oldVersion}}}, "")
+			return pageOf("registered_models", []any{map[string]any{"name": dbxWorkspace, "tags": tags(dbxWorkspace), "latest_versions": []any{oldVersion}}}, "")
 		}, "max_results", "page_token", "filter", "order_by"),
 		route("GET", mlflowAPI+"registered-models/get", func(_ []string, in map[string]any) any {
 			return old(in, func() any {
-				return map[string]any{"registered_model": map[string]any{"name": dbxWorkspace, "latest_versions": []any{oldVersion}}}
+				return map[string]any{"registered_model": map[string]any{"name": dbxWorkspace, "tags": tags(dbxWorkspace), "latest_versions": []any{oldVersion}}}
 			})
 		}, "name"),
 		route("POST", mlflowAPI+"registered-models/get-latest-versions", func(_ []string, in map[string]any) any {

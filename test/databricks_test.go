@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -45,6 +46,15 @@ func TestDatabricksIsReadAsMLflowReadsIt(t *testing.T) {
 			t.Fatal(err)
 		}
 		asked := strings.Split(strings.Join(w.take(), "\n"), "GET /mark")[1:]
+		m := mountAt(t, "databricks", registry.env)
+		named, err := output("ls", m.path("models"))
+		for name := range theirs.Models { // some have the tag of MLflow's prompts
+			if !slices.Contains(lines(named), name) || err != nil {
+				t.Errorf("%s is not among the models:\n%s%v", name, named, err)
+			}
+		}
+		m.stop()
+		w.take()
 		for i, uri := range registry.uris {
 			ours := t.TempDir()
 			if _, err := command(t, registry.env, "download", "--dst", ours, uri); err != nil {

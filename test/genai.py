@@ -8,6 +8,7 @@ files that mlflowfs shows of them against what those functions give.
     genai.py traces make NAME N      makes an experiment NAME with traces of all kinds, and N plain ones
     genai.py datasets make STEM      makes datasets whose names begin with STEM, two of one name
     genai.py datasets check DIR STEM compares those below DIR/datasets
+    genai.py traces archive DIR NAME archives those of NAME below the directory DIR
     genai.py traces check DIR NAME [old]    compares those below DIR/experiments/NAME, with an old server
 
 What differs is printed, one sentence a line.
@@ -16,6 +17,7 @@ What differs is printed, one sentence a line.
 import json
 import os
 import sys
+import time
 import warnings
 
 warnings.filterwarnings("ignore")
@@ -140,7 +142,21 @@ def make_traces(name, n):
             span.set_inputs(i)
     mlflow.flush_trace_async_logging()
     if V3:
+        odd_trace()
         more_traces(outer.trace_id)
+
+
+def odd_trace():
+    """Values of all kinds, among them some that are no JSON, and many spans."""
+    with mlflow.start_span(name="odd \x01\x7f\u2028\"\\\b\f\t") as span:
+        span.set_attributes({"": -0.0, "floats": [1e16, 1e-5, 123456789.125, 5e-324, float("inf"), float("nan")], "ints": [-(2**63), 2**63 - 1], "none": None, "empty": [[], {}, ""], "odd": "\x00\x1f\x7f\ud83d\ude00".encode("utf-16", "surrogatepass").decode("utf-16")})
+        span.add_event(mlflow.entities.SpanEvent("odd", attributes={"f": 0.1, "b": True, "l": ["x", "y"], "n": -1}))
+        span.add_link(mlflow.entities.Link("tr-" + "ab" * 16, "0123456789abcdef", {"k": 1.5}))
+        span.add_link(mlflow.entities.Link("tr-" + "cd" * 16, "0000000000000001"))
+        for i in range(60):  # more than a page of a database
+            with mlflow.start_span(name=f"of many {i}") as child:
+                child.set_status("OK")
+    mlflow.flush_trace_async_logging()
 
 
 def more_traces(trace):
@@ -172,6 +188,16 @@ def more_traces(trace):
             del info.trace_metadata[key]
     made = tracing.start_trace(info)
     tracing._upload_trace_data(made, data)
+
+
+def archive_traces(at, name):
+    store = client._tracing_client.store
+    experiment = client.get_experiment_by_name(name).experiment_id
+    client.set_experiment_tag(experiment, "mlflow.trace.archiveNow", "{}")
+    time.sleep(0.01)
+    found = len(client._tracing_client._search_traces(locations=[experiment], max_results=100)[0])
+    n = store.archive_traces(resolved_trace_archival_location="file://" + at, broader_retention="3650d")
+    differ("the number of archived traces", n, found - 1)  # the spans of one are in traces.json
 
 
 def check_traces(at, name, old=""):

@@ -10,7 +10,7 @@ import (
 )
 
 // databricksStore is a Databricks workspace, which is asked as any tracking server. It keeps
-// prompts, traces and datasets in ways of its own, which are not read.
+// traces and datasets in ways of its own, which are not read.
 type databricksStore struct{ restStore }
 
 // databricksRegistry is the model registry of a workspace itself. It keeps the files of versions, and signs URLs for them.
@@ -80,7 +80,7 @@ func (r *databricksRegistry) Version(ctx context.Context, name, version string) 
 	if err != nil {
 		return nil, err
 	}
-	v.URI, v.Managed = DatabricksPlace(name, version), !v.Prompt
+	v.URI, v.Managed = DatabricksPlace(name, version), true
 	return &v, nil
 }
 
@@ -91,7 +91,7 @@ func (r *databricksUnity) RegisteredModel(ctx context.Context, name string) (*Re
 	}
 	m, err := r.restStore.RegisteredModel(ctx, name)
 	if err != nil {
-		return nil, unityDenied(r.c, err, parts)
+		return r.orPrompt(ctx, name, unityDenied(r.c, err, parts))
 	}
 	m.Stageless = true
 	return m, nil
@@ -116,8 +116,8 @@ func (r *databricksUnity) Version(ctx context.Context, name, version string) (*V
 	if err != nil {
 		return nil, unityDenied(r.c, err, parts)
 	}
-	v.Managed = !v.Prompt
-	return v, nil
+	v.Managed = true
+	return v, placed(v)
 }
 
 func (r *databricksUnity) SearchVersions(ctx context.Context, name, token string) (Page[Version], error) {

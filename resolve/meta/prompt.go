@@ -9,6 +9,16 @@ import (
 // model and its versions (mlflow.prompt.constants).
 const promptTag = "mlflow.prompt.is_prompt"
 
+// The tags of a prompt's version that MLflow's client takes for something else; it shows
+// the others as tags.
+const (
+	PromptText   = "mlflow.prompt.text"
+	PromptMark   = promptTag
+	PromptType   = "_mlflow_prompt_type"
+	PromptFormat = "_mlflow_prompt_response_format"
+	PromptConfig = "_mlflow_prompt_model_config"
+)
+
 // Prompt is a version of a prompt: a registered model's version that has no files,
 // and whose text is a tag.
 type Prompt struct {

@@ -59,9 +59,9 @@ type restVersion struct {
 	Tags         []Pair   `json:"tags"`
 }
 
-func (v *restVersion) version() Version {
+func (s *restStore) versionOf(v *restVersion) Version {
 	return Version{
-		Prompt: slices.Contains(v.Tags, Pair{promptTag, "true"}),
+		Prompt: s.isPrompt(v.Tags),
 		Name:   v.Name, Version: v.Version, Stage: v.CurrentStage, Source: v.Source, RunID: v.RunID,
 		Status: v.Status, Created: millis(int64(v.Created)),
 	}
@@ -75,10 +75,17 @@ type restModel struct {
 	Tags    []Pair `json:"tags"`
 }
 
-func (m *restModel) model() RegisteredModel {
-	out := RegisteredModel{Name: m.Name, Created: millis(int64(m.Created)), Aliases: map[string]string{}, Prompt: slices.Contains(m.Tags, Pair{promptTag, "true"})}
+// isPrompt tells whether tags are of a prompt, or a version of one. Databricks keeps its
+// prompts apart: there the tag means nothing, and MLflow's client lists what has it as a
+// model.
+func (s *restStore) isPrompt(tags []Pair) bool {
+	return !s.c.Databricks() && slices.Contains(tags, Pair{promptTag, "true"})
+}
+
+func (s *restStore) modelOf(m *restModel) RegisteredModel {
+	out := RegisteredModel{Name: m.Name, Created: millis(int64(m.Created)), Aliases: map[string]string{}, Prompt: s.isPrompt(m.Tags)}
 	for i := range m.Latest {
-		out.Latest = append(out.Latest, m.Latest[i].version())
+		out.Latest = append(out.Latest, s.versionOf(&m.Latest[i]))
 	}
 	for _, a := range m.Aliases {
 		out.Aliases[a.Alias] = a.Version
@@ -258,7 +265,7 @@ func (s *restStore) RegisteredModel(ctx context.Context, name string) (*Register
 	if err := s.lookUp(ctx, s.below+"registered-models/get", url.Values{"name": {name}}, &out); err != nil {
 		return nil, err
 	}
-	m := out.Model.model()
+	m := s.modelOf(&out.Model)
 	return &m, has(nil, "registered model", name, m.Name)
 }
 
@@ -268,7 +275,7 @@ func (s *restStore) SearchRegisteredModels(ctx context.Context, token string) (P
 		Next   string      `json:"next_page_token"`
 	}
 	err := s.c.API(ctx, s.below+"registered-models/search", search(modelsPage, token, ""), nil, &out)
-	return page(out.Models, out.Next, (*restModel).model), err
+	return page(out.Models, out.Next, s.modelOf), err
 }
 
 // Version asks for a version and, beside that, for where its files lie, which of a prompt
@@ -292,8 +299,15 @@ func (s *restStore) Version(ctx context.Context, name, version string) (*Version
 		return &v, nil
 	}
 	err = <-placed
-	v.URI = place.URI
-	return &v, has(err, "URI of the version", name+" "+version, v.URI)
+	if v.URI = place.URI; err == nil && v.URI == "" {
+		err = errNoPlace(&v)
+	}
+	return &v, err
+}
+
+// errNoPlace says that a registry knows a version, and does not tell where its files lie.
+func errNoPlace(v *Version) error {
+	return fmt.Errorf("the registry names no place for the files of %s version %s (its URI is %.100q): if it was not registered to the end, register it anew; else see what stands in front of the registry", v.Name, v.Version, rest.Redact(v.URI))
 }
 
 // version asks for a version, if the server has not told of it; its URI is not filled.
@@ -307,7 +321,7 @@ func (s *restStore) version(ctx context.Context, which url.Values) (Version, err
 	if err := s.lookUp(ctx, s.below+"model-versions/get", which, &out); err != nil {
 		return Version{}, err
 	}
-	v := out.Version.version()
+	v := s.versionOf(&out.Version)
 	return v, has(nil, "version", which.Get("name")+" "+which.Get("version"), v.Version)
 }
 
@@ -331,7 +345,7 @@ func (s *restStore) searchVersions(ctx context.Context, name, token, also string
 		by = append(by, also)
 	}
 	err := s.c.API(ctx, s.below+"model-versions/search", search(versionsPage, token, strings.Join(by, " AND ")), nil, &out)
-	p := page(out.Versions, out.Next, (*restVersion).version)
+	p := page(out.Versions, out.Next, s.versionOf)
 	p.Items = filter(p.Items, func(v *Version) bool { return v.Name == name })
 	return p, err
 }

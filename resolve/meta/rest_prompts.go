@@ -17,7 +17,7 @@ func (s *restStore) SearchPrompts(ctx context.Context, token string) (Page[Regis
 		Next   string      `json:"next_page_token"`
 	}
 	err := s.c.API(ctx, "registered-models/search", search(modelsPage, token, promptFilter), nil, &out)
-	p := page(out.Models, out.Next, (*restModel).model)
+	p := page(out.Models, out.Next, s.modelOf)
 	p.Items = filter(p.Items, func(m *RegisteredModel) bool { return m.Prompt })
 	return p, err
 }

@@ -3,10 +3,7 @@ package meta
 import (
 	"context"
 	"database/sql"
-	"encoding/json"
 	"errors"
-	"fmt"
-	"io"
 	"math"
 	"strconv"
 	"strings"
@@ -21,29 +18,6 @@ func (s *sqlStore) SearchTraces(ctx context.Context, experimentID, token string)
 	return ask(ctx, s, func(ctx context.Context, v sqlView) (Page[Trace], error) {
 		return v.searchTraces(ctx, experimentID, token)
 	})
-}
-
-// spansPage is how many spans are read at a time.
-const spansPage = 50
-
-func (s *sqlStore) Spans(ctx context.Context, t *Trace) (io.ReadCloser, error) {
-	var info jsonTrace
-	if json.Unmarshal(t.Info, &info) == nil && info.Tags[spansLocation] == archived {
-		return nil, fmt.Errorf("the spans of trace %s are archived (traces.pb), which is read by a tracking server alone: %w", t.ID, errors.ErrUnsupported)
-	}
-	return &spanReader{next: func(token string) (Page[string], error) {
-		return ask(ctx, s, func(ctx context.Context, v sqlView) (Page[string], error) { return v.spans(ctx, t.ID, token) })
-	}}, nil
-}
-
-// spans are in MLflow's own order (SqlAlchemyStore._get_spans_with_trace_info): the root
-// first, the others as they began.
-func (v sqlView) spans(ctx context.Context, trace, token string) (Page[string], error) {
-	if !v.has("spans", "content") {
-		return Page[string]{}, nil
-	}
-	return queryPage(ctx, v.db, spansPage, token, scanOneText, "SELECT s.content FROM spans s WHERE s.trace_id = ? AND s.content <> ''"+
-		" ORDER BY CASE WHEN s.parent_span_id IS NULL THEN 0 ELSE 1 END, s.start_time_unix_nano, s.span_id", trace)
 }
 
 // The columns of a trace that hold what its metadata held before them, and the keys in

@@ -25,6 +25,10 @@ type Trace struct {
 	Stored bool
 	URI    string
 
+	// Archive is the directory of artifacts at which the store's own spans lie by now, in
+	// an archive: see [ArchivedSpans].
+	Archive string
+
 	Ended bool // no span is added any more
 }
 
@@ -36,7 +40,7 @@ type Traces interface {
 	SearchTraces(ctx context.Context, experimentID, token string) (Page[Trace], error)
 	// Spans gives the spans of a trace as JSON, as MLflow's TraceData.to_dict gives them,
 	// to one reader, who closes it. ctx is for all of that. A server gives those that lie
-	// at artifacts, too.
+	// at artifacts, or in an archive, too; a database gives ErrSpansMoved of those.
 	Spans(ctx context.Context, t *Trace) (io.ReadCloser, error)
 }
 
@@ -54,6 +58,7 @@ func ValidTraceID(id string) bool { return len(id) <= 64 && traceID.MatchString(
 const (
 	spansLocation = "mlflow.trace.spansLocation"
 	artifactsAt   = "mlflow.artifactLocation"
+	archivedAt    = "mlflow.trace.archiveLocation"
 	traceName     = "mlflow.traceName"
 	trackingStore = "TRACKING_STORE"
 	archived      = "ARCHIVE_REPO"
@@ -101,8 +106,13 @@ func (j *jsonTrace) trace() (*Trace, error) {
 func (j *jsonTrace) bare() *Trace {
 	t := &Trace{ID: j.ID, ExperimentID: j.Location.Experiment.ID, Ended: j.State != "IN_PROGRESS"}
 	t.Start, _ = time.Parse(time.RFC3339Nano, j.Time) // zero where it is none
-	t.Stored = j.Tags[spansLocation] == trackingStore || j.Tags[spansLocation] == archived
 	t.URI = j.Tags[artifactsAt]
+	switch j.Tags[spansLocation] {
+	case trackingStore:
+		t.Stored = true
+	case archived:
+		t.Stored, t.Archive = true, j.Tags[archivedAt]
+	}
 	return t
 }
 
@@ -170,6 +180,7 @@ type spanReader struct {
 	next  func(token string) (Page[string], error)
 	token string
 	began bool
+	some  bool // spans were given
 	ended bool
 	ready bytes.Buffer
 }
@@ -188,10 +199,11 @@ func (r *spanReader) Read(p []byte) (int, error) {
 		if !r.began {
 			r.ready.WriteString(`{"spans": [`)
 		}
-		for i, span := range page.Items {
-			if r.began || i > 0 {
+		for _, span := range page.Items {
+			if r.some {
 				r.ready.WriteString(", ")
 			}
+			r.some = true
 			r.ready.WriteString(span)
 		}
 		r.began, r.token = true, page.Next

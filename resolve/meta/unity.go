@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"net/http"
 	"net/url"
+	"path"
 	"strconv"
 	"strings"
 	"time"
@@ -135,7 +136,24 @@ func (s *unityStore) Version(ctx context.Context, name, version string) (*Versio
 	if err := has(nil, "version", name+" "+version, v.Version); err != nil {
 		return nil, err
 	}
-	return &v, has(nil, "URI of the version", name+" "+version, v.URI)
+	return &v, placed(&v)
+}
+
+// placed is an error unless the files of a version lie below the root of something, as
+// those of any Unity Catalog do: in a bucket, or on a machine.
+func placed(v *Version) error {
+	at := v.URI
+	if scheme, after, ok := strings.Cut(at, ":"); ok && !strings.Contains(scheme, "/") {
+		at = after
+	}
+	if after, ok := strings.CutPrefix(at, "//"); ok {
+		host, _, _ := strings.Cut(after, "/")
+		at = strings.TrimPrefix(after, host)
+	}
+	if !strings.HasPrefix(at, "/") || path.Clean(at) == "/" {
+		return errNoPlace(v)
+	}
+	return nil
 }
 
 func (s *unityStore) SearchVersions(ctx context.Context, name, token string) (Page[Version], error) {
