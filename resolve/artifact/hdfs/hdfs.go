@@ -66,7 +66,9 @@ func (d Driver) dial(ctx context.Context, a artifact.Authority) (*connection, er
 	dial := func(ctx context.Context, _, addr string) (net.Conn, error) { return c.dial(ctx, d.Settings, addr) }
 	opt.NamenodeDialFunc, opt.DatanodeDialFunc = dial, dial
 	if _, err := artifact.LetGo(ctx, func() (_ struct{}, err error) {
-		c.client, err = hdfs.NewClient(opt)
+		if c.client, err = hdfs.NewClient(opt); err == nil {
+			_, err = c.client.ServerDefaults() // which each file's client has then: see Open
+		}
 		return struct{}{}, err
 	}, func(struct{}) { c.Close() }); err != nil {
 		c.end()
