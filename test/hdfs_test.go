@@ -116,15 +116,16 @@ func (h *hdfs) java(class string, args ...string) *exec.Cmd {
 	return c
 }
 
-func (h *hdfs) start(node string) {
+// start starts a node. One of more data nodes than one is started with what differs.
+func (h *hdfs) start(node string, args ...string) {
 	h.t.Helper()
-	c := h.java("org.apache.hadoop.hdfs.server." + node)
+	c := h.java("org.apache.hadoop.hdfs.server."+node, args...)
 	c.Stdout, c.Stderr = h.log, h.log
 	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := c.Start(); err != nil {
 		h.t.Fatal(err)
 	}
-	h.jobs[node] = c
+	h.jobs[strings.Join(append([]string{node}, args...), " ")] = c
 }
 
 func (h *hdfs) stop(node string) {

@@ -100,6 +100,7 @@ func startKerberosHDFS(t *testing.T, protection string, users ...string) *hdfs {
 func (h *hdfs) kerberos(protection string) (core, site map[string]string) {
 	return map[string]string{
 			"hadoop.security.authentication": "kerberos", "hadoop.security.authorization": "true", "hadoop.rpc.protection": protection,
+			"hadoop.http.authentication.type": "kerberos", "hadoop.http.authentication.kerberos.principal": "HTTP/_HOST@TEST", "hadoop.http.authentication.kerberos.keytab": h.krb.keys,
 		}, map[string]string{
 			"dfs.namenode.kerberos.principal": "nn/_HOST@TEST", "dfs.namenode.keytab.file": h.krb.keys,
 			"dfs.datanode.kerberos.principal": "nn/_HOST@TEST", "dfs.datanode.keytab.file": h.krb.keys,
@@ -110,7 +111,8 @@ func (h *hdfs) kerberos(protection string) (core, site map[string]string) {
 }
 
 // TestHDFSWithKerberosIsRead fails when a cluster that knows its users by Kerberos is not
-// read with a user's ticket, at any protection of what is sent, or is read by who may not;
+// read with a user's ticket, by HTTP or, at each protection of what is sent that can be, by its
+// own protocol, or is read by who may not;
 // when a ticket that is over does not say so and how to get another; or when a new one is
 // not found by a mount that stands.
 func TestHDFSWithKerberosIsRead(t *testing.T) {
@@ -150,6 +152,16 @@ func TestHDFSWithKerberosIsRead(t *testing.T) {
 			out, err := command(t, append(env, "KRB5CCNAME="+c.ticket), "cat", "hdfs://"+h.name+c.path)
 			if exitOf(err) != c.exit || c.exit == 0 && !bytes.Equal(out, content) || err != nil && !strings.Contains(err.Error(), c.says) {
 				t.Errorf("%s: %+v: %d bytes, %v", protection, c, len(out), err)
+			}
+			if protection != "integrity" {
+				continue
+			}
+			out, err = command(t, append(env, "KRB5CCNAME="+c.ticket, "MLFLOWFS_ALLOW_ADDRESS="+h.data), "cat", "webhdfs://"+h.web+c.path)
+			if c.ticket == alice || c.ticket == "FILE:"+alice {
+				c.exit = 0
+			}
+			if exitOf(err) != c.exit || c.exit == 0 && !bytes.Equal(out, content) || err != nil && (!strings.Contains(err.Error(), c.says) || strings.Contains(err.Error(), "delegation")) {
+				t.Errorf("by HTTP: %+v: %d bytes, %v", c, len(out), err)
 			}
 		}
 	}

@@ -170,9 +170,9 @@ func (c *connection) Open(ctx context.Context, path string) (artifact.File, erro
 	case a.Type != 0:
 		return nil, fmt.Errorf("it is no file: %w", fs.ErrNotExist)
 	case status.GetFileEncryptionInfo() != nil:
-		return nil, fmt.Errorf("it lies in an encryption zone, of which only Hadoop's own client has the keys: %w", errors.ErrUnsupported)
+		return nil, fmt.Errorf("it lies in an encryption zone, of which only Hadoop's own nodes and clients have the keys: read it by webhdfs:// or swebhdfs:// (--webhdfs): %w", errors.ErrUnsupported)
 	case status.GetEcPolicy() != nil:
-		return nil, fmt.Errorf("it is erasure-coded, which only Hadoop's own client reads: %w", errors.ErrUnsupported)
+		return nil, fmt.Errorf("it is erasure-coded, which only Hadoop's own nodes and clients read: read it by webhdfs:// or swebhdfs:// (--webhdfs): %w", errors.ErrUnsupported)
 	}
 	return &file{c: c, f: f, path: path, entry: a.Entry}, nil
 }
@@ -222,7 +222,7 @@ func sealed(err error) error {
 	if err == nil || errors.As(err, &network) || errors.As(err, &answer) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) {
 		return err
 	}
-	return fmt.Errorf("the data node's answer can't be read (%v): where dfs.data.transfer.protection is integrity, or privacy without AES (dfs.encrypt.data.transfer.cipher.suites), read the cluster by webhdfs:// or swebhdfs://: %w", err, errors.ErrUnsupported)
+	return fmt.Errorf("the data node's answer can't be read (%v): where dfs.data.transfer.protection is integrity, or privacy without AES (dfs.encrypt.data.transfer.cipher.suites), read the cluster by webhdfs:// or swebhdfs:// (--webhdfs): %w", err, errors.ErrUnsupported)
 }
 
 // Check asks once whether the path still names what was opened: the first read has asked
