@@ -151,6 +151,13 @@ func TestWebHDFSIsReadAsItLies(t *testing.T) {
 		time.Sleep(time.Second)
 		h.start(node)
 		waitFor(t, "HDFS does not come up again: "+tail(h.log.String()), time.Minute, func() bool { return h.shell("-cat", "/tree/big") == nil })
+		waitFor(t, "the name node's HTTP does not come up again", time.Minute, func() bool { // its first answer takes seconds
+			resp, err := http.Get("http://" + h.web + "/webhdfs/v1/?op=GETFILESTATUS&user.name=hadoop")
+			if err == nil {
+				resp.Body.Close()
+			}
+			return err == nil && resp.StatusCode == http.StatusOK
+		})
 		waitFor(t, "a cluster whose "+node+" was restarted is not read", 5*time.Second, func() bool {
 			b, err := read(at + "/big")
 			return err == nil && bytes.Equal(b, content)

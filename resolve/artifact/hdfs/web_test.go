@@ -248,6 +248,19 @@ func TestActiveNameNodeIsFound(t *testing.T) {
 	}
 }
 
+// TestSilentWebNodeIsLeft fails when a mount waits for a node that is silent longer than
+// for one request.
+func TestSilentWebNodeIsLeft(t *testing.T) {
+	t.Parallel()
+	silent := newFakeNode(t, map[string]answer{"LISTSTATUS_BATCH": func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }})
+	s := webStore(t, map[string]string{}, silent.host())
+	s.(*webDir).c.d.Settings.Whole = true
+	began := time.Now()
+	if _, err := s.List(t.Context(), ""); err == nil || silent.asked.Load() != 1 {
+		t.Errorf("%d requests in %v, %v", silent.asked.Load(), time.Since(began), err)
+	}
+}
+
 // TestWaysAreRead fails when --webhdfs is taken for what it does not say, or quotes a
 // password.
 func TestWaysAreRead(t *testing.T) {

@@ -31,6 +31,7 @@ func (c *webCluster) ask(ctx context.Context, path, op string, query url.Values)
 	if err != nil {
 		return nil, err
 	}
+	began := time.Now()
 	for try := 0; ; try++ {
 		for i := range w.names {
 			k := (active + i) % len(w.names)
@@ -44,7 +45,8 @@ func (c *webCluster) ask(ctx context.Context, path, op string, query url.Values)
 			if ctx.Err() != nil {
 				return nil, context.Cause(ctx)
 			}
-			if !next || try == min(c.d.Settings.Retries, webTries) && i == len(w.names)-1 {
+			last := try == min(c.d.Settings.Retries, webTries) || c.waited(began)
+			if !next || last && i == len(w.names)-1 {
 				return nil, err
 			}
 		}
@@ -54,6 +56,12 @@ func (c *webCluster) ask(ctx context.Context, path, op string, query url.Values)
 			return nil, context.Cause(ctx)
 		}
 	}
+}
+
+// waited tells whether nothing is asked again, as a mount's programs wait no longer for
+// all tries together than for one.
+func (c *webCluster) waited(since time.Time) bool {
+	return c.d.Settings.Whole && time.Since(since) >= c.d.Settings.Silence
 }
 
 // askOne asks one name node. next says that another, or the same later, may do better.
@@ -161,6 +169,7 @@ func (c *webCluster) open(ctx context.Context, path string, off, n int64) (*http
 	query := url.Values{"offset": {fmt.Sprint(off)}, "length": {fmt.Sprint(n)}}
 	var failed error
 	var down []string
+	began := time.Now()
 	for range webTries {
 		resp, err := c.ask(ctx, path, "OPEN", query)
 		if err != nil {
@@ -186,7 +195,7 @@ func (c *webCluster) open(ctx context.Context, path string, off, n int64) (*http
 		if err == nil {
 			again, err = w.refusal(resp)
 		}
-		if !again {
+		if !again || c.waited(began) {
 			return nil, err
 		}
 		failed, down = err, append(down, u.Host)

@@ -128,6 +128,9 @@ func (d *webDir) stat(ctx context.Context, at string) (artifact.Entry, error) {
 // ReadRange asks for a range of a file. Once its first byte has come, the data node has
 // opened what the path named by then: what the path names behind that tells which content
 // it is, since no two files of a cluster have one number.
+//
+// A data node looks up ten blocks at a time, by the path (dfs.client.read.prefetch.size):
+// a range that goes on behind those, of a file that is replaced just then, is not seen.
 func (d *webDir) ReadRange(ctx context.Context, file string, off, n int64, validator string) (*cache.Body, error) {
 	at := d.full(file)
 	body, err := d.read(ctx, at, off, n, validator)
