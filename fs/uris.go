@@ -69,7 +69,7 @@ func uriPath(uri string) ([]string, error) {
 			account = strings.TrimSuffix(account, usual)
 		}
 		names = []string{scheme, account, container}
-	case "sftp", "hdfs":
+	case "sftp", "hdfs", "webhdfs", "swebhdfs":
 		a, err := artifact.ParseAuthority(host)
 		if err != nil || a.HasPassword || host == "" {
 			return bad("names no host, or a password, which belongs in no setting")

@@ -27,7 +27,7 @@ type allowedPlace struct{ scheme, host, key string }
 
 // hosted are the schemes of which a URI names a host, that is asked with the user's own
 // rights there.
-var hosted = map[string]bool{"sftp": true, "hdfs": true}
+var hosted = map[string]bool{"sftp": true, "hdfs": true, "webhdfs": true, "swebhdfs": true}
 
 // ParseAllowed reads URIs such as s3://bucket, gs://bucket/dir and sftp://user@host/dir.
 // None is no place. A path of this machine can't be one.

@@ -150,7 +150,7 @@ func TestHostThatAServerNamesIsNotOpened(t *testing.T) {
 	t.Parallel()
 	var opened []string
 	r := resolver(t, "http://127.0.0.1:9")
-	r.opt.Hosts = map[string]artifact.OpenHost{"sftp": func(authority string) (*artifact.Host, error) {
+	r.opt.Hosts = map[string]artifact.OpenHost{"sftp": func(authority string) (artifact.FileSystem, error) {
 		opened = append(opened, authority)
 		return artifact.NewHost(func(context.Context) (artifact.Connection, error) { return nil, artifact.NoCredentials("none") }), nil
 	}}

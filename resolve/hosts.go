@@ -33,7 +33,7 @@ func allowable(uri string) string {
 // host is the route to the file system of a host with the user's own rights there.
 func (r *Resolver) host(scheme string, p place) []artifact.Route {
 	authority, path := onHost(p.uri)
-	h, err := r.hosts.Get(cache.NotAnew(context.Background()), scheme+"://"+authority, func(context.Context) (*artifact.Host, error) {
+	h, err := r.hosts.Get(cache.NotAnew(context.Background()), scheme+"://"+authority, func(context.Context) (artifact.FileSystem, error) {
 		return r.opt.Hosts[scheme](authority)
 	})
 	if err != nil {
@@ -45,5 +45,5 @@ func (r *Resolver) host(scheme string, p place) []artifact.Route {
 		opt.Within = "/" + key
 		opt.ID += "\x00within " + opt.Within // links show other files there
 	}
-	return []artifact.Route{{Access: artifact.Direct, Says: "the host itself, with this user's own rights there", Store: artifact.NewRemote(h, opt)}}
+	return []artifact.Route{{Access: artifact.Direct, Says: "the host itself, with this user's own rights there", Store: h.Dir(opt)}}
 }

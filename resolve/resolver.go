@@ -79,7 +79,7 @@ type Resolver struct {
 
 	stores      *cache.Memo[place, *artifact.Router]
 	buckets     *cache.Memo[string, opened]
-	hosts       *cache.Memo[string, *artifact.Host]
+	hosts       *cache.Memo[string, artifact.FileSystem]
 	lent        *cache.Memo[lentPlace, lentBucket]
 	lentBefore  *cache.Memo[lentPlace, lentBucket]
 	listings    *listings
@@ -125,7 +125,7 @@ func New(opt Options) *Resolver {
 			}
 			return lasting
 		}),
-		hosts:       cache.NewMemo[string](1_000, nil, func(*artifact.Host) time.Duration { return lasting }),
+		hosts:       cache.NewMemo[string](1_000, nil, func(artifact.FileSystem) time.Duration { return lasting }),
 		listings:    newListings(opt, final),
 		runModels:   cache.NewMemo[string](10_000, nil, func([]meta.LoggedModel) time.Duration { return opt.TTL }),
 		experiments: cache.NewMemo[string](1, nil, func(*Index[meta.Experiment]) time.Duration { return opt.TTL }),

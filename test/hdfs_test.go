@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -21,28 +23,60 @@ type hdfs struct {
 	t    *testing.T
 	dir  string // with conf, its configuration
 	name string // host:port of the name node
+	web  string // host:port of its HTTP
+	data string // host:port of the data node's HTTP
 	log  *count.Log
 	jobs map[string]*exec.Cmd
+	krb  *kdc // nil: whoever asks says who he is
 }
 
 const nameNode, dataNode = "namenode.NameNode", "datanode.DataNode"
 
 func startHDFS(t *testing.T) *hdfs {
 	t.Helper()
-	h := &hdfs{t: t, dir: t.TempDir(), log: &count.Log{}, jobs: map[string]*exec.Cmd{}}
-	port := func() string {
-		n, err := freePort()
-		if err != nil {
-			t.Fatal(err)
-		}
-		return fmt.Sprint("127.0.0.1:", n)
+	h := newHDFS(t)
+	h.up(nil, nil)
+	return h
+}
+
+func newHDFS(t *testing.T) *hdfs {
+	return &hdfs{t: t, dir: t.TempDir(), log: &count.Log{}, jobs: map[string]*exec.Cmd{}, name: localPort(t), web: localPort(t), data: localPort(t)}
+}
+
+func localPort(t *testing.T) string {
+	t.Helper()
+	n, err := freePort()
+	if err != nil {
+		t.Fatal(err)
 	}
-	h.name = port()
-	h.configure("conf", map[string]string{"fs.defaultFS": "hdfs://" + h.name}, map[string]string{
+	return fmt.Sprint("localhost:", n)
+}
+
+// up starts the cluster, with more of a configuration than it needs.
+func (h *hdfs) up(core, site map[string]string) {
+	t := h.t
+	t.Helper()
+	coreSite := map[string]string{"fs.defaultFS": "hdfs://" + h.name}
+	maps.Copy(coreSite, core)
+	hdfsSite := map[string]string{
 		"dfs.namenode.name.dir": "file://" + h.dir + "/names", "dfs.datanode.data.dir": "file://" + h.dir + "/data", "dfs.replication": "1",
-		"dfs.namenode.http-address": port(), "dfs.datanode.address": port(), "dfs.datanode.ipc.address": port(), "dfs.datanode.http.address": port(),
+		"dfs.namenode.http-address": h.web, "dfs.datanode.address": localPort(t), "dfs.datanode.ipc.address": localPort(t), "dfs.datanode.http.address": h.data,
 		"dfs.namenode.safemode.extension": "0", "dfs.blocksize": "8388608", "dfs.permissions.superusergroup": "none",
-	})
+	}
+	maps.Copy(hdfsSite, site)
+	_, err := os.Stat(h.dir + "/conf")
+	h.configure("conf", coreSite, hdfsSite)
+	if err != nil {
+		h.format()
+	}
+	h.start(nameNode)
+	h.start(dataNode)
+	waitFor(t, "HDFS does not come up: "+tail(h.log.String()), time.Minute, func() bool { return h.shell("-touchz", "/up") == nil })
+}
+
+func (h *hdfs) format() {
+	t := h.t
+	t.Helper()
 	if out, err := h.java("org.apache.hadoop.hdfs.server."+nameNode, "-format", "-nonInteractive").CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, tail(string(out)))
 	}
@@ -51,10 +85,6 @@ func startHDFS(t *testing.T) *hdfs {
 			h.stop(node)
 		}
 	})
-	h.start(nameNode)
-	h.start(dataNode)
-	waitFor(t, "HDFS does not come up: "+tail(h.log.String()), time.Minute, func() bool { return h.shell("-touchz", "/up") == nil })
-	return h
 }
 
 // configure writes a directory of Hadoop's configuration.
@@ -75,20 +105,27 @@ func (h *hdfs) configure(name string, core, site map[string]string) string {
 
 func (h *hdfs) java(class string, args ...string) *exec.Cmd {
 	path := h.dir + "/conf:" + filepath.Join(testenv(), "hadoop", "lib", "*")
-	c := exec.Command("java", append([]string{"-Xmx256m", "-XX:TieredStopAtLevel=1", "-Dfile.encoding=UTF-8", "-Dsun.jnu.encoding=UTF-8", "-cp", path, class}, args...)...)
-	c.Env = []string{"PATH=" + os.Getenv("PATH"), "LANG=C.UTF-8", "HADOOP_USER_NAME=hadoop", "HOME=" + h.dir}
+	flags := []string{"-Xmx256m", "-XX:TieredStopAtLevel=1", "-Dfile.encoding=UTF-8", "-Dsun.jnu.encoding=UTF-8", "-cp", path}
+	env := []string{"PATH=" + os.Getenv("PATH"), "LANG=C.UTF-8", "HADOOP_USER_NAME=hadoop", "HOME=" + h.dir}
+	if h.krb != nil {
+		flags = append(flags, "-Djava.security.krb5.conf="+h.krb.conf)
+		env = append(env, "KRB5CCNAME="+h.krb.own)
+	}
+	c := exec.Command("java", slices.Concat(flags, []string{class}, args)...)
+	c.Env = env
 	return c
 }
 
-func (h *hdfs) start(node string) {
+// start starts a node. One of more data nodes than one is started with what differs.
+func (h *hdfs) start(node string, args ...string) {
 	h.t.Helper()
-	c := h.java("org.apache.hadoop.hdfs.server." + node)
+	c := h.java("org.apache.hadoop.hdfs.server."+node, args...)
 	c.Stdout, c.Stderr = h.log, h.log
 	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := c.Start(); err != nil {
 		h.t.Fatal(err)
 	}
-	h.jobs[node] = c
+	h.jobs[strings.Join(append([]string{node}, args...), " ")] = c
 }
 
 func (h *hdfs) stop(node string) {

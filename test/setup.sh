@@ -120,6 +120,8 @@ need mariadb-install-db mariadb-server
 ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || missing="$missing postgresql"
 need java default-jre-headless # from here on, HDFS
 need mvn maven
+need kinit krb5-user
+[ -x /usr/sbin/krb5kdc ] && [ -x /usr/sbin/kadmin.local ] || missing="$missing krb5-kdc krb5-admin-server"
 [ -x /usr/sbin/sshd ] || missing="$missing openssh-server"
 [ -d /usr/lib/python3/dist-packages/torch ] || missing="$missing python3-torch" # PyPI's comes with gigabytes for a GPU
 python3 -c 'import venv, ensurepip' 2>/dev/null || missing="$missing python3 python3-venv"
@@ -157,10 +159,11 @@ azurite() {
 	echo "$wanted" >"$env/azurite/.wanted"
 }
 
-# HDFS: Apache's own, of which one jar has the name node and the data node.
+# HDFS: Apache's own, of which one jar has the name node and the data node, what it
+# encrypts with, and what its HTTP wants of a Java that has it no more.
 hadoop() {
-	wanted=3.4.1
-	if [ "$(cat "$env/hadoop/.wanted" 2>/dev/null)" = "$wanted" ]; then
+	wanted=3.4.1 ciphers=1.78.1 jaxb=2.3.1
+	if [ "$(cat "$env/hadoop/.wanted" 2>/dev/null)" = "$wanted $ciphers $jaxb" ]; then
 		return
 	fi
 	rm -rf "$env/hadoop"
@@ -173,12 +176,14 @@ hadoop() {
     <dependency><groupId>org.apache.hadoop</groupId><artifactId>hadoop-client-api</artifactId><version>$wanted</version></dependency>
     <dependency><groupId>org.apache.hadoop</groupId><artifactId>hadoop-client-runtime</artifactId><version>$wanted</version></dependency>
     <dependency><groupId>org.slf4j</groupId><artifactId>slf4j-simple</artifactId><version>1.7.36</version></dependency>
+    <dependency><groupId>org.bouncycastle</groupId><artifactId>bcprov-jdk18on</artifactId><version>$ciphers</version></dependency>
+    <dependency><groupId>javax.xml.bind</groupId><artifactId>jaxb-api</artifactId><version>$jaxb</version></dependency>
   </dependencies>
 </project>
 END
 	mvn -q -B -f "$env/hadoop/pom.xml" -Dmaven.repo.local="$env/hadoop/m2" dependency:copy-dependencies -DoutputDirectory="$env/hadoop/lib"
 	rm -rf "$env/hadoop/m2"
-	echo "$wanted" >"$env/hadoop/.wanted"
+	echo "$wanted $ciphers $jaxb" >"$env/hadoop/.wanted"
 }
 
 python() {

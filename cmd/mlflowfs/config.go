@@ -10,6 +10,7 @@ import (
 
 	"github.com/mlflowfs/mlflowfs/resolve"
 	"github.com/mlflowfs/mlflowfs/resolve/artifact"
+	"github.com/mlflowfs/mlflowfs/resolve/artifact/hdfs"
 	"github.com/mlflowfs/mlflowfs/resolve/rest"
 )
 
@@ -43,6 +44,7 @@ type serverConfig struct {
 type artifactConfig struct {
 	Access       artifact.Access
 	AllowAddress []string
+	WebHDFS      []string
 	AllowStore   []string
 	MountURIs    []string
 }
@@ -84,6 +86,9 @@ func (c *ClientConfig) check() error {
 		}
 	}
 	if _, err := rest.ReadSettings(c.Env); err != nil { // MLflow's variables, and --allow-address
+		return usageError{err}
+	}
+	if _, err := hdfs.ReadWays(c.Env); err != nil {
 		return usageError{err}
 	}
 	_, err := c.allowed()

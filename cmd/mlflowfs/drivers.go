@@ -37,9 +37,10 @@ func (c *ClientConfig) hosts(set rest.Settings, log *slog.Logger) map[string]art
 	if u, err := osuser.Current(); err == nil {
 		user = u.Username
 	}
+	hadoop := hdfs.Driver{Settings: set, Env: c.Env, User: user, Log: log}
 	return map[string]artifact.OpenHost{
 		"sftp": sftp.Driver{Settings: set, Env: c.Env, Home: c.Env("HOME"), User: user}.Open,
-		"hdfs": hdfs.Driver{Settings: set, Env: c.Env, User: user, Log: log}.Open,
+		"hdfs": hadoop.Open, "webhdfs": hadoop.OpenWeb("http"), "swebhdfs": hadoop.OpenWeb("https"),
 	}
 }
 

@@ -181,7 +181,7 @@ func (c *ClientConfig) scope() string {
 	for _, uri := range []string{c.Server.TrackingURI, cmp.Or(c.Server.RegistryURI, meta.DefaultRegistryURI(c.Server.TrackingURI))} {
 		fmt.Fprintf(h, "%q %q %q\n", rest.Redact(absoluteStore(uri)), rest.Asker(uri, c.Env), meta.Identity(absoluteStore(uri), c.Env))
 	}
-	fmt.Fprintf(h, "%q %q %q %q %v\n", storeScope(c.Env), c.Artifacts.Access, c.Artifacts.AllowAddress, c.Artifacts.AllowStore, c.Server.Offline)
+	fmt.Fprintf(h, "%q %q %q %q %v\n", storeScope(c.Env), c.Artifacts.Access, c.Artifacts.AllowAddress, [][]string{c.Artifacts.AllowStore, c.Artifacts.WebHDFS}, c.Server.Offline)
 	return hex.EncodeToString(h.Sum(nil)[:16])
 }
 

@@ -58,6 +58,7 @@ var settings = []*setting{
 	{name: "artifact-access", usual: string(resolve.Auto), takes: client, words: texts(accesses), field: func(c *ClientConfig) any { return choice[artifact.Access]{&c.Artifacts.Access, accesses} }, help: "auto, or one way to artifacts: direct (with this client's credentials), presigned (URLs that the server signs), server (through the server)"},
 	{name: "allow-address", takes: client, field: func(c *ClientConfig) any { return &c.Artifacts.AllowAddress }, help: "what a server's signed URLs and redirects may lead to on this machine or an inner network: host:port, a host, an address, or a network such as 10.0.0.0/8 (comma-separated)"},
 	{name: "allow-store", takes: client, field: func(c *ClientConfig) any { return &c.Artifacts.AllowStore }, help: "hosts, or directories there, that this client's own keys open where the server names them, such as sftp://user@host/dir or hdfs://namenode; with --allow-other, buckets, too, such as s3://bucket or gs://bucket/dir (comma-separated)"},
+	{name: "webhdfs", takes: client, field: func(c *ClientConfig) any { return &c.Artifacts.WebHDFS }, help: "clusters of HDFS of which only the HTTP port can be reached, such as hdfs://namenode:8020=webhdfs://namenode:9870, or swebhdfs:// for HTTPS (comma-separated)"},
 	{name: "mount-uris", takes: mounting, field: func(c *ClientConfig) any { return &c.Artifacts.MountURIs }, help: "buckets and hosts, or directories there, to show below uri/, such as s3://bucket, gs://bucket/dir or sftp://user@host/dir (comma-separated)"},
 
 	// Where bytes are kept

@@ -105,6 +105,8 @@ func sample(s *setting) (good, bad string) {
 		return string(p.of[1]), "other"
 	}
 	switch s.name {
+	case "webhdfs":
+		return "hdfs://x=webhdfs://y", ""
 	case "allow-store", "mount-uris":
 		return "s3://a,gs://b/c", "bucket"
 	case "metrics-addr":

@@ -64,7 +64,18 @@ type Dial func(ctx context.Context) (Connection, error)
 
 // OpenHost opens the hosts of one scheme. authority is what stands between // and the next
 // slash of a URI, with the user's name and password; nothing is sent yet.
-type OpenHost func(authority string) (*Host, error)
+type OpenHost func(authority string) (FileSystem, error)
+
+// FileSystem is that of a host, as one user there.
+type FileSystem interface {
+	// Dir is the store of a directory, which need not exist yet.
+	Dir(opt RemoteOptions) Store
+
+	// Close closes what is open there, unless somebody uses it.
+	Close() (closed bool)
+}
+
+var _ FileSystem = (*Host)(nil)
 
 // Host has one connection, which all that read there share. It is made when it is first
 // needed, made anew when it has broken, and closed when it was not used for a minute.
@@ -100,6 +111,9 @@ const (
 
 // NewHost makes a host that dial leads to.
 func NewHost(dial Dial) *Host { return &Host{dial: dial} }
+
+// Dir is the store of a directory.
+func (h *Host) Dir(opt RemoteOptions) Store { return NewRemote(h, opt) }
 
 // with has f use the connection; once more where it breaks, or turns out to be broken.
 func (h *Host) with(ctx context.Context, f func(Connection) error) error {

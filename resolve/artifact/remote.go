@@ -1,6 +1,7 @@
 package artifact
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -57,7 +58,7 @@ func (r *Remote) ID() string { return r.id }
 
 // full is the path on the host of what lies at p: below the root, whatever p is.
 func (r *Remote) full(p string) string {
-	return strings.TrimSuffix(r.root, "/") + strings.TrimSuffix(path.Clean("/"+p), "/")
+	return cmp.Or(strings.TrimSuffix(r.root, "/")+strings.TrimSuffix(path.Clean("/"+p), "/"), "/") // an empty one is the user's home to SFTP
 }
 
 func (r *Remote) fail(p string, err error) error {

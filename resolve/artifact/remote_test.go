@@ -288,3 +288,17 @@ func TestReaderOfAHostLetsGo(t *testing.T) {
 		return err
 	})
 }
+
+// TestRootOfAHostIsItsRoot fails when the store of a host's root asks for anything else,
+// such as an empty path: that is the user's home to SFTP, and an error to HDFS.
+func TestRootOfAHostIsItsRoot(t *testing.T) {
+	t.Parallel()
+	for root, want := range map[string]string{"": "/", "/": "/", "//": "/", "/d/": "/d"} {
+		if got := remoteOf(nil, root, "").full(""); got != want {
+			t.Errorf("%q: %q", root, got)
+		}
+	}
+	if got := remoteOf(nil, "/", "").full("../f"); got != "/f" {
+		t.Error(got)
+	}
+}

@@ -99,6 +99,18 @@ func NewWebClient(env Env, log *slog.Logger) (*Client, error) {
 	return newClient(&url.URL{}, env, log, WebTLS(env, log), func(t http.RoundTripper) http.RoundTripper { return t })
 }
 
+// NewStepClient makes a web client that follows no redirect and asks once: who asks looks
+// where each leads, and asks again.
+func NewStepClient(env Env, log *slog.Logger) (*Client, error) {
+	c, err := NewWebClient(env, log)
+	if err != nil {
+		return nil, err
+	}
+	c.retry.HTTPClient.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	c.retry.RetryMax = 0
+	return c, nil
+}
+
 func newClient(base *url.URL, env Env, log *slog.Logger, tlsConf *tls.Config, wrap func(http.RoundTripper) http.RoundTripper) (*Client, error) {
 	set, err := ReadSettings(env)
 	if err != nil {
@@ -280,6 +292,9 @@ func HideQuery(err error) error {
 	var u *url.Error
 	if errors.As(err, &u) {
 		u.URL = Redact(u.URL)
+		if strings.HasPrefix(u.Err.Error(), "failed to parse Location header") { // which it quotes
+			u.Err = errors.New("a redirect leads to what is no address")
+		}
 	}
 	return err
 }

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"strings"
 	"sync"
 
 	"github.com/colinmarc/hdfs/v2"
@@ -77,6 +78,10 @@ func (c *connection) meaning(err error) error {
 		if silent := conn.Silence(); silent != nil {
 			err = silent
 		}
+	}
+	// The library tells what Kerberos says by its words alone.
+	if what := err.Error(); strings.Contains(what, "SASL handshake: [Root cause: ") && !strings.Contains(what, "Networking_Error") {
+		err = artifact.NoCredentials("Kerberos refuses the ticket: run `kinit`, or look whether it is of the cluster's realm: " + what)
 	}
 	if c.broken == nil {
 		c.broken = err
@@ -152,9 +157,11 @@ func (c *connection) Stat(ctx context.Context, path string) (artifact.Attributes
 // Real is the path itself: there are no symbolic links.
 func (c *connection) Real(_ context.Context, path string) (string, error) { return path, nil }
 
-// Open opens a file.
+// Open opens a file, with a client of its own on the one connection: what a client notes
+// of the cluster's keys as a file is read has no lock.
 func (c *connection) Open(ctx context.Context, path string) (artifact.File, error) {
-	f, err := ask(ctx, c, func() (*hdfs.FileReader, error) { return c.client.Open(path) }, nil)
+	own := *c.client
+	f, err := ask(ctx, c, func() (*hdfs.FileReader, error) { return own.Open(path) }, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -163,9 +170,9 @@ func (c *connection) Open(ctx context.Context, path string) (artifact.File, erro
 	case a.Type != 0:
 		return nil, fmt.Errorf("it is no file: %w", fs.ErrNotExist)
 	case status.GetFileEncryptionInfo() != nil:
-		return nil, fmt.Errorf("it lies in an encryption zone, of which only Hadoop's own client has the keys: %w", errors.ErrUnsupported)
+		return nil, fmt.Errorf("it lies in an encryption zone, of which only Hadoop's own nodes and clients have the keys: read it by webhdfs:// or swebhdfs:// (--webhdfs): %w", errors.ErrUnsupported)
 	case status.GetEcPolicy() != nil:
-		return nil, fmt.Errorf("it is erasure-coded, which only Hadoop's own client reads: %w", errors.ErrUnsupported)
+		return nil, fmt.Errorf("it is erasure-coded, which only Hadoop's own nodes and clients read: read it by webhdfs:// or swebhdfs:// (--webhdfs): %w", errors.ErrUnsupported)
 	}
 	return &file{c: c, f: f, path: path, entry: a.Entry}, nil
 }
@@ -198,12 +205,24 @@ func (f *file) ReadAt(ctx context.Context, p []byte, off int64) error {
 		}
 		n, err = io.ReadFull(f.f, p)
 		f.at += int64(n)
-		return n, err
+		return n, sealed(err)
 	}, nil)
 	if errors.Is(err, io.EOF) {
 		err = io.ErrUnexpectedEOF
 	}
 	return err
+}
+
+// sealed is the error of a read, where it may be that the data node's words are protected
+// in a way that the library does not undo: its reads lose what lies across two messages of
+// SASL's integrity and privacy, but not of AES, and what is lost fails a checksum.
+func sealed(err error) error {
+	var network net.Error
+	var answer hdfs.Error
+	if err == nil || errors.As(err, &network) || errors.As(err, &answer) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) {
+		return err
+	}
+	return fmt.Errorf("the data node's answer can't be read (%v): where dfs.data.transfer.protection is integrity, or privacy without AES (dfs.encrypt.data.transfer.cipher.suites), read the cluster by webhdfs:// or swebhdfs:// (--webhdfs): %w", err, errors.ErrUnsupported)
 }
 
 // Check asks once whether the path still names what was opened: the first read has asked

@@ -2,6 +2,9 @@
 // (mlflow.store.artifact.hdfs_artifact_repo, and Hadoop's own client below it): by the
 // configuration of Hadoop, and as the user, or the Kerberos principal, that the
 // environment says. viewfs:// is a table of mounts in Hadoop's own client, and is not read.
+//
+// A cluster is read by HDFS's own protocol (connection), or by HTTP (webCluster, WebHDFS):
+// where the URI or WaysVariable says so.
 package hdfs
 
 import (
@@ -31,13 +34,21 @@ type Driver struct {
 
 // Open opens the cluster of a URI, whose name is a name node's or that of a name service;
 // an empty one is the one that Hadoop's configuration has as fs.defaultFS.
-func (d Driver) Open(authority string) (*artifact.Host, error) {
+func (d Driver) Open(authority string) (artifact.FileSystem, error) {
 	a, err := artifact.ParseAuthority(authority)
 	if err != nil {
 		return nil, err
 	}
 	if a.HasPassword {
 		return nil, fmt.Errorf("a hdfs:// URI has a password, which HDFS has not")
+	}
+	ways, err := ReadWays(d.Env)
+	if err != nil {
+		return nil, err
+	}
+	if way, ok := ways[a.String()]; ok {
+		way.at.User = cmp.Or(way.at.User, a.User)
+		return &webCluster{d: d, scheme: way.scheme, at: way.at}, nil
 	}
 	return artifact.NewHost(func(ctx context.Context) (artifact.Connection, error) {
 		c, err := d.dial(ctx, a)
@@ -65,9 +76,18 @@ func (d Driver) dial(ctx context.Context, a artifact.Authority) (*connection, er
 	c := &connection{what: "hdfs://" + strings.Join(opt.Addresses, ","), done: make(chan struct{})}
 	dial := func(ctx context.Context, _, addr string) (net.Conn, error) { return c.dial(ctx, d.Settings, addr) }
 	opt.NamenodeDialFunc, opt.DatanodeDialFunc = dial, dial
-	if _, err := artifact.LetGo(ctx, func() (_ struct{}, err error) {
-		c.client, err = hdfs.NewClient(opt)
-		return struct{}{}, err
+	if _, err := artifact.LetGo(ctx, func() (struct{}, error) {
+		client, err := hdfs.NewClient(opt)
+		if err != nil {
+			return struct{}{}, err
+		}
+		if _, err = client.ServerDefaults(); err != nil { // which each file's client has then: see Open
+			c.end()
+			client.Close()
+			return struct{}{}, err
+		}
+		c.client = client
+		return struct{}{}, nil
 	}, func(struct{}) { c.Close() }); err != nil {
 		c.end()
 		return nil, c.meaning(err)
@@ -92,7 +112,7 @@ func nameNodes(conf hadoopconf.HadoopConf, a artifact.Authority) ([]string, erro
 			return nil, fmt.Errorf("fs.defaultFS in the core-site.xml of HADOOP_CONF_DIR names no name node")
 		}
 	}
-	if nodes := serviceOf(conf, a.Host); a.Port == 0 && len(nodes) > 0 {
+	if nodes := serviceOf(conf, "dfs.namenode.rpc-address", a.Host); a.Port == 0 && len(nodes) > 0 {
 		return nodes, nil
 	}
 	if a.Port == 0 {
@@ -101,15 +121,16 @@ func nameNodes(conf hadoopconf.HadoopConf, a artifact.Authority) ([]string, erro
 	return []string{net.JoinHostPort(a.Host, fmt.Sprint(a.Port))}, nil
 }
 
-// serviceOf are the name nodes of a name service; none: it is no such name.
-func serviceOf(conf hadoopconf.HadoopConf, name string) (out []string) {
+// serviceOf are addresses of the name nodes of a name service, of the kind that key names;
+// none: it is no such name.
+func serviceOf(conf hadoopconf.HadoopConf, kind, name string) (out []string) {
 	for key, nodes := range conf {
 		service, ok := strings.CutPrefix(key, "dfs.ha.namenodes.")
 		if !ok || !strings.EqualFold(service, name) { // a URI's host has no case
 			continue
 		}
 		for node := range strings.SplitSeq(nodes, ",") {
-			if addr := conf["dfs.namenode.rpc-address."+service+"."+strings.TrimSpace(node)]; addr != "" {
+			if addr := conf[kind+"."+service+"."+strings.TrimSpace(node)]; addr != "" {
 				out = append(out, addr)
 			}
 		}

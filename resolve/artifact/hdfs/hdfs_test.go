@@ -33,7 +33,7 @@ func list(t *testing.T, d Driver, authority string) error {
 		return err
 	}
 	defer h.Close()
-	_, err = artifact.NewRemote(h, artifact.RemoteOptions{URI: "hdfs://x", Root: "/", Log: d.Log}).List(t.Context(), "")
+	_, err = h.Dir(artifact.RemoteOptions{URI: "hdfs://x", Root: "/", Log: d.Log}).List(t.Context(), "")
 	return err
 }
 

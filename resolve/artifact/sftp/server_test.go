@@ -271,7 +271,7 @@ func (h *home) store(d Driver, authority, root string) *artifact.Remote {
 			}
 		}
 	})
-	return artifact.NewRemote(host, artifact.RemoteOptions{URI: "sftp://h" + root, ID: "sftp://h" + root, Root: root, Log: slog.New(slog.DiscardHandler)})
+	return artifact.NewRemote(host.(*artifact.Host), artifact.RemoteOptions{URI: "sftp://h" + root, ID: "sftp://h" + root, Root: root, Log: slog.New(slog.DiscardHandler)})
 }
 
 // ready is a server that knows the user by a key, which the user has, and whom the user

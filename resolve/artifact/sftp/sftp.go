@@ -36,7 +36,7 @@ type Driver struct {
 }
 
 // Open opens the host of a URI.
-func (d Driver) Open(authority string) (*artifact.Host, error) {
+func (d Driver) Open(authority string) (artifact.FileSystem, error) {
 	a, err := artifact.ParseAuthority(authority)
 	if err != nil {
 		return nil, err
