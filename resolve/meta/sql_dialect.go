@@ -33,6 +33,7 @@ type dialect struct {
 
 	// columns lists the tables and columns of the schema that names without one are of.
 	columns string
+	hides   bool // columns does not list the tables that the user may not read
 	// begin is how a question begins a transaction, all of whose statements see the tables
 	// of one moment and can't write; nil where each statement is on its own.
 	begin *sql.TxOptions

@@ -18,6 +18,7 @@ var sqlServerDialect = dialect{
 	kind: "SQL Server", mark: "@p", quote: `"`, fetch: true, most: 2000, text: varchar,
 	otherName: "give the URI a host that the certificate names, or HostNameInCertificate",
 	columns:   "SELECT TABLE_NAME, COLUMN_NAME FROM INFORMATION_SCHEMA.COLUMNS WHERE TABLE_SCHEMA = SCHEMA_NAME() AND TABLE_NAME IN (" + sqlTables + ")",
+	hides:     true,
 	begin:     &sql.TxOptions{}, // it knows none that is read-only, nor, unless set up so, of one moment; nothing but SELECT is sent
 	code: func(err error) string {
 		if e := (mssql.Error{}); errors.As(err, &e) {
