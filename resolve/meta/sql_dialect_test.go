@@ -77,7 +77,7 @@ func (c recorded) QueryContext(_ context.Context, stmt string, args []driver.Nam
 		return &rowsOf{[]string{aTrace}, func(s string, to []driver.Value) { to[0], to[1], to[2], to[4] = s, "1", int64(1), "OK" }, 19}, nil
 	case strings.HasPrefix(stmt, "SELECT e.experiment_id"):
 		return &rowsOf{[]string{"1", "2"}, func(s string, to []driver.Value) { to[0] = s }, 1}, nil
-	case strings.Contains(stmt, " of_page ON "):
+	case strings.Contains(stmt, " of_page "):
 		n := 0
 		fmt.Sscanf(regexp.MustCompile(`(LIMIT|NEXT) [0-9]+`).FindString(stmt), "NEXT %d", &n) // as many as it asks for
 		return &rowsOf{slices.Repeat([]string{"r"}, max(n, 1)), func(s string, to []driver.Value) { to[0], to[5] = s, int64(1) }, 7}, nil
