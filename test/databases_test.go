@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -216,8 +217,9 @@ const silence = 30 * time.Second
 
 // TestManyRunsOfADatabase fails when, of a PostgreSQL database of 100,000 runs, the first
 // names of runs/, a look-up, or the first line of a table take longer than a user waits,
-// or much memory. (The bounds are four to eight times those that hold on a quiet machine of two
-// cores: 50 ms, 20 ms, 2 s; see test/bench/results.)
+// or much memory. (On a quiet machine of two cores they take 50 ms, 20 ms and 2 s at most.
+// Others' work only adds to that: the least of seven is held, to four times as much of the
+// first, twice of the second and half of the third.)
 func TestManyRunsOfADatabase(t *testing.T) {
 	s, dir := dbserver.Start(t, dbserver.PostgreSQL), t.TempDir()
 	seedDatabase(t, release("mlflow3"), s, dir)
@@ -247,7 +249,7 @@ func TestManyRunsOfADatabase(t *testing.T) {
 	took := func(what string, bar time.Duration, f func() error) {
 		t.Helper()
 		var all []time.Duration
-		for range 5 {
+		for range 7 {
 			begin := time.Now()
 			if err := f(); err != nil {
 				t.Errorf("%s: %v", what, err)
@@ -255,12 +257,12 @@ func TestManyRunsOfADatabase(t *testing.T) {
 			all = append(all, time.Since(begin))
 			time.Sleep(400 * time.Millisecond)
 		}
-		figure(t, "100,000 runs: %s: %v of %v", what, median(all), all)
-		if median(all) > bar {
-			t.Errorf("%s takes %v, more than %v", what, median(all), bar)
+		figure(t, "100,000 runs: %s: %v, at least %v, of %v", what, median(all), slices.Min(all), all)
+		if slices.Min(all) > bar {
+			t.Errorf("%s takes %v, more than %v", what, slices.Min(all), bar)
 		}
 	}
-	took("ls runs | head", 400*time.Millisecond, func() error {
+	took("ls runs | head", 200*time.Millisecond, func() error {
 		out, err := exec.Command("sh", "-c", "ls -U "+m.path("runs")+" | head").Output()
 		if n := len(lines(out)); n != 10 {
 			return fmt.Errorf("%d names, %v", n, err)
@@ -268,7 +270,7 @@ func TestManyRunsOfADatabase(t *testing.T) {
 		return nil
 	})
 	i := 0
-	took("a look-up", 80*time.Millisecond, func() error {
+	took("a look-up", 40*time.Millisecond, func() error {
 		i++
 		var id string
 		if err := db.QueryRow("SELECT md5($1)", strconv.Itoa(i*1000)).Scan(&id); err != nil {
@@ -277,7 +279,7 @@ func TestManyRunsOfADatabase(t *testing.T) {
 		_, err := os.Stat(m.path("runs", id))
 		return err
 	})
-	took("the first line of runs.csv", 8*time.Second, func() error {
+	took("the first line of runs.csv", time.Second, func() error {
 		f, err := os.Open(m.path("experiments", "churn", "runs.csv"))
 		if err != nil {
 			return err

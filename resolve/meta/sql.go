@@ -155,7 +155,7 @@ func (s *sqlStore) Ping(ctx context.Context) (places []string, err error) {
 	return places, err
 }
 
-// Tell says of which revision the tables are.
+// Tell says of which revision the tables are, and which of them the user may not read.
 func (s *sqlStore) Tell() []Remark {
 	t := s.tables()
 	if t == nil {
@@ -165,7 +165,12 @@ func (s *sqlStore) Tell() []Remark {
 	if t.age() == newer {
 		r.Lesser, r.Mend = true, "use a newer mlflowfs; this one reads the tables and columns that it knows"
 	}
-	return []Remark{r}
+	all := []Remark{r}
+	if names := t.hidden(); len(names) > 0 {
+		all = append(all, Remark{What: s.kind(), Lesser: true, Words: "this user may not read tables that its revision has: " + strings.Join(names, ", "),
+			Mend: "give the user the right to read them (GRANT SELECT)"})
+	}
+	return all
 }
 
 func (s *sqlStore) Run(ctx context.Context, id string) (*Run, error) {

@@ -3,10 +3,12 @@ package meta
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"database/sql"
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -22,8 +24,16 @@ type dialect struct {
 	most  int    // arguments that a statement may have; 0: as many as are asked with here
 	fetch bool   // a page is OFFSET … FETCH (SQL Server), and not LIMIT … OFFSET
 
+	// nullsLast puts what is NULL behind the others of a descending order, where it isn't by itself.
+	nullsLast string
+	// text is how a text is bound as an argument; nil: as it is.
+	text func(string) any
+	// otherName says what to set where the server's certificate is of another name.
+	otherName string
+
 	// columns lists the tables and columns of the schema that names without one are of.
 	columns string
+	hides   bool // columns does not list the tables that the user may not read
 	// begin is how a question begins a transaction, all of whose statements see the tables
 	// of one moment and can't write; nil where each statement is on its own.
 	begin *sql.TxOptions
@@ -73,7 +83,11 @@ func (d *dialect) classify(err error) error {
 	}
 	code := d.code(err)
 	if untrusted := (*tls.CertificateVerificationError)(nil); errors.As(err, &untrusted) {
-		return &sqlError{refused, err.Error()}
+		words := err.Error()
+		if errors.As(err, new(x509.HostnameError)) {
+			words += ": " + d.otherName
+		}
+		return &sqlError{refused, words}
 	}
 	if code == "" {
 		return &sqlError{unreachable, err.Error()}
@@ -115,6 +129,20 @@ func (d *dialect) spell(stmt string) string {
 	return b.String()
 }
 
+// bind gives the arguments of a statement as the dialect has them.
+func (d *dialect) bind(args []any) []any {
+	if d.text == nil {
+		return args
+	}
+	bound := slices.Clone(args)
+	for i, a := range bound {
+		if s, ok := a.(string); ok {
+			bound[i] = d.text(s)
+		}
+	}
+	return bound
+}
+
 // querier asks a database in its dialect.
 type querier struct {
 	db interface {
@@ -134,7 +162,7 @@ func (q querier) page(offset, size int) string {
 
 // query reads all rows of a statement.
 func query[T any](ctx context.Context, db querier, scan func(*sql.Rows) (T, error), stmt string, args ...any) ([]T, error) {
-	rows, err := db.db.QueryContext(ctx, db.spell(stmt), args...)
+	rows, err := db.db.QueryContext(ctx, db.spell(stmt), db.bind(args)...)
 	if err != nil {
 		return nil, db.classify(err)
 	}

@@ -28,6 +28,7 @@ import (
 type recorder struct {
 	mu    sync.Mutex
 	asked []string
+	args  []any // of all of them
 	fails error
 }
 
@@ -40,7 +41,11 @@ func (recorded) Prepare(string) (driver.Stmt, error) { return nil, errors.New("n
 func (recorded) Close() error                        { return nil }
 func (c recorded) Begin() (driver.Tx, error)         { return c, nil }
 func (recorded) Commit() error                       { return nil }
-func (recorded) Rollback() error                     { return nil }
+
+// CheckNamedValue takes what the driver of a database does, as it is.
+func (recorded) CheckNamedValue(*driver.NamedValue) error { return nil }
+
+func (recorded) Rollback() error { return nil }
 func (recorded) BeginTx(context.Context, driver.TxOptions) (driver.Tx, error) {
 	return recorded{}, nil
 }
@@ -49,6 +54,9 @@ func (c recorded) QueryContext(_ context.Context, stmt string, args []driver.Nam
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.asked = append(c.asked, stmt+fmt.Sprint(" -- ", len(args)))
+	for _, a := range args {
+		c.args = append(c.args, a.Value)
+	}
 	if c.fails != nil {
 		return nil, c.fails
 	}
@@ -63,14 +71,16 @@ func (c recorded) QueryContext(_ context.Context, stmt string, args []driver.Nam
 			table, column, _ := strings.Cut(s, ".")
 			to[0], to[1] = table, column
 		}, 2}, nil
-	case strings.HasPrefix(stmt, "SELECT name, creation_time FROM registered_models"):
-		return &rowsOf{[]string{"m"}, func(s string, to []driver.Value) { to[0], to[1], to[2] = s, int64(1), int64(0) }, 3}, nil
+	case strings.HasPrefix(stmt, "SELECT name, creation_time, CASE"):
+		return &rowsOf{[]string{"m", "n", "o"}, func(s string, to []driver.Value) { to[0], to[1], to[2] = s, int64(1), int64(0) }, 3}, nil
 	case strings.HasPrefix(stmt, "SELECT t.request_id"):
 		return &rowsOf{[]string{aTrace}, func(s string, to []driver.Value) { to[0], to[1], to[2], to[4] = s, "1", int64(1), "OK" }, 19}, nil
-	case strings.HasPrefix(stmt, "SELECT run_uuid, start_time"):
+	case strings.HasPrefix(stmt, "SELECT e.experiment_id"):
+		return &rowsOf{[]string{"1", "2"}, func(s string, to []driver.Value) { to[0] = s }, 1}, nil
+	case strings.Contains(stmt, " of_page "):
 		n := 0
 		fmt.Sscanf(regexp.MustCompile(`(LIMIT|NEXT) [0-9]+`).FindString(stmt), "NEXT %d", &n) // as many as it asks for
-		return &rowsOf{slices.Repeat([]string{"r"}, max(n, 1)), func(s string, to []driver.Value) { to[0], to[1] = s, int64(1) }, 2}, nil
+		return &rowsOf{slices.Repeat([]string{"r"}, max(n, 1)), func(s string, to []driver.Value) { to[0], to[5] = s, int64(1) }, 7}, nil
 	case strings.HasPrefix(stmt, "SELECT s.content") && !strings.Contains(stmt, "s.span_id >"): // the first page
 		return &rowsOf{slices.Repeat([]string{"{}"}, spansPage+1), func(s string, to []driver.Value) { to[0], to[1], to[2], to[3] = s, int64(0), int64(1), "s" }, 4}, nil
 	case strings.HasPrefix(stmt, "SELECT p.value FROM trace_tags"):
@@ -205,6 +215,52 @@ func TestStatementsAreOfTheDialect(t *testing.T) {
 			if d == &sqlServerDialect && (regexp.MustCompile(`(WHERE|AND|NOT) [01]( [^=]|\)|$)`).MatchString(bare) || regexp.MustCompile(`(SELECT|,) *(NOT )?EXISTS`).MatchString(bare) || strings.Contains(bare, "ORDER BY start_time IS")) {
 				t.Errorf("%s: a truth: %s", d.kind, stmt)
 			}
+		}
+	}
+}
+
+// TestTextsAreBoundAsTheirColumnsAre fails when SQL Server gets a text that its columns can
+// hold as nvarchar, so that it uses no index, or another text as varchar, which loses
+// letters; or when another database gets a type of SQL Server's.
+func TestTextsAreBoundAsTheirColumnsAre(t *testing.T) {
+	t.Parallel()
+	for d, ascii := range map[*dialect]any{&sqlServerDialect: mssql.VarChar("a'b"), &postgres: "a'b", &mySQL: "a'b"} {
+		r := &recorder{}
+		s := &sqlStore{database: openServer(r, "h/db", d, false), workspace: "team"}
+		defer s.Close()
+		for _, id := range []string{"a'b", "früh", ""} {
+			if _, err := s.Run(t.Context(), id); !errors.Is(err, fs.ErrNotExist) {
+				t.Error(err)
+			}
+		}
+		empty := ascii
+		if empty = any(""); d == &sqlServerDialect {
+			empty = mssql.VarChar("")
+		}
+		if want := []any{ascii, "früh", empty}; !slices.Equal(r.args, want) {
+			t.Errorf("%s: %#v", d.kind, r.args)
+		}
+		r.args = nil
+		s.Version(t.Context(), "m", "7")
+		if len(r.args) != 2 || r.args[1] != int64(7) {
+			t.Errorf("%s: a number: %#v", d.kind, r.args)
+		}
+	}
+}
+
+// TestModelsAreAskedForTogether fails when a page of registered models costs statements for
+// each of them, or with more arguments than there are models.
+func TestModelsAreAskedForTogether(t *testing.T) {
+	t.Parallel()
+	for _, d := range []*dialect{&postgres, &mySQL, &sqlServerDialect} {
+		r := &recorder{}
+		s := &sqlStore{database: openServer(r, "h/db", d, false), workspace: "team"}
+		defer s.Close()
+		s.Version(t.Context(), "m", "1") // the tables are known
+		r.asked, r.args = nil, nil
+		p, err := s.SearchRegisteredModels(t.Context(), "")
+		if err != nil || len(p.Items) != 3 || len(r.asked) != 3 || len(r.args) != 6 {
+			t.Errorf("%s: %d models by %d statements of %d arguments: %v", d.kind, len(p.Items), len(r.asked), len(r.args), err)
 		}
 	}
 }

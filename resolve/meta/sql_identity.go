@@ -31,7 +31,7 @@ func Identity(uri string, env rest.Env) string {
 		u.readODBC(odbc)
 	}
 	for key := range u.query {
-		if k := strings.ToLower(key); strings.Contains(k, "password") || k == "passwd" || k == "pwd" {
+		if isPassword(key) {
 			u.query.Del(key)
 		}
 	}

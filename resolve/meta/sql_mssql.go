@@ -8,15 +8,18 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"unicode"
 
 	mssql "github.com/microsoft/go-mssqldb"
 	"github.com/microsoft/go-mssqldb/msdsn"
 )
 
 var sqlServerDialect = dialect{
-	kind: "SQL Server", mark: "@p", quote: `"`, fetch: true, most: 2000,
-	columns: "SELECT TABLE_NAME, COLUMN_NAME FROM INFORMATION_SCHEMA.COLUMNS WHERE TABLE_SCHEMA = SCHEMA_NAME() AND TABLE_NAME IN (" + sqlTables + ")",
-	begin:   &sql.TxOptions{}, // it knows none that is read-only, nor, unless set up so, of one moment; nothing but SELECT is sent
+	kind: "SQL Server", mark: "@p", quote: `"`, fetch: true, most: 2000, text: varchar,
+	otherName: "give the URI a host that the certificate names, or HostNameInCertificate",
+	columns:   "SELECT TABLE_NAME, COLUMN_NAME FROM INFORMATION_SCHEMA.COLUMNS WHERE TABLE_SCHEMA = SCHEMA_NAME() AND TABLE_NAME IN (" + sqlTables + ")",
+	hides:     true,
+	begin:     &sql.TxOptions{}, // it knows none that is read-only, nor, unless set up so, of one moment; nothing but SELECT is sent
 	code: func(err error) string {
 		if e := (mssql.Error{}); errors.As(err, &e) {
 			return strconv.Itoa(int(e.Number)) + "."
@@ -30,6 +33,15 @@ var sqlServerDialect = dialect{
 		"1205.": unreachable, "1222.": unreachable, "6005.": unreachable, "10928.": unreachable, "10929.": unreachable,
 		"40197.": unreachable, "40501.": unreachable, "40613.": unreachable, "49918.": unreachable, "49919.": unreachable, "49920.": unreachable,
 	},
+}
+
+// varchar binds a text of ASCII as what MLflow's columns are: SQL Server makes nvarchar of
+// a column that is compared with an nvarchar, and uses no index of it.
+func varchar(s string) any {
+	if strings.ContainsFunc(s, func(r rune) bool { return r > unicode.MaxASCII }) {
+		return s
+	}
+	return mssql.VarChar(s)
 }
 
 // msSQLConnector makes connections by what the URI says, as pyodbc and pymssql read it.

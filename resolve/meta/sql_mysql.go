@@ -20,8 +20,10 @@ import (
 
 var mySQL = dialect{
 	kind: "MySQL", quote: "`",
-	columns: "SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = DATABASE() AND table_name IN (" + sqlTables + ")",
-	begin:   &sql.TxOptions{ReadOnly: true}, // its isolation is REPEATABLE READ, unless the server is set up otherwise
+	otherName: "give the URI a host that the certificate names, or ?ssl_check_hostname=false, which has the certificate checked and not its name, where MLFLOW_MYSQL_SSL_CA or ssl_ca is set",
+	columns:   "SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = DATABASE() AND table_name IN (" + sqlTables + ")",
+	hides:     true,
+	begin:     &sql.TxOptions{ReadOnly: true}, // its isolation is REPEATABLE READ, unless the server is set up otherwise
 	code: func(err error) string {
 		if e := (*mysql.MySQLError)(nil); errors.As(err, &e) {
 			return strconv.Itoa(int(e.Number)) + "."

@@ -15,7 +15,8 @@ import (
 )
 
 var postgres = dialect{
-	kind: "PostgreSQL", mark: "$", quote: `"`,
+	kind: "PostgreSQL", mark: "$", quote: `"`, nullsLast: " NULLS LAST",
+	otherName: "give the URI a host that the certificate names, or sslmode=verify-ca",
 	// information_schema shows only what the user may read, and a table that he may not read
 	// is none that is not there.
 	columns: "SELECT c.relname, a.attname FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid WHERE pg_table_is_visible(c.oid) AND c.relkind IN ('r', 'p', 'v', 'm', 'f')" +
@@ -79,7 +80,7 @@ func postgresConnector(u *sqlURI) (driver.Connector, []string, error) {
 	}
 	c, err := config()
 	if err != nil {
-		return nil, nil, fmt.Errorf("the PostgreSQL database %s: %w", at, err)
+		return nil, nil, fmt.Errorf("the PostgreSQL database %s: %w", at, withoutSettings(err))
 	}
 	c.DefaultQueryExecMode = pgx.QueryExecModeExec // nothing is prepared: see sqlServer
 	c.DialFunc = sqlDialer().DialContext
@@ -89,6 +90,20 @@ func postgresConnector(u *sqlURI) (driver.Connector, []string, error) {
 		}
 		return nil
 	})), u.left(), nil
+}
+
+// withoutSettings is err without the settings that can't be used: the driver's error has
+// them all, of which it finds the secrets by what they look like.
+func withoutSettings(err error) error {
+	var bad *pgconn.ParseConfigError
+	if !errors.As(err, &bad) {
+		return errors.New("its settings can't be used")
+	}
+	if why := bad.Unwrap(); why != nil {
+		return fmt.Errorf("its settings can't be used: %w", why)
+	}
+	words := bad.Error() // "cannot parse `settings`: why"
+	return errors.New("its settings can't be used: " + words[strings.LastIndex(words, "`: ")+len("`: "):])
 }
 
 // hosts gives the hosts and the ports, as libpq takes lists of them: of several, the URI has

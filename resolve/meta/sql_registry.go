@@ -20,17 +20,23 @@ func (v sqlView) isPrompt(table string) string {
 		" AND t.name = " + table + `.name AND t."key" = '` + promptTag + "' AND t.value = 'true')"
 }
 
-func scanVersion(rows *sql.Rows) (v Version, err error) {
+func scanVersion(rows *sql.Rows) (Version, error) { return scanVersionAfter(rows) }
+
+// scanVersionAfter reads a version, and what stands before it.
+func scanVersionAfter(rows *sql.Rows, before ...any) (v Version, err error) {
 	var stage, source, status sql.NullString
 	var created sql.NullInt64
-	err = rows.Scan(&v.Name, &v.Version, &stage, &source, &status, &created, &v.Prompt)
+	err = rows.Scan(append(before, &v.Name, &v.Version, &stage, &source, &status, &created, &v.Prompt)...)
 	v.Stage, v.Source, v.Status, v.Created = stage.String, source.String, status.String, millis(created.Int64)
 	return v, err
 }
 
 // versions begins a statement.
-func (v sqlView) versions(where string) string {
-	return "SELECT name, version, current_stage, source, " + v.or("model_versions", "status", "'READY'") + ", creation_time, CASE WHEN " + v.isPrompt("model_versions") +
+func (v sqlView) versions(where string) string { return "SELECT " + v.versionsWhere(where) }
+
+// versionsWhere is versions behind its SELECT.
+func (v sqlView) versionsWhere(where string) string {
+	return "name, version, current_stage, source, " + v.or("model_versions", "status", "'READY'") + ", creation_time, CASE WHEN " + v.isPrompt("model_versions") +
 		" THEN 1 ELSE 0 END FROM model_versions WHERE current_stage <> '" + deletedStage + "' AND " + v.mine("model_versions", "model_versions") + " AND " + where
 }
 
@@ -47,7 +53,9 @@ func (v sqlView) registeredModel(ctx context.Context, name string) (*RegisteredM
 	if err != nil {
 		return nil, err
 	}
-	return m, v.fillModel(ctx, m)
+	models := []RegisteredModel{*m}
+	err = v.fillModels(ctx, models)
+	return &models[0], err
 }
 
 func scanModel(rows *sql.Rows) (m RegisteredModel, err error) {
@@ -57,23 +65,43 @@ func scanModel(rows *sql.Rows) (m RegisteredModel, err error) {
 	return m, err
 }
 
-// fillModel adds the latest version of each stage, and the aliases.
-func (v sqlView) fillModel(ctx context.Context, m *RegisteredModel) (err error) {
-	m.Latest, err = query(ctx, v.db, scanVersion, v.versions(
-		"name = ? AND version = (SELECT MAX(l.version) FROM model_versions l WHERE l.name = model_versions.name AND l.current_stage = model_versions.current_stage AND "+v.mine("model_versions", "l")+")"), m.Name)
+// fillModels adds the latest version of each stage, and the aliases: by as many statements
+// for all models as for one.
+func (v sqlView) fillModels(ctx context.Context, models []RegisteredModel) error {
+	names, at := make([]string, len(models)), make(map[string]*RegisteredModel, len(models))
+	for i := range models {
+		m := &models[i]
+		m.Aliases = map[string]string{}
+		names[i], at[m.Name] = m.Name, m
+	}
+	in, args := textPlaceholders(names)
+	latest, err := query(ctx, v.db, ofRun(scanVersionAfter), "SELECT "+v.modelOf("model_versions")+", "+v.versionsWhere(
+		"name IN ("+in+") AND version = (SELECT MAX(l.version) FROM model_versions l WHERE l.name = model_versions.name AND l.current_stage = model_versions.current_stage AND "+v.mine("model_versions", "l")+")"), args...)
 	if err != nil {
 		return err
 	}
-	m.Aliases = map[string]string{}
+	for _, l := range latest {
+		if m := at[l.run]; m != nil {
+			m.Latest = append(m.Latest, l.row)
+		}
+	}
 	if !v.has("registered_model_aliases", "alias") {
 		return nil
 	}
-	aliases, err := query(ctx, v.db, func(rows *sql.Rows) (jsonPair, error) { return scanPair(rows) }, "SELECT alias, version FROM registered_model_aliases WHERE "+
-		v.mine("registered_model_aliases", "registered_model_aliases")+" AND name = ?", m.Name)
+	aliases, err := query(ctx, v.db, ofRun(scanPair), "SELECT "+v.modelOf("registered_model_aliases")+", alias, version FROM registered_model_aliases WHERE "+
+		v.mine("registered_model_aliases", "registered_model_aliases")+" AND name IN ("+in+")", args...)
 	for _, a := range aliases {
-		m.Aliases[a.Key] = a.Value
+		if m := at[a.run]; m != nil {
+			m.Aliases[a.row.Key] = a.row.Value
+		}
 	}
 	return err
+}
+
+// modelOf is the name of the registered model that a row of table is of, as the model has
+// it: where case does not matter to the database, the row may have it in another.
+func (v sqlView) modelOf(table string) string {
+	return "(SELECT m.name FROM registered_models m WHERE m.name = " + table + ".name AND " + v.mine("registered_models", "m") + ")"
 }
 
 // searchRegisteredModels leaves prompts out, as MLflow's search does.
@@ -87,10 +115,8 @@ func (v sqlView) searchModels(ctx context.Context, token, where string) (Page[Re
 		return Page[RegisteredModel]{}, nil
 	}
 	p, err := queryPage(ctx, v.db, modelsPage, token, scanModel, v.models(where)+" ORDER BY name")
-	for i := range p.Items {
-		if err == nil {
-			err = v.fillModel(ctx, &p.Items[i])
-		}
+	if err == nil && len(p.Items) > 0 {
+		err = v.fillModels(ctx, p.Items)
 	}
 	return p, err
 }

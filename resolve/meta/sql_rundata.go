@@ -40,13 +40,13 @@ func (v sqlView) fillJSON(ctx context.Context, runs []Run) error {
 	return nil
 }
 
-// owned is a row that is of a run.
+// owned is a row that is of a run, or of a trace or a model.
 type owned[T any] struct {
-	run string
+	run string // the id of what it is of
 	row T
 }
 
-// ofRun reads the id of a run, and behind it what scan does.
+// ofRun reads the id of a run, or of what else the row is of, and behind it what scan does.
 func ofRun[T any](scan func(rows *sql.Rows, before ...any) (T, error)) func(*sql.Rows) (owned[T], error) {
 	return func(rows *sql.Rows) (o owned[T], err error) {
 		o.row, err = scan(rows, &o.run)

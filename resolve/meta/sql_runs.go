@@ -15,12 +15,12 @@ func (v sqlView) runColumns() string {
 	return "run_uuid, COALESCE(NULLIF(" + v.or("runs", "name", "NULL") + ", ''), " + tagged + "), experiment_id, artifact_uri, status, start_time, end_time"
 }
 
-func scanRun(rows *sql.Rows) (r Run, err error) {
+func scanRun(rows *sql.Rows) (r placedRun, err error) {
 	var name, experiment, uri, status sql.NullString
-	var start, end sql.NullInt64
-	err = rows.Scan(&r.ID, &name, &experiment, &uri, &status, &start, &end)
+	var end sql.NullInt64
+	err = rows.Scan(&r.ID, &name, &experiment, &uri, &status, &r.start, &end)
 	r.Name, r.ExperimentID, r.ArtifactURI, r.Status = name.String, experiment.String, uri.String, status.String
-	r.Start, r.End = millis(start.Int64), millis(end.Int64)
+	r.Start, r.End = millis(r.start.Int64), millis(end.Int64)
 	return r, err
 }
 
@@ -29,13 +29,13 @@ func (v sqlView) run(ctx context.Context, id string) (*Run, error) {
 	if err != nil {
 		return nil, err
 	}
-	runs := []Run{*r}
+	runs := []Run{r.Run}
 	err = v.fillJSON(ctx, runs)
 	return &runs[0], err
 }
 
-// How many rows of runs are read at a time, without their JSON and with it: each page
-// looks at all of them. The first page is for who wants no more: it fills what getdents(2)
+// How many runs are read at a time, without their JSON and with it: each page looks at all
+// of them. The first page is for who wants no more: it fills what getdents(2)
 // asks for, 32 KiB of names, or has the columns of a table ([runsPage]).
 const (
 	sqlRunsPage  = 10_000
@@ -56,55 +56,66 @@ func pageSize(which RunQuery, token string) int {
 }
 
 func (v sqlView) searchRuns(ctx context.Context, which RunQuery, token string) (Page[Run], error) {
-	if len(which.Experiments) == 0 {
-		return Page[Run]{}, nil
-	}
-	size := pageSize(which, token)
-	if v.db.most > 0 {
-		size = min(size, v.db.most)
-	}
-	const order = " ORDER BY CASE WHEN start_time IS NULL THEN 1 ELSE 0 END, start_time DESC, run_uuid"
-	after, args := afterRun(token)
-	at, err := query(ctx, v.db, scanPlace, "SELECT run_uuid, start_time FROM runs WHERE lifecycle_stage = 'active' AND experiment_id IN ("+numbers(which.Experiments)+") AND "+v.inMine()+after+
-		order+v.db.page(0, size+1), args...)
-	if err != nil || len(at) == 0 {
+	experiments, err := v.own(ctx, which.Experiments)
+	if err != nil || len(experiments) == 0 {
 		return Page[Run]{}, err
 	}
+	size := pageSize(which, token)
+	if which.JSON && v.db.most > 0 { // fillJSON asks for each by its id
+		size = min(size, v.db.most)
+	}
+	after, args := afterRun(token)
+	found, err := query(ctx, v.db, scanRun, v.runsPage(experiments, after, size+1), args...)
 	var p Page[Run]
-	if len(at) > size {
-		at = at[:size]
-		p.Next = at[size-1].token()
+	if len(found) > size {
+		found = found[:size]
+		p.Next = found[size-1].token()
 	}
-	ids := make([]string, len(at))
-	for i := range at {
-		ids[i] = at[i].id
+	for i := range found {
+		p.Items = append(p.Items, found[i].Run)
 	}
-	of, args := textPlaceholders(ids)
-	p.Items, err = query(ctx, v.db, scanRun, "SELECT "+v.runColumns()+" FROM runs WHERE run_uuid IN ("+of+")"+order, args...)
-	if err == nil && which.JSON {
+	if err == nil && len(p.Items) > 0 && which.JSON {
 		err = v.fillJSON(ctx, p.Items)
 	}
 	return p, err
 }
 
-// runPlace is where a run stands among others.
-type runPlace struct {
-	id    string
-	start sql.NullInt64
+// runsPage is the statement of a page of the runs of experiments. MLflow has no index of
+// start_time, so that a database looks at all runs and sorts them: in the inner statement,
+// which therefore has nothing but what they are sorted by, and compares no more than it
+// must. sqlite takes the order of a CROSS JOIN for the order in which it reads.
+func (v sqlView) runsPage(experiments []string, after string, size int) string {
+	order := " ORDER BY start_time DESC" + v.db.nullsLast + ", run_uuid"
+	return "SELECT " + v.runColumns() + " FROM (SELECT run_uuid AS id FROM runs WHERE lifecycle_stage = 'active' AND experiment_id IN (" + numbers(experiments) + ")" + after +
+		order + v.db.page(0, size) + ") of_page CROSS JOIN runs WHERE runs.run_uuid = of_page.id" + order
 }
 
-func scanPlace(rows *sql.Rows) (p runPlace, err error) {
-	err = rows.Scan(&p.id, &p.start)
-	return p, err
+// own gives those of the experiments that are of this workspace. It is asked apart: a
+// condition on each run that looks up its experiment costs a third of a page.
+func (v sqlView) own(ctx context.Context, ids []string) ([]string, error) {
+	mine := v.mine("experiments", "e")
+	switch {
+	case len(ids) == 0 || mine == never:
+		return nil, nil
+	case mine == always:
+		return ids, nil
+	}
+	return query(ctx, v.db, scanOneText, "SELECT e.experiment_id FROM experiments e WHERE e.experiment_id IN ("+numbers(ids)+") AND "+mine)
+}
+
+// placedRun is a run, and where it stands among others.
+type placedRun struct {
+	Run
+	start sql.NullInt64
 }
 
 // token is that of the page behind the run. It names the run, and not how many there
 // were: one that is begun meanwhile moves none to another page.
-func (p runPlace) token() string {
-	if !p.start.Valid {
-		return "null " + p.id
+func (r placedRun) token() string {
+	if !r.start.Valid {
+		return "null " + r.ID
 	}
-	return strconv.FormatInt(p.start.Int64, 10) + " " + p.id
+	return strconv.FormatInt(r.start.Int64, 10) + " " + r.ID
 }
 
 // afterRun is the condition of the page of a token.

@@ -3,6 +3,7 @@ package meta
 import (
 	"context"
 	"database/sql"
+	"maps"
 	"slices"
 	"strings"
 )
@@ -12,6 +13,7 @@ import (
 type sqlSchema struct {
 	revision string                     // of MLflow's migrations (alembic_version); empty where none is named
 	columns  map[string]map[string]bool // of each table
+	hides    bool                       // tables that the user may not read are not among them
 }
 
 // revisions are those of MLflow's migrations, in their order
@@ -61,7 +63,7 @@ func (c *sqlSchema) words() string {
 
 // readSchema reads the columns and the revision.
 func readSchema(ctx context.Context, db querier) (*sqlSchema, error) {
-	c := &sqlSchema{columns: map[string]map[string]bool{}}
+	c := &sqlSchema{columns: map[string]map[string]bool{}, hides: db.hides}
 	rows, err := query(ctx, db, func(r *sql.Rows) (c [2]string, err error) {
 		err = r.Scan(&c[0], &c[1])
 		return c, err
@@ -75,8 +77,11 @@ func readSchema(ctx context.Context, db querier) (*sqlSchema, error) {
 		}
 		c.columns[r[0]][r[1]] = true
 	}
-	if c.has("alembic_version", "version_num") {
-		c.revision, err = readRevision(ctx, db)
+	if !db.hides && !c.has("alembic_version", "version_num") {
+		return c, nil
+	}
+	if c.revision, err = readRevision(ctx, db); troubleOf(err) == noTable {
+		err = nil
 	}
 	return c, err
 }
@@ -87,7 +92,38 @@ func readRevision(ctx context.Context, db querier) (string, error) {
 	return strings.Join(all, " "), err
 }
 
-func (c *sqlSchema) has(table, column string) bool { return c.columns[table][column] }
+// has tells whether there is a column. Of a table that is hidden from the user it says so,
+// too: the statement that asks for it is refused, where none would be taken for a table
+// that is empty.
+func (c *sqlSchema) has(table, column string) bool {
+	return c.columns[table][column] || c.isHidden(table)
+}
+
+// since is the revision that makes each table that is read.
+var since = map[string]string{
+	"experiments": revisions[0], "runs": revisions[0], "params": revisions[0], "tags": revisions[0], "metrics": revisions[0],
+	"latest_metrics": "89d4b8295536", "registered_models": "2b4d017a5e9b", "model_versions": "2b4d017a5e9b",
+	"model_version_tags": "27a6a02d2cf1", "registered_model_tags": "728d730b5ebd", "registered_model_aliases": "3500859a5d39",
+	"datasets": "7f2a7d5fae7d", "inputs": "7f2a7d5fae7d", "input_tags": "7f2a7d5fae7d",
+	"trace_info": "867495a8f9d4", "trace_tags": "867495a8f9d4", "trace_request_metadata": "867495a8f9d4",
+	"logged_models": "400f98739977", "assessments": "770bee3ae1dd", "spans": "a1b2c3d4e5f6", "entity_associations": "de4033877273",
+	"evaluation_datasets": "71994744cf8e", "evaluation_dataset_records": "71994744cf8e",
+}
+
+// isHidden tells whether a database of the revision has a table, and the user doesn't see
+// it. Of a revision that is not known it can't be told.
+func (c *sqlSchema) isHidden(table string) bool {
+	if _, seen := c.columns[table]; seen || !c.hides {
+		return false
+	}
+	made, now := slices.Index(revisions, since[table]), slices.Index(revisions, c.revision)
+	return made >= 0 && now >= made
+}
+
+// hidden are the tables that are.
+func (c *sqlSchema) hidden() []string {
+	return slices.DeleteFunc(slices.Sorted(maps.Keys(since)), func(table string) bool { return !c.isHidden(table) })
+}
 
 // or gives column where table has it, else the SQL literal instead.
 func (c *sqlSchema) or(table, column, instead string) string {

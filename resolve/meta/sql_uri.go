@@ -32,13 +32,13 @@ var queryInPassword = regexp.MustCompile(`^[0-9]*/[^?]*\?[^=]*=`)
 func parseSQL(uri string) (u sqlURI, err error) {
 	bad := func(why string) (sqlURI, error) {
 		scheme, _, _ := strings.Cut(uri, ":")
-		return u, fmt.Errorf("the tracking URI of a %s:// database %s: write %s://user:password@host:port/database, with %%40 for an @ in the user, the password or a parameter", scheme, why, scheme)
+		return u, fmt.Errorf("the tracking URI of a %s:// database %s: write %s://user:password@host:port/database, with %%40 for an @ in the user, the password, the database or a parameter", scheme, why, scheme)
 	}
 	m := sqlPattern.FindStringSubmatch(uri)
 	if m == nil {
 		return bad("can't be understood")
 	}
-	if strings.Contains(m[5], "@") || queryInPassword.MatchString(m[3]) || strings.Contains(m[2], "@") && strings.Contains(m[3], "?") {
+	if strings.Contains(m[5]+m[7], "@") || queryInPassword.MatchString(m[3]) || strings.Contains(m[2], "@") && strings.Contains(m[3], "?") {
 		return bad("has an @ where it is not clear what it ends")
 	}
 	u.dialect, _, _ = strings.Cut(strings.ToLower(m[1]), "+")
@@ -76,6 +76,26 @@ func (u *sqlURI) take(key string) string {
 	return v
 }
 
+// plainName is what the name of a parameter looks like.
+var plainName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_ ]*$`)
+
+// showsParameters gives how a parameter is named to a person. Where one is a password or has
+// no plain name, another may be the end of the password: none is named then.
+func (u *sqlURI) showsParameters() func(key string) string {
+	for key := range u.query {
+		if isPassword(key) || key == "odbc_connect" || !plainName.MatchString(key) {
+			return func(string) string { return "a parameter" }
+		}
+	}
+	return func(key string) string { return "the parameter " + strconv.Quote(key) }
+}
+
+// isPassword tells whether a parameter is a password.
+func isPassword(key string) bool {
+	key = strings.ToLower(key)
+	return strings.Contains(key, "password") || key == "passwd" || key == "pwd"
+}
+
 // left are the names of what is left of the query.
 func (u *sqlURI) left() []string { return slices.Sorted(maps.Keys(u.query)) }
 
@@ -89,7 +109,7 @@ func openDatabase(uri string, env rest.Env, log *slog.Logger) (database, error) 
 	if err != nil {
 		return nil, err
 	}
-	at := u.at()
+	at, shown := u.at(), u.showsParameters()
 	var c driver.Connector
 	var left []string
 	talks := &postgres
@@ -108,10 +128,13 @@ func openDatabase(uri string, env rest.Env, log *slog.Logger) (database, error) 
 	}
 	for _, key := range left {
 		if secures(key) {
-			return nil, fmt.Errorf("the URI of the %s database %s has the parameter %q, which is not known here, and may be there to secure the connection: take it out, or use `mlflow server`", talks.kind, at, key)
+			return nil, fmt.Errorf("the URI of the %s database %s has %s, which is not known here, and may be there to secure the connection: take it out, or use `mlflow server`", talks.kind, at, shown(key))
 		}
 	}
 	if len(left) > 0 {
+		for i, key := range left {
+			left[i] = shown(key)
+		}
 		log.Warn("parameters of the database's URI are left out", "database", at, "parameters", left)
 	}
 	return openServer(c, at, talks, set.Offline), nil

@@ -215,6 +215,20 @@ func (s *Server) users() error {
 		s.root("CREATE USER "+Reader+"@'%' IDENTIFIED BY "+quoted), s.root("GRANT SELECT ON *.* TO "+Reader+"@'%'"))
 }
 
+// Partial makes a user of MariaDB's who may read some tables of the database mlflow alone.
+func (s *Server) Partial(t testing.TB, user string, tables ...string) {
+	t.Helper()
+	stmts := []string{"CREATE USER " + user + "@'%' IDENTIFIED BY '" + Password + "'"}
+	for _, table := range tables {
+		stmts = append(stmts, "GRANT SELECT ON mlflow."+table+" TO "+user+"@'%'")
+	}
+	for _, stmt := range stmts {
+		if err := s.root(stmt); err != nil {
+			t.Fatal(stmt, err)
+		}
+	}
+}
+
 // ask runs a statement as the writer.
 func (s *Server) ask(stmt string) error {
 	db, err := s.Open("")
