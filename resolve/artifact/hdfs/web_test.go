@@ -283,3 +283,48 @@ func TestWaysAreRead(t *testing.T) {
 		t.Error(h, err)
 	}
 }
+
+// TestWebRangeIsAskedForBlockByBlock fails when a range that goes over the end of a file's
+// block is taken from one answer, of which a data node may send a later block of a file
+// that has come in the place of the first; or when a range within a block costs more than
+// one request.
+func TestWebRangeIsAskedForBlockByBlock(t *testing.T) {
+	t.Parallel()
+	const content = "aaabbbcc"
+	var opens, id atomic.Int64
+	node := newFakeNode(t, map[string]answer{
+		"GETFILESTATUS": func(w http.ResponseWriter, _ *http.Request) {
+			fmt.Fprintf(w, `{"FileStatus":{"fileId":%d,"length":8,"blockSize":3,"modificationTime":1000,"pathSuffix":"","type":"FILE"}}`, id.Load())
+		},
+		"OPEN": func(w http.ResponseWriter, r *http.Request) {
+			opens.Add(1)
+			var off, n int
+			fmt.Sscan(r.URL.Query().Get("offset"), &off)
+			fmt.Sscan(r.URL.Query().Get("length"), &n)
+			io.WriteString(w, content[off:off+n])
+		},
+	})
+	s := webStore(t, map[string]string{}, node.host())
+	for _, c := range []struct{ off, n, opens int64 }{{0, 8, 3}, {0, 3, 1}, {1, 2, 1}, {2, 2, 2}, {3, 5, 2}, {7, 1, 1}} {
+		id.Store(1)
+		opens.Store(0)
+		body, err := s.ReadRange(t.Context(), "f", c.off, c.n, "1-1000-8")
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := io.ReadAll(body)
+		body.Close()
+		if string(got) != content[c.off:c.off+c.n] || err != nil || opens.Load() != c.opens {
+			t.Errorf("%d bytes from %d: %q, %v, by %d requests, want %d", c.n, c.off, got, err, opens.Load(), c.opens)
+		}
+	}
+	body, err := s.ReadRange(t.Context(), "f", 0, 8, "1-1000-8")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer body.Close()
+	id.Store(2)
+	if got, err := io.ReadAll(body); string(got) != "aaa" || !errors.Is(err, cache.ErrChanged) {
+		t.Errorf("replaced behind its first block: %q, %v", got, err)
+	}
+}

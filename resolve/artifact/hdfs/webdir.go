@@ -45,6 +45,7 @@ type webStatus struct {
 	Name     string `json:"pathSuffix"`
 	Type     string `json:"type"` // FILE, DIRECTORY or SYMLINK
 	Length   int64  `json:"length"`
+	Block    int64  `json:"blockSize"`
 	Modified int64  `json:"modificationTime"`
 	ID       int64  `json:"fileId"`
 }
@@ -107,30 +108,29 @@ func (d *webDir) list(ctx context.Context, at string) (entries []artifact.Entry,
 
 // Stat asks for the one name.
 func (d *webDir) Stat(ctx context.Context, p string) (artifact.Entry, error) {
-	e, err := d.stat(ctx, d.full(p))
+	s, err := d.stat(ctx, d.full(p))
+	if err != nil {
+		return artifact.Entry{}, d.fail(p, err)
+	}
+	e := s.entry()
 	e.Name = path.Base(path.Clean("/" + p))
-	return e, d.fail(p, err)
+	return e, nil
 }
 
-func (d *webDir) stat(ctx context.Context, at string) (artifact.Entry, error) {
+func (d *webDir) stat(ctx context.Context, at string) (webStatus, error) {
 	var said struct {
 		Status webStatus `json:"FileStatus"`
 	}
 	if err := d.c.answer(ctx, at, "GETFILESTATUS", nil, &said); err != nil {
-		return artifact.Entry{}, err
+		return webStatus{}, err
 	}
 	if t := said.Status.Type; t != "FILE" && t != "DIRECTORY" {
-		return artifact.Entry{}, fmt.Errorf("it is neither a file nor a directory: %w", fs.ErrNotExist)
+		return webStatus{}, fmt.Errorf("it is neither a file nor a directory: %w", fs.ErrNotExist)
 	}
-	return said.Status.entry(), nil
+	return said.Status, nil
 }
 
-// ReadRange asks for a range of a file. Once its first byte has come, the data node has
-// opened what the path named by then: what the path names behind that tells which content
-// it is, since no two files of a cluster have one number.
-//
-// A data node looks up ten blocks at a time, by the path (dfs.client.read.prefetch.size):
-// a range that goes on behind those, of a file that is replaced just then, is not seen.
+// ReadRange asks for a range of a file.
 func (d *webDir) ReadRange(ctx context.Context, file string, off, n int64, validator string) (*cache.Body, error) {
 	at := d.full(file)
 	body, err := d.read(ctx, at, off, n, validator)
@@ -142,37 +142,21 @@ func (d *webDir) ReadRange(ctx context.Context, file string, off, n int64, valid
 
 func (d *webDir) read(ctx context.Context, at string, off, n int64, validator string) (*cache.Body, error) {
 	if validator == "" {
-		e, err := d.stat(ctx, at)
+		s, err := d.stat(ctx, at)
 		if err != nil {
 			return nil, err
 		}
-		if e.IsDir {
+		if s.Type == "DIRECTORY" {
 			return nil, fmt.Errorf("it is no file: %w", fs.ErrNotExist)
 		}
-		validator = e.Version
+		validator = s.entry().Version
 	}
-	resp, err := d.c.open(ctx, at, off, n)
+	b := &webBody{d: d, ctx: ctx, at: at, off: off, left: n, validator: validator}
+	size, err := b.next()
 	if err != nil {
-		return nil, d.changed(ctx, at, validator, err)
-	}
-	r := bufio.NewReaderSize(resp.Body, 32<<10)
-	_, err = r.Peek(1)
-	e, serr := d.stat(ctx, at)
-	switch {
-	case serr == nil && e.Version != validator:
-		err = fmt.Errorf("%w: it was %s and is %s", cache.ErrChanged, validator, e.Version)
-	case serr != nil:
-		err = serr
-	case err == io.EOF:
-		err = io.ErrUnexpectedEOF
-	case err == nil && resp.ContentLength >= 0 && resp.ContentLength != n:
-		err = fmt.Errorf("%s was asked for %d bytes and sends %d", resp.Request.URL.Host, n, resp.ContentLength)
-	}
-	if err != nil {
-		resp.Body.Close()
 		return nil, err
 	}
-	return &cache.Body{ReadCloser: &webBody{io.LimitReader(r, n), resp.Body}, Total: e.Size, Validator: e.Version}, nil
+	return &cache.Body{ReadCloser: b, Total: size, Validator: validator}, nil
 }
 
 // changed is why a file could not be opened: a range behind the end of one that is shorter
@@ -181,14 +165,74 @@ func (d *webDir) changed(ctx context.Context, at, validator string, err error) e
 	if ctx.Err() != nil || errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
 		return err
 	}
-	if e, serr := d.stat(ctx, at); serr == nil && e.Version != validator {
-		return fmt.Errorf("%w: it was %s and is %s", cache.ErrChanged, validator, e.Version)
+	if s, serr := d.stat(ctx, at); serr == nil && s.entry().Version != validator {
+		return fmt.Errorf("%w: it was %s and is %s", cache.ErrChanged, validator, s.entry().Version)
 	}
 	return err
 }
 
-// webBody is what a data node sends.
+// webBody is a range of a file, of which each block of the file is asked for by itself. A
+// data node finds a file's blocks by its path, some at a time: those that a range comes to
+// later may be of a file that has taken the place of the first. Of one block, what the path
+// names behind its first byte tells which content it is, since no two files of a cluster
+// have one number.
 type webBody struct {
-	io.Reader
-	io.Closer
+	d         *webDir
+	ctx       context.Context
+	at        string
+	validator string
+
+	off, left int64             // of the range, behind piece
+	piece     *io.LimitedReader // of one block
+	body      io.Closer
 }
+
+// next asks for what is left of the range, to read of it what is in one block. It gives the
+// file's size.
+func (b *webBody) next() (size int64, err error) {
+	resp, err := b.d.c.open(b.ctx, b.at, b.off, b.left)
+	if err != nil {
+		return 0, b.d.changed(b.ctx, b.at, b.validator, err)
+	}
+	r := bufio.NewReaderSize(resp.Body, 32<<10)
+	_, err = r.Peek(1)
+	s, serr := b.d.stat(b.ctx, b.at)
+	switch is := s.entry().Version; {
+	case serr == nil && is != b.validator:
+		err = fmt.Errorf("%w: it was %s and is %s", cache.ErrChanged, b.validator, is)
+	case serr != nil:
+		err = serr
+	case err == io.EOF:
+		err = io.ErrUnexpectedEOF
+	case err == nil && resp.ContentLength >= 0 && resp.ContentLength != b.left:
+		err = fmt.Errorf("%s was asked for %d bytes and sends %d", resp.Request.URL.Host, b.left, resp.ContentLength)
+	}
+	if err != nil {
+		resp.Body.Close()
+		return 0, err
+	}
+	n := b.left
+	if s.Block > 0 {
+		n = min(n, s.Block-b.off%s.Block)
+	}
+	b.piece, b.body = &io.LimitedReader{R: r, N: n}, resp.Body
+	b.off, b.left = b.off+n, b.left-n
+	return s.Length, nil
+}
+
+func (b *webBody) Read(p []byte) (int, error) {
+	n, err := b.piece.Read(p)
+	if err != io.EOF || b.left == 0 {
+		return n, err
+	}
+	if b.piece.N > 0 {
+		return n, io.ErrUnexpectedEOF // it ends in the midst of a block
+	}
+	b.body.Close()
+	if _, err := b.next(); err != nil {
+		return n, b.d.fail("", err)
+	}
+	return n, nil
+}
+
+func (b *webBody) Close() error { return b.body.Close() }
