@@ -262,7 +262,7 @@ func TestManyRunsOfADatabase(t *testing.T) {
 			t.Errorf("%s takes %v, more than %v", what, slices.Min(all), bar)
 		}
 	}
-	took("ls runs | head", 200*time.Millisecond, func() error {
+	took("ls runs | head", 150*time.Millisecond, func() error {
 		out, err := exec.Command("sh", "-c", "ls -U "+m.path("runs")+" | head").Output()
 		if n := len(lines(out)); n != 10 {
 			return fmt.Errorf("%d names, %v", n, err)

@@ -35,11 +35,12 @@ func (v sqlView) run(ctx context.Context, id string) (*Run, error) {
 }
 
 // How many runs are read at a time, without their JSON and with it: each page looks at all
-// of them. The first page is for who wants no more: it fills what getdents(2)
-// asks for, 32 KiB of names, or has the columns of a table ([runsPage]).
+// of them. The first page is for who wants no more, as ls | head does: it fills what two
+// getdents(2) ask for, 178 names with their attributes and 585 alone (32 KiB each), or has
+// the columns of a table ([runsPage]).
 const (
 	sqlRunsPage  = 10_000
-	sqlNamesPage = 1000
+	sqlNamesPage = 800
 	sqlJSONPage  = 1000
 )
 
