@@ -40,7 +40,7 @@ func (v sqlView) run(ctx context.Context, id string) (*Run, error) {
 // the columns of a table ([runsPage]).
 const (
 	sqlRunsPage  = 10_000
-	sqlNamesPage = 800
+	sqlNamesPage = 880
 	sqlJSONPage  = 1000
 )
 
@@ -84,11 +84,12 @@ func (v sqlView) searchRuns(ctx context.Context, which RunQuery, token string) (
 // runsPage is the statement of a page of the runs of experiments. MLflow has no index of
 // start_time, so that a database looks at all runs and sorts them: in the inner statement,
 // which therefore has nothing but what they are sorted by, and compares no more than it
-// must. sqlite takes the order of a CROSS JOIN for the order in which it reads.
+// must. sqlite takes the order of a CROSS JOIN for the order in which it reads; PostgreSQL,
+// of which the page is joined by its rows' keys, reads all of the table a second time.
 func (v sqlView) runsPage(experiments []string, after string, size int) string {
-	order := " ORDER BY start_time DESC" + v.db.nullsLast + ", run_uuid"
-	return "SELECT " + v.runColumns() + " FROM (SELECT run_uuid AS id FROM runs WHERE lifecycle_stage = 'active' AND experiment_id IN (" + numbers(experiments) + ")" + after +
-		order + v.db.page(0, size) + ") of_page CROSS JOIN runs WHERE runs.run_uuid = of_page.id" + order
+	order, at := " ORDER BY start_time DESC"+v.db.nullsLast+", run_uuid", cmp.Or(v.db.rowAt, "run_uuid")
+	return "SELECT " + v.runColumns() + " FROM (SELECT " + at + " AS id FROM runs WHERE lifecycle_stage = 'active' AND experiment_id IN (" + numbers(experiments) + ")" + after +
+		order + v.db.page(0, size) + ") of_page CROSS JOIN runs WHERE runs." + at + " = of_page.id" + order
 }
 
 // own gives those of the experiments that are of this workspace. It is asked apart: a
