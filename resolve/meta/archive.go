@@ -48,8 +48,8 @@ func ArchivedSpans(file io.ReaderAt, size int64) (io.ReadCloser, error) {
 		at := tokenOffset(token)
 		s := a.spans[at]
 		raw := make([]byte, s.size)
-		if _, err := file.ReadAt(raw, s.at); err != nil && err != io.EOF {
-			return Page[string]{}, err
+		if n, err := file.ReadAt(raw, s.at); n < len(raw) { // it was cut since
+			return Page[string]{}, fmt.Errorf("%s ends after %d of %d bytes of a span: %w", ArchiveFile, n, len(raw), errors.Join(io.ErrUnexpectedEOF, err))
 		}
 		text, err := otlpSpan(raw)
 		p := Page[string]{Items: []string{string(text)}}

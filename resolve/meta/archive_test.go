@@ -190,3 +190,35 @@ func TestArchiveTakesLittle(t *testing.T) {
 		t.Errorf("%d bytes of text take %d bytes of memory, %v", text, took, err)
 	}
 }
+
+// cut is a file that is cut when it has been read once.
+type cut struct {
+	b    []byte
+	read int
+	left int
+}
+
+func (c *cut) ReadAt(p []byte, off int64) (int, error) {
+	b := c.b
+	if c.read++; c.read > 1 {
+		b = b[:c.left]
+	}
+	return bytes.NewReader(b).ReadAt(p, off)
+}
+
+// TestArchiveThatIsCutIsAnError fails when an archive that is cut behind its reader gives
+// spans with zeros in them that were never written.
+func TestArchiveThatIsCutIsAnError(t *testing.T) {
+	t.Parallel()
+	whole := anArchive(aSpan(1, 1, message(5, []byte("a long name of a span"))))
+	for left := range whole {
+		r, err := ArchivedSpans(&cut{b: whole, left: left}, int64(len(whole)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := io.ReadAll(r); err == nil || strings.Contains(string(got), `\u0000`) {
+			t.Errorf("cut at %d: %q, %v", left, got, err)
+		}
+		r.Close()
+	}
+}

@@ -26,9 +26,9 @@ type dialect struct {
 
 	// nullsLast puts what is NULL behind the others of a descending order, where it isn't by itself.
 	nullsLast string
-	// rowAt names where a row lies, by which it is found at once within a statement; empty
-	// where a primary key does as well.
-	rowAt string
+	// lateral says that a join is planned as if its other side were all of a table, where that
+	// is not asked for each row by itself (CROSS JOIN LATERAL).
+	lateral bool
 	// text is how a text is bound as an argument; nil: as it is.
 	text func(string) any
 	// otherName says what to set where the server's certificate is of another name.

@@ -15,7 +15,7 @@ import (
 )
 
 var postgres = dialect{
-	kind: "PostgreSQL", mark: "$", quote: `"`, nullsLast: " NULLS LAST", rowAt: "ctid",
+	kind: "PostgreSQL", mark: "$", quote: `"`, nullsLast: " NULLS LAST", lateral: true,
 	otherName: "give the URI a host that the certificate names, or sslmode=verify-ca",
 	// information_schema shows only what the user may read, and a table that he may not read
 	// is none that is not there.

@@ -84,12 +84,15 @@ func (v sqlView) searchRuns(ctx context.Context, which RunQuery, token string) (
 // runsPage is the statement of a page of the runs of experiments. MLflow has no index of
 // start_time, so that a database looks at all runs and sorts them: in the inner statement,
 // which therefore has nothing but what they are sorted by, and compares no more than it
-// must. sqlite takes the order of a CROSS JOIN for the order in which it reads; PostgreSQL,
-// of which the page is joined by its rows' keys, reads all of the table a second time.
+// must. sqlite takes the order of a CROSS JOIN for the order in which it reads; PostgreSQL
+// would read all of the table a second time, and hash it.
 func (v sqlView) runsPage(experiments []string, after string, size int) string {
-	order, at := " ORDER BY start_time DESC"+v.db.nullsLast+", run_uuid", cmp.Or(v.db.rowAt, "run_uuid")
-	return "SELECT " + v.runColumns() + " FROM (SELECT " + at + " AS id FROM runs WHERE lifecycle_stage = 'active' AND experiment_id IN (" + numbers(experiments) + ")" + after +
-		order + v.db.page(0, size) + ") of_page CROSS JOIN runs WHERE runs." + at + " = of_page.id" + order
+	order, join := " ORDER BY start_time DESC"+v.db.nullsLast+", run_uuid", "CROSS JOIN runs WHERE runs.run_uuid = of_page.id"
+	if v.db.lateral {
+		join = "CROSS JOIN LATERAL (SELECT * FROM runs WHERE runs.run_uuid = of_page.id LIMIT 1) runs"
+	}
+	return "SELECT " + v.runColumns() + " FROM (SELECT run_uuid AS id FROM runs WHERE lifecycle_stage = 'active' AND experiment_id IN (" + numbers(experiments) + ")" + after +
+		order + v.db.page(0, size) + ") of_page " + join + order
 }
 
 // own gives those of the experiments that are of this workspace. It is asked apart: a

@@ -38,7 +38,7 @@ func parseSQL(uri string) (u sqlURI, err error) {
 	if m == nil {
 		return bad("can't be understood")
 	}
-	if strings.Contains(m[5]+m[7], "@") || queryInPassword.MatchString(m[3]) || strings.Contains(m[2], "@") && strings.Contains(m[3], "?") {
+	if strings.Contains(m[5]+m[7], "@") || m[2] != "" && strings.Contains(m[8], "@") || queryInPassword.MatchString(m[3]) || strings.Contains(m[2], "@") && strings.Contains(m[3], "?") {
 		return bad("has an @ where it is not clear what it ends")
 	}
 	u.dialect, _, _ = strings.Cut(strings.ToLower(m[1]), "+")

@@ -215,10 +215,14 @@ func (f *file) ReadAt(ctx context.Context, p []byte, off int64) error {
 
 // sealed is the error of a read, where it may be that the data node's words are protected
 // in a way that the library does not undo: its reads lose what lies across two messages of
-// SASL's integrity and privacy, but not of AES, and what is lost fails a checksum.
+// SASL's integrity and privacy, but not of AES, and what is lost fails a checksum. What a data
+// node says, and that there is none, is an error like any other.
 func sealed(err error) error {
 	var network net.Error
 	var answer hdfs.Error
+	if err != nil && (strings.HasPrefix(err.Error(), "read failed: ") || strings.Contains(err.Error(), "no available datanodes") || strings.Contains(err.Error(), "ACCESS_TOKEN")) {
+		return err
+	}
 	if err == nil || errors.As(err, &network) || errors.As(err, &answer) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) {
 		return err
 	}

@@ -85,6 +85,8 @@ type webNodes struct {
 	user   string // empty: it is known by Kerberos
 	ticket func() (*client.Client, error)
 	client *rest.Client
+
+	offline bool // nothing is sent, to a KDC neither
 }
 
 // nodes reads the configuration, once it can be read.
@@ -98,7 +100,7 @@ func (c *webCluster) nodes() (*webNodes, int, error) {
 	if err != nil {
 		return nil, 0, err
 	}
-	w := &webNodes{names: webNames(conf, c.scheme, c.at)}
+	w := &webNodes{names: webNames(conf, c.scheme, c.at), offline: c.d.Settings.Offline}
 	if w.client, err = rest.NewStepClient(c.d.Env, c.d.Log); err != nil {
 		return nil, 0, err
 	}
@@ -154,7 +156,7 @@ func webNames(conf hadoopconf.HadoopConf, scheme string, a artifact.Authority) (
 
 // Dir is the store of a directory.
 func (c *webCluster) Dir(opt artifact.RemoteOptions) artifact.Store {
-	return &webDir{c: c, opt: opt}
+	return &webDir{c: c, opt: opt, most: maxListing}
 }
 
 // Close closes the connections that no request uses.

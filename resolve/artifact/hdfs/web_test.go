@@ -328,3 +328,50 @@ func TestWebRangeIsAskedForBlockByBlock(t *testing.T) {
 		t.Errorf("replaced behind its first block: %q, %v", got, err)
 	}
 }
+
+// TestAnswerOfAnotherServiceIsAnError fails when an answer in JSON that is none of WebHDFS's,
+// as a gateway's, shows an empty directory, or a file that is not there; or when a listing
+// of nothing that is shown goes on for ever.
+func TestAnswerOfAnotherServiceIsAnError(t *testing.T) {
+	t.Parallel()
+	for _, said := range []string{`{}`, `{"status":"ok"}`, `{"DirectoryListing":null,"FileStatus":null}`, `{"DirectoryListing":{"partialListing":{}},"FileStatus":{}}`} {
+		s := webStore(t, map[string]string{}, newFakeNode(t, map[string]answer{"LISTSTATUS_BATCH": sends(said), "GETFILESTATUS": sends(said)}).host())
+		if found, err := s.List(t.Context(), ""); err == nil || errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s: %v, %v", said, found, err)
+		}
+		if e, err := s.(*webDir).Stat(t.Context(), "f"); err == nil || errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s: %v, %v", said, e, err)
+		}
+	}
+	var pages atomic.Int64
+	const aPage = 100
+	links := newFakeNode(t, map[string]answer{"LISTSTATUS_BATCH": func(w http.ResponseWriter, _ *http.Request) {
+		page := pages.Add(1)
+		io.WriteString(w, `{"DirectoryListing":{"remainingEntries":1,"partialListing":{"FileStatuses":{"FileStatus":[`)
+		for i := range aPage {
+			fmt.Fprintf(w, `{"pathSuffix":"%09d","type":"SYMLINK"},`, page*aPage+int64(i))
+		}
+		fmt.Fprintf(w, `{"pathSuffix":"%09d","type":"SYMLINK"}]}}}}`, (page+1)*aPage)
+	}})
+	s := webStore(t, map[string]string{}, links.host()).(*webDir)
+	s.most = 1000
+	if _, err := s.List(t.Context(), ""); err == nil || pages.Load() > int64(s.most/aPage+2) {
+		t.Errorf("after %d pages: %v", pages.Load(), err)
+	}
+}
+
+// TestGatewayWithoutNumbersIsNotTrusted fails when a file of a service that gives files no
+// numbers, as HttpFS does, has a version that a replaced one may have, too.
+func TestGatewayWithoutNumbersIsNotTrusted(t *testing.T) {
+	t.Parallel()
+	s := webStore(t, map[string]string{}, newFakeNode(t, map[string]answer{"GETFILESTATUS": status(0), "OPEN": sends("the file")}).host())
+	e, err := s.(*webDir).Stat(t.Context(), "f")
+	if err != nil || e.Version != "" {
+		t.Errorf("%q, %v", e.Version, err)
+	}
+	body, err := s.ReadRange(t.Context(), "f", 0, 8, "")
+	if err != nil || body.Validator != "" {
+		t.Fatalf("%v, %v", body, err)
+	}
+	body.Close()
+}

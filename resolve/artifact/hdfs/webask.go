@@ -81,12 +81,18 @@ func (w *webNodes) askOne(ctx context.Context, node *url.URL, path, op string, q
 	if err != nil {
 		return nil, false, errors.New("the address of a name node can't be asked")
 	}
+	if w.offline {
+		return nil, false, rest.ErrOffline
+	}
 	if w.ticket != nil {
 		ticket, err := w.ticket()
 		if err != nil {
 			return nil, false, err
 		}
 		if err := spnego.SetSPNEGOHeader(ticket, req, "HTTP/"+u.Hostname()); err != nil {
+			if strings.Contains(err.Error(), "Networking_Error") {
+				return nil, true, fmt.Errorf("the KDC is not reached for a ticket for HTTP/%s: %w", u.Hostname(), err)
+			}
 			return nil, false, artifact.NoCredentials(fmt.Sprintf("Kerberos gives no ticket for HTTP/%s: %v: run `kinit`", u.Hostname(), err))
 		}
 	}

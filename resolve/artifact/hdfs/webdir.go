@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"path"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/mlflowfs/mlflowfs/cache"
@@ -19,8 +20,9 @@ import (
 // webDir is a directory of a cluster by WebHDFS. A file is known as by HDFS's own protocol:
 // see attributes.
 type webDir struct {
-	c   *webCluster
-	opt artifact.RemoteOptions
+	c    *webCluster
+	opt  artifact.RemoteOptions
+	most int // names of a directory
 }
 
 var _ artifact.Store = (*webDir)(nil)
@@ -54,8 +56,15 @@ func (s webStatus) entry() artifact.Entry {
 	if s.Type == "DIRECTORY" {
 		return artifact.Entry{Name: s.Name, IsDir: true}
 	}
-	return artifact.Entry{Name: s.Name, Size: s.Length, Mtime: time.UnixMilli(s.Modified), Version: fmt.Sprintf("%d-%d-%d", s.ID, s.Modified, s.Length)}
+	e := artifact.Entry{Name: s.Name, Size: s.Length, Mtime: time.UnixMilli(s.Modified)}
+	if s.ID != 0 { // a gateway to another file system has no numbers
+		e.Version = s.version()
+	}
+	return e
 }
+
+// version tells the file from others of its path, as far as WebHDFS does.
+func (s webStatus) version() string { return fmt.Sprintf("%d-%d-%d", s.ID, s.Modified, s.Length) }
 
 // List reads the directory, page by page.
 func (d *webDir) List(ctx context.Context, dir string) (artifact.Tree, error) {
@@ -66,13 +75,16 @@ func (d *webDir) List(ctx context.Context, dir string) (artifact.Tree, error) {
 	return artifact.Tree{dir: entries}, nil
 }
 
+// errNoWebHDFS says that an answer is none of WebHDFS's: a gateway's, or a proxy's.
+var errNoWebHDFS = errors.New("the answer is none of a name node's: its address may be another service's")
+
 func (d *webDir) list(ctx context.Context, at string) (entries []artifact.Entry, err error) {
-	query := url.Values{}
+	query, seen := url.Values{}, 0
 	for {
 		var page struct {
 			Listing struct {
 				Part struct {
-					Statuses struct {
+					Statuses *struct {
 						Of []webStatus `json:"FileStatus"`
 					} `json:"FileStatuses"`
 				} `json:"partialListing"`
@@ -82,7 +94,11 @@ func (d *webDir) list(ctx context.Context, at string) (entries []artifact.Entry,
 		if err := d.c.answer(ctx, at, "LISTSTATUS_BATCH", query, &page); err != nil {
 			return nil, err
 		}
+		if page.Listing.Part.Statuses == nil {
+			return nil, errNoWebHDFS
+		}
 		found := page.Listing.Part.Statuses.Of
+		seen += len(found)
 		for _, s := range found {
 			switch {
 			case s.Name == "":
@@ -99,8 +115,8 @@ func (d *webDir) list(ctx context.Context, at string) (entries []artifact.Entry,
 		if len(found) == 0 || found[len(found)-1].Name <= query.Get("startAfter") {
 			return nil, errors.New("the name node's listing does not go on")
 		}
-		if len(entries) > maxListing {
-			return nil, fmt.Errorf("the directory has more than %d names", maxListing)
+		if seen > d.most {
+			return nil, fmt.Errorf("the directory has more than %d names", d.most)
 		}
 		query.Set("startAfter", found[len(found)-1].Name)
 	}
@@ -119,15 +135,18 @@ func (d *webDir) Stat(ctx context.Context, p string) (artifact.Entry, error) {
 
 func (d *webDir) stat(ctx context.Context, at string) (webStatus, error) {
 	var said struct {
-		Status webStatus `json:"FileStatus"`
+		Status *webStatus `json:"FileStatus"`
 	}
 	if err := d.c.answer(ctx, at, "GETFILESTATUS", nil, &said); err != nil {
 		return webStatus{}, err
 	}
+	if said.Status == nil || said.Status.Type == "" {
+		return webStatus{}, errNoWebHDFS
+	}
 	if t := said.Status.Type; t != "FILE" && t != "DIRECTORY" {
 		return webStatus{}, fmt.Errorf("it is neither a file nor a directory: %w", fs.ErrNotExist)
 	}
-	return said.Status, nil
+	return *said.Status, nil
 }
 
 // ReadRange asks for a range of a file.
@@ -149,12 +168,15 @@ func (d *webDir) read(ctx context.Context, at string, off, n int64, validator st
 		if s.Type == "DIRECTORY" {
 			return nil, fmt.Errorf("it is no file: %w", fs.ErrNotExist)
 		}
-		validator = s.entry().Version
+		validator = s.version()
 	}
 	b := &webBody{d: d, ctx: ctx, at: at, off: off, left: n, validator: validator}
 	size, err := b.next()
 	if err != nil {
 		return nil, err
+	}
+	if strings.HasPrefix(validator, "0-") {
+		validator = "" // without a number it tells nothing of a later body
 	}
 	return &cache.Body{ReadCloser: b, Total: size, Validator: validator}, nil
 }
@@ -165,8 +187,8 @@ func (d *webDir) changed(ctx context.Context, at, validator string, err error) e
 	if ctx.Err() != nil || errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
 		return err
 	}
-	if s, serr := d.stat(ctx, at); serr == nil && s.entry().Version != validator {
-		return fmt.Errorf("%w: it was %s and is %s", cache.ErrChanged, validator, s.entry().Version)
+	if s, serr := d.stat(ctx, at); serr == nil && s.version() != validator {
+		return fmt.Errorf("%w: it was %s and is %s", cache.ErrChanged, validator, s.version())
 	}
 	return err
 }
@@ -184,7 +206,25 @@ type webBody struct {
 
 	off, left int64             // of the range, behind piece
 	piece     *io.LimitedReader // of one block
-	body      io.Closer
+
+	mu     sync.Mutex // guards what follows: Close may be called beside a Read
+	body   io.Closer
+	closed bool
+}
+
+// holds notes the body of the next block, in the place of the one before.
+func (b *webBody) holds(body io.ReadCloser) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.body != nil {
+		b.body.Close()
+	}
+	if b.closed {
+		body.Close()
+		return fs.ErrClosed
+	}
+	b.body = body
+	return nil
 }
 
 // next asks for what is left of the range, to read of it what is in one block. It gives the
@@ -197,7 +237,7 @@ func (b *webBody) next() (size int64, err error) {
 	r := bufio.NewReaderSize(resp.Body, 32<<10)
 	_, err = r.Peek(1)
 	s, serr := b.d.stat(b.ctx, b.at)
-	switch is := s.entry().Version; {
+	switch is := s.version(); {
 	case serr == nil && is != b.validator:
 		err = fmt.Errorf("%w: it was %s and is %s", cache.ErrChanged, b.validator, is)
 	case serr != nil:
@@ -215,9 +255,9 @@ func (b *webBody) next() (size int64, err error) {
 	if s.Block > 0 {
 		n = min(n, s.Block-b.off%s.Block)
 	}
-	b.piece, b.body = &io.LimitedReader{R: r, N: n}, resp.Body
+	b.piece = &io.LimitedReader{R: r, N: n}
 	b.off, b.left = b.off+n, b.left-n
-	return s.Length, nil
+	return s.Length, b.holds(resp.Body)
 }
 
 func (b *webBody) Read(p []byte) (int, error) {
@@ -228,11 +268,15 @@ func (b *webBody) Read(p []byte) (int, error) {
 	if b.piece.N > 0 {
 		return n, io.ErrUnexpectedEOF // it ends in the midst of a block
 	}
-	b.body.Close()
 	if _, err := b.next(); err != nil {
 		return n, b.d.fail("", err)
 	}
 	return n, nil
 }
 
-func (b *webBody) Close() error { return b.body.Close() }
+func (b *webBody) Close() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.closed = true
+	return b.body.Close()
+}
