@@ -25,6 +25,7 @@ type openDir struct {
 	since uint64     // anews, when it was begun
 	pos   uint64     // entries taken from it, "." and ".." among them
 	held  []fs.Entry // the last of these
+	given uint64     // the number of the last that an answer had
 	err   error      // what came in the place of another, and is not told yet
 }
 
@@ -91,8 +92,8 @@ func (d *openDir) read(r request, off uint64, out *fuse.DirEntryList, plus bool)
 // seek goes to where off entries were given: to one of those that are held, or to one
 // behind them; backwards means to list again from the start. d.mu is held.
 func (d *openDir) seek(ctx context.Context, off uint64) error {
-	if off < d.pos-uint64(len(d.held)) {
-		d.pos, d.list, d.held, d.err = 0, nil, nil, nil
+	if off < d.pos-uint64(len(d.held)) || off == 0 { // rewinddir(3) is for what is there now
+		d.pos, d.list, d.held, d.given, d.err = 0, nil, nil, 0, nil
 	}
 	for d.pos < off {
 		if _, err := d.at(ctx, len(d.held)); err != nil {
@@ -142,21 +143,28 @@ func (d *openDir) next(ctx context.Context) (fs.Entry, error) {
 }
 
 // give puts an entry into an answer, behind which number of them were given; false where
-// that has no room.
+// that has no room. One that is given again is given by its name alone: what it was when it
+// was listed may not be so any more.
 func (d *openDir) give(ctx context.Context, number uint64, e fs.Entry, out *fuse.DirEntryList, plus bool) bool {
 	entry := fuse.DirEntry{Name: e.Name, Off: number, Mode: syscall.S_IFDIR}
 	if e.Node != nil {
 		entry.Mode = mode(e.Node)
 		entry.Ino = d.i.identify(e.Name, e.Node).number()
 	}
+	again := number <= d.given
 	if !plus {
-		return out.AddDirEntry(entry)
+		room := out.AddDirEntry(entry)
+		if room {
+			d.given = max(d.given, number)
+		}
+		return room
 	}
 	told := out.AddDirLookupEntry(entry)
 	if told == nil {
 		return false
 	}
-	if e.Node != nil && !e.Later { // else the kernel looks it up when it is wanted
+	d.given = max(d.given, number)
+	if e.Node != nil && !e.Later && !again { // else the kernel looks it up when it is wanted
 		d.i.entry(ctx, d.since, e.Name, e.Node, told)
 	}
 	return true

@@ -111,7 +111,6 @@ func Mount(point string, root *fs.Node, opt MountOptions) (*Mounted, error) {
 		return nil, explainMount(point, opt, err)
 	}
 	keepFUSE()
-	a.session.server.Store(server)
 	go a.pusher.work()
 	go a.names.work(a.session)
 	go a.links.work(a)

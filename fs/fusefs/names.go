@@ -104,7 +104,8 @@ func (n *names) tell(dir *inode, name string, id ident, node *fs.Node) *inode {
 	return i
 }
 
-// again notes that the kernel is told once more of i; false where it knows i no more.
+// again notes that the kernel is told once more of i, or that i is to be known until a
+// forget; false where it is known no more.
 func (n *names) again(i *inode) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()

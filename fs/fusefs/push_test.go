@@ -177,15 +177,24 @@ func (p *paused) Close() error {
 	return nil
 }
 
+// opened is an inode that the kernel knows, and that is open with h.
+func opened(pusher *pagePusher, h fs.Handle, identity string) *inode {
+	r := asked(&fs.Node{Dir: fixed{}})
+	r.a.pusher = pusher
+	i := r.a.names.tell(r.a.root, "f", ident{7, 7}, &fs.Node{File: text("f"), Size: 1})
+	i.read = identity
+	i.cached = []*openFile{{i: i, h: h, identity: identity, uses: 1}}
+	return i
+}
+
 // TestPushKeepsItsFileOpen fails when a file is closed while the pushing reads from
 // it: what it reads then may be another file's, or takes the disk for broken.
 func TestPushKeepsItsFileOpen(t *testing.T) {
 	t.Parallel()
 	p := &paused{eager: &eager{data: make([]byte, 1<<20)}, asked: make(chan struct{}), goOn: make(chan struct{})}
 	pusher := newPagePusher(slog.New(slog.DiscardHandler), false)
-	i := &inode{a: &adapter{pusher: pusher}, read: p.Identity()}
-	f := &openFile{i: i, h: p, identity: p.Identity(), uses: 1}
-	i.cached = []*openFile{f}
+	i := opened(pusher, p, p.Identity())
+	f := i.cached[0]
 	go pusher.work()
 	pusher.push(i)
 	<-p.asked
@@ -212,16 +221,11 @@ func TestPushSurvivesAPanic(t *testing.T) {
 	t.Parallel()
 	var out count.Log
 	pusher := newPagePusher(slog.New(slog.NewTextHandler(&out, nil)), false)
-	opened := func(h fs.Handle) *inode {
-		i := &inode{a: &adapter{pusher: pusher}, read: "eager"}
-		i.cached = []*openFile{{i: i, h: h, identity: "eager", uses: 1}}
-		return i
-	}
 	p := &paused{eager: &eager{}, asked: make(chan struct{}), goOn: make(chan struct{})}
 	close(p.goOn)
 	go pusher.work()
-	pusher.push(opened(wrong{&eager{}}))
-	pusher.push(opened(p))
+	pusher.push(opened(pusher, wrong{&eager{}}, "eager"))
+	pusher.push(opened(pusher, p, "eager"))
 	<-p.asked
 	pusher.stop()
 	if !strings.Contains(out.String(), "a bug") || !strings.Contains(out.String(), "goroutines=") {

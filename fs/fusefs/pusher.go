@@ -142,6 +142,12 @@ func (i *inode) pushSome(buf []byte) (more bool, err error) {
 		return false, nil
 	}
 	defer f.done()
+	// The kernel may forget i meanwhile, and be told of another inode by its number: until the
+	// push has ended it is told of this one, whose next open waits for that.
+	if !i.a.names.again(i) {
+		return false, nil
+	}
+	defer i.a.names.forget(i.number, 1)
 	n, off := f.h.(fs.Ahead).Fresh(buf)
 	for at, end := off, off+int64(n); at < end; {
 		var to int64

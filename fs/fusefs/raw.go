@@ -24,6 +24,9 @@ type request struct {
 	thread      uint32
 }
 
+// Init is called when the kernel and go-fuse have agreed, before the first request.
+func (r raw) Init(s *fuse.Server) { r.a.session.server.Store(s) }
+
 func (r raw) String() string { return fsName }
 
 // of has the inode answer that the kernel knows by a number; ESTALE where it knows none,

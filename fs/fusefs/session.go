@@ -12,9 +12,9 @@ import (
 // that it is given to read by itself. No lock of ours is held while it is told something, but
 // for inode.pushing: it may wait for a page, or for a directory's lock, that a request holds.
 //
-// ENOENT says that it has nothing of the kind; until the mount answers it has nothing.
+// ENOENT says that it has nothing of the kind; before the first request it has nothing.
 type session struct {
-	server atomic.Pointer[fuse.Server] // nil until the mount answers
+	server atomic.Pointer[fuse.Server] // nil until the first request may come
 }
 
 // tell tells the kernel something.
