@@ -11,7 +11,7 @@
 //     be asked for anew (anew.go), what the kernel is to forget (names.go), and that programs
 //     which watch a link hear of its moves (links.go);
 //   - pages: which reads go through the kernel's page cache, which files it reads by itself
-//     (passthrough), and what it is given before it asks (inode.go, passthrough.go, pusher.go);
+//     (passthrough), and what it is given before it asks (open.go, passthrough.go, pusher.go);
 //   - interrupts: a signal ends a request only if the program will die of it (interrupt.go);
 //   - errnos: what a program is told of an error; the words go to the log (errno.go);
 //   - the mount's end: a second process, the [Guard], takes it away when the daemon is

@@ -280,7 +280,7 @@ MUTANTS = [
     ),
     dict(
         name="direct-reads-passed-to-the-disk",
-        file="fs/fusefs/inode.go",
+        file="fs/fusefs/open.go",
         old="		if direct {\n",
         new="		if direct && f.size < 0 {\n",
         breaks="loaders that read past the page cache wait for the disk, though memory has the file",
