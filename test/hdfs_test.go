@@ -144,6 +144,42 @@ func (h *hdfs) shell(args ...string) error {
 	return nil
 }
 
+// replacedAndRestarted has the file big of tree, which a mount shows at at with content,
+// replaced below an open handle, and each node restarted: one content alone is read, and what
+// is there now is shown. comesUp waits for what else is to be up.
+func (h *hdfs) replacedAndRestarted(t *testing.T, at, tree string, content []byte, comesUp func()) {
+	t.Helper()
+	f, err := os.Open(at + "/big")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.Read(make([]byte, 1000)); err != nil {
+		t.Error(err)
+	}
+	other := filepath.Join(h.dir, "other")
+	writeOld(t, other, bytes.Repeat([]byte{'b'}, len(content)))
+	h.must("-put", "-f", other, "/tree/big")
+	bytesOfOne(t, f, content)
+	waitFor(t, "a file that was replaced is not shown", 10*time.Second, func() bool {
+		b, err := read(at + "/big")
+		return err == nil && len(b) == len(content) && b[0] == 'b' && b[len(b)-1] == 'b'
+	})
+	for _, node := range []string{dataNode, nameNode} {
+		h.must("-put", "-f", tree+"/big", "/tree/big")
+		h.stop(node)
+		time.AfterFunc(100*time.Millisecond, func() { read(at + "/big") }) // an error, or the bytes
+		time.Sleep(time.Second)
+		h.start(node)
+		waitFor(t, "HDFS does not come up again: "+tail(h.log.String()), time.Minute, func() bool { return h.shell("-cat", "/tree/big") == nil })
+		comesUp()
+		waitFor(t, "a cluster whose "+node+" was restarted is not read", 5*time.Second, func() bool {
+			b, err := read(at + "/big")
+			return err == nil && bytes.Equal(b, content)
+		})
+	}
+}
+
 func (h *hdfs) must(args ...string) {
 	h.t.Helper()
 	if err := h.shell(args...); err != nil {
@@ -200,34 +236,7 @@ func TestHDFSIsReadAsItLies(t *testing.T) {
 	m := mountRaced(t, stranger(t, nil, nil, "").URL, fast, "--mount-uris", uri+"/tree", "--metadata-ttl", "1s", "--timeout", "3s", "--stale-if-error", "0s")
 	at := m.path("uri", "hdfs", h.name, "tree")
 	differ(t, "mounted", at, tree)
-	f, err := os.Open(at + "/big")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	if _, err := f.Read(make([]byte, 1000)); err != nil {
-		t.Error(err)
-	}
-	other := filepath.Join(h.dir, "other")
-	writeOld(t, other, bytes.Repeat([]byte{'b'}, len(content)))
-	h.must("-put", "-f", other, "/tree/big")
-	bytesOfOne(t, f, content)
-	waitFor(t, "a file that was replaced is not shown", 10*time.Second, func() bool {
-		b, err := read(at + "/big")
-		return err == nil && len(b) == len(content) && b[0] == 'b' && b[len(b)-1] == 'b'
-	})
-	for _, node := range []string{dataNode, nameNode} {
-		h.must("-put", "-f", tree+"/big", "/tree/big")
-		h.stop(node)
-		time.AfterFunc(100*time.Millisecond, func() { read(at + "/big") }) // an error, or the bytes
-		time.Sleep(time.Second)
-		h.start(node)
-		waitFor(t, "HDFS does not come up again: "+tail(h.log.String()), time.Minute, func() bool { return h.shell("-cat", "/tree/big") == nil })
-		waitFor(t, "a cluster whose "+node+" was restarted is not read", 5*time.Second, func() bool {
-			b, err := read(at + "/big")
-			return err == nil && bytes.Equal(b, content)
-		})
-	}
+	h.replacedAndRestarted(t, at, tree, content, func() {})
 	if strings.Contains(m.log.String(), "DATA RACE") {
 		t.Error(m.log)
 	}
