@@ -2,6 +2,7 @@ package cache
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"os"
 	"sync"
@@ -29,6 +30,22 @@ func (f *File) Size() int64 { return f.ct.key.Size }
 // after it: where it is the same, what was read through another handle is of the
 // same content.
 func (f *File) Generation() uint64 { return f.ct.generation }
+
+// Proof tells the content from every other that the key has had or will have, in this process
+// or in another: the origin's validator, or the nonce of the file on disk. It is empty where
+// neither is known yet, as it may be before the first read.
+func (f *File) Proof() string {
+	ct := f.ct
+	ct.c.mu.Lock()
+	defer ct.c.mu.Unlock()
+	switch on := ct.store.file; {
+	case ct.validator != "":
+		return "validator " + ct.validator
+	case on != nil && on.Kept():
+		return fmt.Sprintf("file %016x", on.Nonce())
+	}
+	return ""
+}
 
 // ReadAt fills p from offset off. It returns fewer than len(p) bytes only at
 // the end of the file, with io.EOF; else all of them, or none and an error:

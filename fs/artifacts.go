@@ -164,6 +164,7 @@ func (f artifactFile) Open(context.Context) (Handle, error) {
 	key := f.it.Key()
 	h := &cachedHandle{f: f, File: f.d.t.cache.Open(key, f.it, f.it.Known())}
 	h.Whole = f.d.inModel || weights[strings.ToLower(path.Ext(f.it.Name))]
+	h.location = key.Location
 	h.identity = fmt.Sprintf("%s\x00%d\x00%s\x00%d", key.Location, key.Size, key.Version, h.Generation())
 	return h, nil
 }
@@ -180,18 +181,27 @@ type cachedHandle struct {
 	*cache.File
 	f         artifactFile
 	identity  string
+	location  string // of the key
 	forgotten atomic.Bool
 	read      atomic.Bool
 }
 
 var (
-	_ Handle     = (*cachedHandle)(nil)
-	_ Identified = (*cachedHandle)(nil)
-	_ Backed     = (*cachedHandle)(nil)
-	_ Ahead      = (*cachedHandle)(nil)
+	_ Handle = (*cachedHandle)(nil)
+	_ Proven = (*cachedHandle)(nil)
+	_ Backed = (*cachedHandle)(nil)
+	_ Ahead  = (*cachedHandle)(nil)
 )
 
 func (h *cachedHandle) Identity() string { return h.identity }
+
+func (h *cachedHandle) Proof() string {
+	proof := h.File.Proof()
+	if proof == "" {
+		return ""
+	}
+	return fmt.Sprintf("%s\x00%d\x00%s", h.location, h.Size(), proof)
+}
 
 func (h *cachedHandle) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 	if !h.read.Swap(true) {
@@ -213,8 +223,8 @@ type localHandle struct {
 }
 
 var (
-	_ Handle     = (*localHandle)(nil)
-	_ Identified = (*localHandle)(nil)
+	_ Handle = (*localHandle)(nil)
+	_ Proven = (*localHandle)(nil)
 )
 
 func (f artifactFile) openLocal() (Handle, error) {
@@ -238,6 +248,7 @@ func (f artifactFile) openLocal() (Handle, error) {
 func stamp(st os.FileInfo) string { return fmt.Sprint(st.Size(), " ", st.ModTime().UnixNano()) }
 
 func (h *localHandle) Identity() string { return h.identity }
+func (h *localHandle) Proof() string    { return h.f.it.Path + "\x00" + h.identity }
 
 func (h *localHandle) ReadAt(_ context.Context, p []byte, off int64) (int, error) {
 	n, err := h.file.ReadAt(p, off)

@@ -111,6 +111,16 @@ type Identified interface {
 	Identity() string
 }
 
+// Proven is an Identified that can tell what it reads from every other content, whichever
+// process opened that: a daemon that goes on where another has ended goes on with the same
+// content only.
+type Proven interface {
+	Identified
+	// Proof is the same for the same bytes alone. It is empty where that is not known: it may
+	// be after a read.
+	Proof() string
+}
+
 // Described is a Dir or a File that has extended attributes, by name; each is
 // shown behind "user.mlflow.".
 type Described interface {

@@ -56,8 +56,8 @@ type openTable struct {
 }
 
 var (
-	_ Handle     = (*openTable)(nil)
-	_ Identified = (*openTable)(nil)
+	_ Handle = (*openTable)(nil)
+	_ Proven = (*openTable)(nil)
 )
 
 func (h *openTable) Identity() string {
@@ -66,6 +66,9 @@ func (h *openTable) Identity() string {
 	}
 	return fmt.Sprint("table ", h.Serial())
 }
+
+// Proof is a hash of the whole table; before it is whole none is known.
+func (h *openTable) Proof() string { return h.Sum() }
 
 func (h *openTable) Close() (err error) {
 	h.closed.Do(func() { err = h.Table.Close() })

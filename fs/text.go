@@ -10,9 +10,9 @@ import (
 type text string
 
 var (
-	_ File       = text("")
-	_ Handle     = text("")
-	_ Identified = text("")
+	_ File   = text("")
+	_ Handle = text("")
+	_ Proven = text("")
 )
 
 func (s text) Open(context.Context) (Handle, error) { return s, nil }
@@ -24,6 +24,9 @@ func (s text) Identity() string {
 	sum := sha256.Sum256([]byte(s))
 	return string(sum[:])
 }
+
+// Proof is the identity.
+func (s text) Proof() string { return s.Identity() }
 
 func (s text) ReadAt(_ context.Context, p []byte, off int64) (int, error) {
 	if off >= int64(len(s)) {

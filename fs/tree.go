@@ -18,7 +18,7 @@ type tree struct {
 	cache    *cache.Cache
 	log      *slog.Logger
 	siblings *siblingPrefetch
-	laters   atomic.Uint64 // how many tables were looked up that are made later
+	laters   atomic.Uint64 // the last number of a table that is made later
 }
 
 // Options make a tree.
@@ -26,6 +26,10 @@ type Options struct {
 	Resolver *resolve.Resolver
 	Cache    *cache.Cache // what is read goes through it
 	Log      *slog.Logger
+
+	// FirstLater is what the numbers of tables that are made later begin behind: see
+	// resolve.Options.FirstSerial.
+	FirstLater uint64
 
 	// URIs are object stores' buckets, or directories in them, that are shown below
 	// uri/.
@@ -42,6 +46,7 @@ type Options struct {
 // be shown.
 func New(opt Options) (*Node, error) {
 	t := &tree{r: opt.Resolver, cache: opt.Cache, log: opt.Log, siblings: newSiblingPrefetch()}
+	t.laters.Store(opt.FirstLater)
 	top := func(name string, d Dir) Entry { return Entry{name, &Node{Dir: d, TTL: forever}} }
 	root := fixed{
 		top("datasets", datasetsDir{t}),

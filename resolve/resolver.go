@@ -23,6 +23,10 @@ type Options struct {
 	RegistryClient *rest.Client
 	Web            *rest.Client // without credentials, for every other address
 
+	// FirstSerial is what the numbers of tables begin behind: of a process that goes on for
+	// another, more than the other has counted to, such as the time.
+	FirstSerial int
+
 	// Buckets opens the buckets of object stores, by scheme.
 	Buckets map[string]artifact.OpenBucket
 
@@ -133,7 +137,7 @@ func New(opt Options) *Resolver {
 		indexes: cache.NewMemo[string](500_000,
 			func(r *Index[meta.Run]) int64 { return int64(len(r.Items)) + 8 },
 			func(*Index[meta.Run]) time.Duration { return opt.TTL }),
-		tables: newTableSet(opt.Cache, final),
+		tables: newTableSet(opt.Cache, opt.FirstSerial, final),
 	}
 	r.lender = meta.LenderOf(opt.Registry)
 	r.lent = cache.NewMemo[lentPlace](1_000, nil, lentBucket.renewedIn)

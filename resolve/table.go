@@ -35,7 +35,8 @@ type Table struct {
 	gone  bool
 }
 
-// Serial tells the table from every other of the process.
+// Serial tells the table from every other of the process, and of those that it goes on for
+// (Options.FirstSerial).
 func (t *Table) Serial() int { return t.serial }
 
 // Sum tells what is in a table that has been made from what is in any other; empty
@@ -169,8 +170,8 @@ const openTables = 8
 // madeTables is how many tables' sizes are remembered.
 const madeTables = 10_000
 
-func newTableSet(c *cache.Cache, life func(final bool) time.Duration) *tableSet {
-	s := &tableSet{cache: c, life: life, newest: map[string]*Table{}, sizes: lru.New[string, made](madeTables, nil)}
+func newTableSet(c *cache.Cache, first int, life func(final bool) time.Duration) *tableSet {
+	s := &tableSet{cache: c, life: life, serial: first, newest: map[string]*Table{}, sizes: lru.New[string, made](madeTables, nil)}
 	gone := func(t *Table, _ struct{}) {
 		if t.users == 0 {
 			s.drop(t)
