@@ -23,7 +23,8 @@ func TestImportsRunOneWay(t *testing.T) {
 	may := map[string][]string{
 		"cmd/mlflowfs":           {"cache", "cache/disk", "cache/limit", "fs", "fs/fusefs", "resolve", "resolve/answers", "resolve/artifact", "resolve/artifact/azure", "resolve/artifact/gcs", "resolve/artifact/hdfs", "resolve/artifact/s3", "resolve/artifact/sftp", "resolve/meta", "resolve/rest"},
 		"fs":                     {"cache", "resolve", "resolve/artifact", "resolve/meta"},
-		"fs/fusefs":              {"cache", "fs"},
+		"fs/fusefs":              {"cache", "fs", "fs/fusefs/sessionfile"},
+		"fs/fusefs/sessionfile":  {},
 		"resolve":                {"cache", "cache/lru", "resolve/answers", "resolve/artifact", "resolve/meta", "resolve/rest"},
 		"resolve/answers":        {"cache", "cache/disk", "cache/lru"},
 		"resolve/artifact":       {"cache", "resolve/rest"},
