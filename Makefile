@@ -17,7 +17,7 @@ BIN = .testenv/bin
 # The packages whose tests need no server; those named …AgainstMLflow, …AgainstBotocore and …AgainstRequests run Python's.
 UNITS = ./cache/... ./cmd/... ./fs/... ./resolve/... ./test/count ./test/fault ./test/run
 # The tests that take as long as they are given.
-LONG = ^Test(ReferenceModel|MountMeansWhatTheClientMeans|OpenFilesAreOneVersion|WorkLeavesNothingBehind|KilledAtAnyMomentLosesLittle|AnyDiskFaultFailsNoRead|AliasMovesUnderReaders|ManyNamesTakeLittleMemory|ForgottenNamesAreFreed|ContentsDoNotMix|CachedReadWaitsForNothing|ReplacedFilesDoNotMix|ManySmallContentsSlowNothing|ManyClosedFilesTakeLittleMemory)$$
+LONG = ^Test(ReferenceModel|MountMeansWhatTheClientMeans|OpenFilesAreOneVersion|WorkLeavesNothingBehind|KilledAtAnyMomentLosesLittle|AnyDiskFaultFailsNoRead|AliasMovesUnderReaders|ManyNamesTakeLittleMemory|ForgottenNamesAreFreed|ContentsDoNotMix|CachedReadWaitsForNothing|ReplacedFilesDoNotMix|TakeoverUnderReaders|ManySmallContentsSlowNothing|ManyClosedFilesTakeLittleMemory)$$
 # runs, and not a time: at whose end go test may fail with "context deadline exceeded"
 FUZZTIME ?= 100000x
 SOAK ?= 30m

@@ -159,6 +159,9 @@ apt-get install -qq -y ./mlflowfs_*_ARCH.deb </dev/null
 mkdir /mnt/mlflow
 mount -t mlflowfs SERVER /mnt/mlflow
 echo 'SUM  /mnt/mlflow/FILE' | sha256sum -c
+dpkg -i ./mlflowfs_*_ARCH.deb # has the mount upgraded
+mlflowfs status /mnt/mlflow | grep upgraded
+echo 'SUM  /mnt/mlflow/FILE' | sha256sum -c
 umount /mnt/mlflow
 
 mlflowfs --version | grep VERSION
@@ -185,6 +188,8 @@ for dir in mlflow team; do
 	echo "SUM  /mnt/$dir/FILE" | sha256sum -c
 done
 systemctl is-active mnt-mlflow.mount mlflowfs@team
+systemctl reload mlflowfs@team && mlflowfs status /mnt/team | grep -w '^upgraded'
+echo 'SUM  /mnt/team/FILE' | sha256sum -c
 ! grep '/mnt/looked fuse.mlflowfs' /proc/mounts
 echo 'SUM  /mnt/looked/FILE' | sha256sum -c
 mlflowfs list

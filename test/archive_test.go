@@ -89,7 +89,7 @@ mlflow.flush_trace_async_logging()
 		t.Helper()
 		m := mountAt(t, uri, fast)
 		open := func() int {
-			fds, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", m.cmd.Process.Pid))
+			fds, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", m.daemon()))
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -58,6 +58,15 @@ def start_server(work):
     raise SystemExit("the server does not come up; see " + log.name)
 
 
+def answering(pid):
+    """The process that answers the mount that pid holds: its child, where it has one."""
+    for task in os.listdir(f"/proc/{pid}/task"):
+        with open(f"/proc/{pid}/task/{task}/children") as f:
+            for child in f.read().split():
+                return int(child)
+    return pid
+
+
 class Mount:
     def __init__(self, binary, url, work):
         self.dir = tempfile.mkdtemp(dir=work)
@@ -68,7 +77,7 @@ class Mount:
         raise SystemExit("the mount does not come up")
 
     def close(self):
-        with open(f"/proc/{self.proc.pid}/status") as f:
+        with open(f"/proc/{answering(self.proc.pid)}/status") as f:
             peak = next(int(l.split()[1]) for l in f if l.startswith("VmHWM"))
         self.proc.send_signal(signal.SIGINT)
         self.proc.wait()

@@ -100,8 +100,8 @@ func TestStreamFitsWhereTmpIsMemory(t *testing.T) {
 	alone.Env = c.Env
 	m := launch(t, dir, alone)
 	t.Cleanup(m.stop)
-	out, err := output("sha256sum", fmt.Sprintf("/proc/%d/root%s", m.cmd.Process.Pid, m.path("runs", e.run, "f")))
-	fds, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", m.cmd.Process.Pid))
+	out, err := output("sha256sum", fmt.Sprintf("/proc/%d/root%s", m.daemon(), m.path("runs", e.run, "f")))
+	fds, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", m.daemon()))
 	for _, fd := range fds {
 		if to, _ := os.Readlink(fd); strings.HasPrefix(to, "/tmp/.") {
 			t.Errorf("it is in %s", to)

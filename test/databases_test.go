@@ -87,7 +87,7 @@ func TestMountOfADatabase(t *testing.T) {
 			}
 			said["doctor, of a wrong password"], _ = mlflowfs(t, env, "doctor", "--cache-dir", "none", wrong).CombinedOutput()
 			said["the mount table"], _ = os.ReadFile("/proc/mounts")
-			for _, pid := range []int{m.cmd.Process.Pid, guardOf(t, m)} {
+			for _, pid := range []int{m.cmd.Process.Pid, m.daemon()} {
 				said["ps "+strconv.Itoa(pid)], _ = os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
 			}
 			for _, name := range []string{"status.json", "metrics"} {

@@ -39,7 +39,7 @@ func TestNoDescriptorLeftEndsNoDaemon(t *testing.T) {
 				t.Fatal("the daemon has ended")
 			default:
 			}
-			if err := unix.Prlimit(m.cmd.Process.Pid, unix.RLIMIT_NOFILE, &before, nil); err != nil {
+			if err := unix.Prlimit(m.daemon(), unix.RLIMIT_NOFILE, &before, nil); err != nil {
 				t.Fatal(err)
 			}
 			e.same(t, m, "a")
@@ -108,7 +108,7 @@ func TestLocalFilesBeyondTheLimitEndNoMount(t *testing.T) {
 func (m *mount) limitDescriptors(t *testing.T, spare int) (before unix.Rlimit) {
 	t.Helper()
 	open := map[int]bool{}
-	fds, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", m.cmd.Process.Pid))
+	fds, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", m.daemon()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,10 +122,10 @@ func (m *mount) limitDescriptors(t *testing.T, spare int) (before unix.Rlimit) {
 			free++
 		}
 	}
-	if err := unix.Prlimit(m.cmd.Process.Pid, unix.RLIMIT_NOFILE, nil, &before); err != nil {
+	if err := unix.Prlimit(m.daemon(), unix.RLIMIT_NOFILE, nil, &before); err != nil {
 		t.Fatal(err)
 	}
-	if err := unix.Prlimit(m.cmd.Process.Pid, unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: uint64(most), Max: before.Max}, nil); err != nil {
+	if err := unix.Prlimit(m.daemon(), unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: uint64(most), Max: before.Max}, nil); err != nil {
 		t.Fatal(err)
 	}
 	return before

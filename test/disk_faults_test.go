@@ -207,7 +207,7 @@ print("ok")
 	if err != nil || string(out) != "ok\n" {
 		t.Errorf("%s, %v\n%s", out, err, tail(m.log.String()))
 	}
-	if open, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", m.cmd.Process.Pid)); err != nil || len(open) > 80 {
+	if open, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", m.daemon())); err != nil || len(open) > 80 {
 		t.Errorf("%d descriptors are open, %v: nothing was tested", len(open), err)
 	}
 }

@@ -251,13 +251,20 @@ func codeOf(s *os.ProcessState) int {
 	return s.ExitCode()
 }
 
-// daemon gives the daemon of an exec in the place.
-func (p *place) daemon(t *testing.T) (pid int) {
+// holder gives the process that holds the mount of an exec in the place. Its child, the
+// daemon, has the same command line.
+func (p *place) holder(t *testing.T) (pid int) {
 	t.Helper()
-	waitFor(t, "no daemon", long, func() bool {
+	waitFor(t, "no holder", long, func() bool {
+		mounts := map[int]bool{}
 		for _, q := range processes() {
 			if strings.Contains(q.args, "/proc/self/exe mount "+p.tmp) {
-				pid = q.pid
+				mounts[q.pid] = true
+			}
+		}
+		for q := range mounts {
+			if !mounts[(process{pid: q}).parent()] {
+				pid = q
 			}
 		}
 		return pid > 0

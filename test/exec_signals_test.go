@@ -176,25 +176,25 @@ except OSError:
 			t.Parallel()
 			p := newPlace(t, name)
 			file := "{}/runs/" + e.run + "/f"
-			for _, who := range []string{"exec", "group", "daemon", "command", "guard"} {
+			for _, who := range []string{"exec", "group", "holder", "command", "daemon"} {
 				r := p.start(t, e.URL, "--no-passthrough", "/usr/bin/python3", "-c", reads, file)
 				r.line(t)
-				daemon := p.daemon(t)
+				holder := p.holder(t)
 				switch who {
 				case "exec":
 					r.Process.Kill()
 				case "group":
 					syscall.Kill(-r.Process.Pid, syscall.SIGKILL)
-				case "daemon":
-					syscall.Kill(daemon, syscall.SIGKILL)
+				case "holder":
+					syscall.Kill(holder, syscall.SIGKILL)
 				case "command":
 					syscall.Kill(childOf(t, r.Process.Pid, "/usr/bin/python3"), syscall.SIGKILL)
-				case "guard": // the mount goes on, and ends well
-					syscall.Kill(childOf(t, daemon, "/proc/self/exe __guard"), syscall.SIGKILL)
+				case "daemon": // the mount goes on with another, and ends well
+					syscall.Kill(childOf(t, holder, "/proc/self/exe mount"), syscall.SIGKILL)
 					time.Sleep(100 * time.Millisecond)
 					syscall.Kill(-r.Process.Pid, syscall.SIGTERM)
 				}
-				if code, want := r.ends(t), 137; code != want && who != "guard" || who == "guard" && code != 143 {
+				if code, want := r.ends(t), 137; code != want && who != "daemon" || who == "daemon" && code != 143 {
 					t.Errorf("%s killed: ends with %d, %s", who, code, r.errs.String())
 				}
 				p.isClean(t)
@@ -203,13 +203,15 @@ except OSError:
 			proxy := proxyTo(t, e.URL)
 			release := make(chan struct{})
 			proxy.Break(func(http.ResponseWriter, *http.Request) bool { <-release; return false }, nil)
-			for _, who := range []string{"exec", "daemon", "group"} {
+			for _, who := range []string{"exec", "holder", "daemon", "group"} {
 				r := p.start(t, proxy.URL, "echo", "started")
-				switch daemon := p.daemon(t); who {
+				switch holder := p.holder(t); who {
 				case "exec":
 					r.Process.Kill()
+				case "holder":
+					syscall.Kill(holder, syscall.SIGKILL)
 				case "daemon":
-					syscall.Kill(daemon, syscall.SIGKILL)
+					syscall.Kill(childOf(t, holder, "/proc/self/exe mount"), syscall.SIGKILL)
 				case "group":
 					syscall.Kill(-r.Process.Pid, syscall.SIGTERM)
 				}

@@ -47,8 +47,7 @@ func TestKilledAtAnyMomentLosesLittle(t *testing.T) {
 			time.Sleep(time.Millisecond)
 		}
 		time.Sleep(time.Duration(i%7) * time.Millisecond)
-		m.killed = true
-		m.cmd.Process.Kill()
+		m.kill()
 		<-m.ended
 		c.Wait()
 		syscall.Unmount(m.dir, syscall.MNT_DETACH)

@@ -27,7 +27,7 @@ func TestColdReadTakesFewWrites(t *testing.T) {
 	p := &pretended{dir: "many", files: 1, size: size}
 	e.Break(p.answer, nil)
 	m := mountAt(t, e.URL, nil)
-	stop, err := count.Syscalls(m.cmd.Process.Pid)
+	stop, err := count.Syscalls(m.daemon())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -189,6 +189,15 @@ func processes() (all []process) {
 // file reads one of the files of /proc about the process.
 func (p process) file(name string) string { return readFile(fmt.Sprintf("/proc/%d/%s", p.pid, name)) }
 
+// parent is the process that has started it, or has taken that one's place.
+func (p process) parent() (pid int) {
+	_, stat, _ := strings.Cut(p.file("stat"), ") ")
+	if f := strings.Fields(stat); len(f) > 1 {
+		pid, _ = strconv.Atoi(f[1])
+	}
+	return pid
+}
+
 // ours are the processes that have work in their command line, or as their home.
 func ours() (pids []int) {
 	for _, p := range processes() {

@@ -204,6 +204,30 @@ func (m *mount) stop() {
 	}
 }
 
+// daemon is the process that answers the mount. The one that was started holds it.
+func (m *mount) daemon() (pid int) {
+	m.t.Helper()
+	waitFor(m.t, "the mount has no daemon", long, func() bool {
+		for _, p := range processes() {
+			if p.parent() == m.cmd.Process.Pid {
+				pid = p.pid
+			}
+		}
+		return pid > 0
+	})
+	return pid
+}
+
+// kill kills the daemon and who holds its mount, at the same moment.
+func (m *mount) kill() {
+	m.t.Helper()
+	daemon := m.daemon()
+	m.killed = true
+	m.cmd.Process.Signal(syscall.SIGSTOP) // it starts no other
+	syscall.Kill(daemon, syscall.SIGKILL)
+	m.cmd.Process.Kill()
+}
+
 // path joins a path to the mount.
 func (m *mount) path(parts ...string) string {
 	return filepath.Join(append([]string{m.dir}, parts...)...)
@@ -257,8 +281,9 @@ func (m *mount) reads() count.Reads { return count.ReadsInLog(m.log.String()) }
 
 // status is what the mount says of itself.
 type status struct {
-	PID  int `json:"pid"`
-	FUSE struct {
+	PID    int `json:"pid"`
+	Daemon int `json:"daemon_pid"`
+	FUSE   struct {
 		Names, Opens int64
 		PushedBytes  int64 `json:"pushed_bytes"`
 	}

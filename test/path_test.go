@@ -299,9 +299,10 @@ func TestPathNeedsNoMount(t *testing.T) {
 	e.fetched()
 	brought("no mount", "")
 	m := mountAt(t, e.URL, fast)
-	syscall.Kill(m.cmd.Process.Pid, syscall.SIGSTOP)
+	daemon := m.daemon()
+	syscall.Kill(daemon, syscall.SIGSTOP)
 	brought("a mount that hangs", "do not answer")
-	syscall.Kill(m.cmd.Process.Pid, syscall.SIGCONT)
+	syscall.Kill(daemon, syscall.SIGCONT)
 	m.stop()
 
 	a.env = append(a.env, "MLFLOWFS_AUTOMOUNT=1")

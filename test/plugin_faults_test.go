@@ -220,10 +220,14 @@ func TestPluginPassesOverDeadMounts(t *testing.T) {
 	for what, signal := range map[string]syscall.Signal{"it hangs": syscall.SIGSTOP, "it is dead": syscall.SIGKILL} {
 		m := mountAt(t, "", slices.Concat(u.env, []string{"MLFLOWFS_CACHE_DIR=" + t.TempDir()}))
 		load("a mount", 0)
-		m.killed = signal == syscall.SIGKILL
-		m.cmd.Process.Signal(signal)
+		daemon := m.daemon()
+		if signal == syscall.SIGKILL {
+			m.kill()
+		} else {
+			syscall.Kill(daemon, signal)
+		}
 		load(what, stock+5*time.Second)
-		m.cmd.Process.Signal(syscall.SIGCONT)
+		syscall.Kill(daemon, syscall.SIGCONT)
 		m.stop()
 	}
 }

@@ -55,8 +55,7 @@ func TestKilledWhileFillingGoesOn(t *testing.T) {
 			t.Fatal(err)
 		}
 		waitFor(t, "nothing comes", long, func() bool { return e.Bytes() > 6<<20 })
-		m.killed = true
-		m.cmd.Process.Kill()
+		m.kill()
 		c.Wait()
 		<-m.ended
 		output("umount", "-l", m.dir)

@@ -20,7 +20,7 @@ import (
 type vitals struct{ fds, threads, goroutines, mib int }
 
 func (m *mount) vitals() (v vitals) {
-	proc := fmt.Sprintf("/proc/%d/", m.cmd.Process.Pid)
+	proc := fmt.Sprintf("/proc/%d/", m.daemon())
 	fds, _ := os.ReadDir(proc + "fd")
 	threads, _ := os.ReadDir(proc + "task")
 	status, _ := os.ReadFile(proc + "status")

@@ -53,6 +53,7 @@ func TestStatusIsTrue(t *testing.T) {
 		Mountpoint string
 		Server     string
 		PID        int
+		Daemon     int     `json:"daemon_pid"`
 		Uptime     float64 `json:"uptime_seconds"`
 		HitRate    float64 `json:"cache_hit_rate"`
 		Cache      struct {
@@ -67,7 +68,7 @@ func TestStatusIsTrue(t *testing.T) {
 	if err := json.Unmarshal([]byte(run("status", "--json", m.dir)), &s); err != nil {
 		t.Fatal(err)
 	}
-	if s.Mountpoint != m.dir || s.PID != m.cmd.Process.Pid || s.Uptime <= 0 || s.Cache.OriginBytes != 3<<20 || s.Cache.Requests < 1 || s.Cache.Misses < 1 ||
+	if s.Mountpoint != m.dir || s.PID != m.cmd.Process.Pid || s.Daemon != m.daemon() || s.Uptime <= 0 || s.Cache.OriginBytes != 3<<20 || s.Cache.Requests < 1 || s.Cache.Misses < 1 ||
 		s.FUSE.Opens < 2 || s.FUSE.Names < 3 || s.Requests["2xx"] < 3 || s.Requests["4xx"] < 1 || s.Retries["5xx"] != 1 || len(s.Retries) != 1 || s.HitRate <= 0 || s.HitRate > 1 {
 		t.Errorf("%+v", s)
 	}
@@ -138,5 +139,8 @@ func TestStatusIsTrue(t *testing.T) {
 		!strings.Contains(m.log.String(), `"msg":"an origin was asked","fetch":`+followed[2]+",") {
 		t.Errorf("the log joins no read with its request:\n%s", tail(m.log.String()))
 	}
-	m.cmd.Process.Signal(syscall.SIGUSR2)
+	m.cmd.Process.Signal(syscall.SIGUSR1)
+	waitFor(t, "SIGUSR1 has the log tell as much as before", long, func() bool {
+		return strings.Contains(m.log.String(), `"now":"INFO"`)
+	})
 }

@@ -161,7 +161,7 @@ func TestAnswerOfAGiBIsAnErrorWithinTheLimit(t *testing.T) {
 					t.Errorf("%s: %s, %v", script, tail(string(out)), err)
 				}
 			}
-			peak := peakOf(t, m.cmd.Process.Pid)
+			peak := peakOf(t, m.daemon())
 			figure(t, "1 GiB of %s, with a limit of %d MiB: %d MiB resident at the most", name, limit, peak)
 			if peak > most {
 				t.Errorf("the daemon had %d MiB resident", peak)

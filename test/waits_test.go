@@ -224,7 +224,7 @@ func TestCachedReadWaitsForNothing(t *testing.T) {
 func leaveNoDescriptor(t *testing.T, m *mount, _ string) (end func()) {
 	t.Helper()
 	var old unix.Rlimit
-	pid := m.cmd.Process.Pid
+	pid := m.daemon()
 	err := unix.Prlimit(pid, unix.RLIMIT_NOFILE, nil, &old)
 	if err == nil {
 		err = unix.Prlimit(pid, unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 3, Max: old.Max}, nil)

@@ -176,7 +176,7 @@ print(json.dumps([min(done), max(slow)]))
 			t.Errorf("--cache-dir %s: a reader has read %v times in a minute, another waited %v s (%v)", dir, least, slowest, err)
 		}
 		figure(t, "--cache-dir %s: one of 128 readers waited %.1f s", dir, slowest)
-		if peak := peakOf(t, m.cmd.Process.Pid); peak > 320 {
+		if peak := peakOf(t, m.daemon()); peak > 320 {
 			t.Errorf("--cache-dir %s: %d MiB of memory", dir, peak)
 		}
 		m.stop()

@@ -18,7 +18,6 @@ import (
 	systemd "github.com/coreos/go-systemd/v22/daemon"
 	"gopkg.in/natefinch/lumberjack.v2"
 
-	"github.com/mlflowfs/mlflowfs/fs/fusefs"
 	"github.com/mlflowfs/mlflowfs/resolve/rest"
 )
 
@@ -127,22 +126,44 @@ func rotated(name string) (*lumberjack.Logger, error) {
 // notify tells systemd that the mount answers (sd_notify(3)), and then, as often
 // as it wants to hear that, that no request of the kernel waits for longer than
 // patience.
-func notify(m *fusefs.Mounted, server string, patience time.Duration, log *slog.Logger) {
-	if ok, err := systemd.SdNotify(false, systemd.SdNotifyReady+"\nSTATUS=shows "+server); err != nil || !ok {
+func (d *daemon) notify(o *options, log *slog.Logger) {
+	server, patience := rest.Redact(d.server), o.stuck()
+	if ok, err := o.notify(systemd.SdNotifyReady + "\nSTATUS=shows " + server); err != nil || !ok {
 		if err != nil {
 			log.Warn("systemd can't be told that the mount answers", "err", err)
 		}
 		return
 	}
-	every, err := systemd.SdWatchdogEnabled(false)
-	if err != nil || every == 0 {
+	every := o.watchdog()
+	if every <= 0 {
 		return
 	}
 	go func() {
 		for range time.Tick(every / 2) {
-			if m.Stats().LongestWait < patience.Seconds() {
-				systemd.SdNotify(false, systemd.SdNotifyWatchdog)
+			if d.mounted().LongestWait < patience.Seconds() {
+				o.notify(systemd.SdNotifyWatchdog)
 			}
 		}
 	}()
+}
+
+// notify tells systemd something; ok says that it wants to be told. It listens to the
+// process that it has started.
+func (p *process) notify(words string) (ok bool, err error) {
+	if p.held != nil {
+		return p.held.notify(words)
+	}
+	return systemd.SdNotify(false, words)
+}
+
+// watchdog is within what time systemd wants to hear that the mount answers; 0: it does not.
+func (p *process) watchdog() time.Duration {
+	if p.held != nil {
+		return p.held.Watchdog
+	}
+	every, err := systemd.SdWatchdogEnabled(false)
+	if err != nil {
+		return 0
+	}
+	return every
 }

@@ -46,7 +46,7 @@ func TestCommandsTakeTheirSettings(t *testing.T) {
 	by := map[string]scope{
 		"mount": mounting, "exec": mounting, "doctor": mounting, "config show": mounting, "warm": caching, "evict": caching, "pin": caching, "unpin": caching, "path": caching, "download": caching,
 		"ls": client, "cat": client, "resolve": client, "watch": client,
-		"config": nothing, "unmount": nothing, "list": nothing, "status": nothing, "demo": nothing, "__pages": nothing,
+		"config": nothing, "unmount": nothing, "upgrade": nothing, "list": nothing, "status": nothing, "demo": nothing, "__pages": nothing,
 	}
 	for name, c := range commands() {
 		takes, ok := by[name]

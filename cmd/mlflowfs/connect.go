@@ -68,6 +68,7 @@ type openOptions struct {
 	needed  bool             // a store, also where no tracking URI is given: the default one then
 	answers *answers.Answers // for when a server can't be asked; nil: none are kept
 	cache   *cache.Cache     // where tables are made; nil: one of their own
+	first   int              // what their numbers begin behind
 }
 
 // open opens the stores and makes a resolver of them. A storage URI needs no
@@ -105,7 +106,8 @@ func (c *ClientConfig) open(opt openOptions, log *slog.Logger) (*stores, error) 
 		allowed.Own = true
 	}
 	s.Resolver = resolve.New(resolve.Options{
-		Tracking: s.tracking, Registry: s.registry, Client: s.client, RegistryClient: s.registryClient, Web: web,
+		FirstSerial: opt.first,
+		Tracking:    s.tracking, Registry: s.registry, Client: s.client, RegistryClient: s.registryClient, Web: web,
 		Buckets: c.buckets(set, log), Lent: c.lent(set, log), Hosts: c.hosts(set, log), Access: c.Artifacts.Access,
 		TTL: opt.ttl, Allowed: allowed, Silence: c.Server.Timeout, Answers: opt.answers, Cache: opt.cache, Log: log,
 	})

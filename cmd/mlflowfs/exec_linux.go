@@ -26,13 +26,13 @@ import (
 //
 //   - the supervisor, which the user has started: it passes on signals, stops when the
 //     command stops, and ends as it ends;
-//   - its child, the stage, which starts the daemon, waits until that has mounted, and
+//   - its child, the stage, which starts the holder of a mount, waits until that has mounted, and
 //     becomes the command: it stays in the process group and the session in which it was
 //     started, and so do its streams;
-//   - the daemon, a mount in a session of its own, held by a leash (leashFD): it ends by
+//   - the holder, a mount in a session of its own, held by a leash (leashFD): it ends by
 //     the supervisor's word or by its death, and no signal to a process group or of a
 //     terminal ends it, or stops it while somebody reads;
-//   - the daemon's guard;
+//   - its child, the daemon (see [holder]);
 //   - the witness, by which the supervisor tells a signal to itself from one to its group.
 //
 // Where this user can't mount, the stage is cloned into a user and a mount namespace, so

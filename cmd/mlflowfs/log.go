@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 )
 
@@ -21,6 +22,7 @@ func (o *options) log() (*slog.Logger, error) {
 		if out, err = rotated(o.Log.File); err != nil {
 			return nil, err
 		}
+		o.crashTo(o.Log.File)
 	}
 	opt := &slog.HandlerOptions{Level: &o.level}
 	log, flush := newLog(out, func(w io.Writer) slog.Handler {
@@ -33,17 +35,30 @@ func (o *options) log() (*slog.Logger, error) {
 	return log, nil
 }
 
-// levels has SIGUSR1 make the log tell more, by a level each time, and SIGUSR2
-// bring back what the settings ask for.
+// crashTo has a daemon that ends by a fault say where in its log file, too: in the background
+// nobody sees its standard error.
+func (o *options) crashTo(file string) {
+	if o.held == nil {
+		return
+	}
+	if f, err := os.OpenFile(file, os.O_APPEND|os.O_WRONLY, 0); err == nil {
+		debug.SetCrashOutput(f, debug.CrashOptions{})
+		f.Close() // there is a copy
+	}
+}
+
+// levels has SIGUSR1 make the log tell more, by a level each time, and when it tells all what
+// the settings ask for. SIGUSR2 is the holder's.
 func (o *options) levels(log *slog.Logger) {
 	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, syscall.SIGUSR1, syscall.SIGUSR2)
+	signal.Notify(signals, syscall.SIGUSR1)
+	signal.Ignore(syscall.SIGUSR2)
 	go func() {
-		for s := range signals {
-			if s == syscall.SIGUSR2 {
-				o.level.Set(o.Log.Level)
+		for range signals {
+			if more := o.level.Level() - (slog.LevelInfo - slog.LevelDebug); more >= slog.LevelDebug {
+				o.level.Set(more)
 			} else {
-				o.level.Set(max(o.level.Level()-(slog.LevelInfo-slog.LevelDebug), slog.LevelDebug))
+				o.level.Set(o.Log.Level)
 			}
 			log.Log(context.Background(), o.level.Level(), "the log's level was changed by a signal", "now", o.level.Level())
 		}

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"io"
+	"os"
 	"sync/atomic"
 	"time"
 )
@@ -72,3 +73,16 @@ func (w *logWriter) wait(written chan struct{}) {
 }
 
 var _ io.Writer = (*logWriter)(nil)
+
+// appended is a file of which each line is written to what has its name then: the daemon
+// rotates its log.
+type appended string
+
+func (a appended) Write(line []byte) (int, error) {
+	f, err := os.OpenFile(string(a), os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	return f.Write(line)
+}

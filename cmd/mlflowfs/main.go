@@ -30,8 +30,6 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
-
-	"github.com/mlflowfs/mlflowfs/fs/fusefs"
 )
 
 // Exit codes.
@@ -48,16 +46,17 @@ type usageError struct{ error }
 func (e usageError) Unwrap() error { return e.error }
 
 func main() {
-	if len(os.Args) > 1 && os.Args[1] == fusefs.GuardCommand {
-		fusefs.Guard(os.Args[2:])
-		return
+	if isHolder(os.Args) {
+		if code, ok := hold(); ok {
+			os.Exit(code)
+		}
 	}
 	if len(os.Args) > 1 && os.Args[1] == stageCommand {
 		os.Exit(thisProcess().stage(os.Args[2:]))
 	}
 	hidePasswords()
 	p := thisProcess()
-	os.Exit(p.execute(p.interruptible(), os.Args))
+	p.exit(p.execute(p.interruptible(), os.Args))
 }
 
 // execute runs a command line, and gives its exit code.
@@ -82,6 +81,9 @@ func (p *process) execute(ctx context.Context, argv []string) int {
 	}
 	code := exitCode(err)
 	if exit, ok := err.(exitError); ok && exit.error == nil { // a command's own
+		return code
+	}
+	if p.held.fails(err) {
 		return code
 	}
 	var refused mountError
@@ -142,7 +144,7 @@ and read lazily: nothing is downloaded before a program reads it.
 	})
 	root.SetOut(p.stdout)
 	root.SetErr(p.stderr)
-	root.AddCommand(p.mountCommand(), p.execCommand(), p.unmountCommand(), p.listCommand(), p.statusCommand(), p.watchCommand(), p.doctorCommand(), p.configCommand(), p.pagesCommand(),
+	root.AddCommand(p.mountCommand(), p.execCommand(), p.unmountCommand(), p.upgradeCommand(), p.listCommand(), p.statusCommand(), p.watchCommand(), p.doctorCommand(), p.configCommand(), p.pagesCommand(),
 		p.downloadCommand(), p.lsCommand(), p.catCommand(), p.resolveCommand(), p.pathCommand(), p.demoCommand(), p.warmCommand(), p.evictCommand(), p.pinCommand(false), p.pinCommand(true))
 	return root
 }

@@ -2,12 +2,14 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/http/pprof"
+	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -157,15 +159,36 @@ func loopbackOf(addr string) (string, error) {
 
 // listen serves /metrics at addr, and with profiles /debug/pprof/, until the
 // process ends.
-func (m *meter) listen(addr string, profiles bool, log *slog.Logger) error {
+func (m *meter) listen(ctx context.Context, addr string, profiles, busy bool, log *slog.Logger) error {
 	addr, err := loopbackOf(addr)
 	if err != nil {
 		return err
 	}
 	l, err := net.Listen("tcp", addr)
-	if err != nil {
+	switch {
+	case err == nil:
+		m.serve(l, profiles, log)
+	case busy && errors.Is(err, syscall.EADDRINUSE):
+		log.Info("metrics are served when the daemon before has ended", "address", addr)
+		go m.listenLater(ctx, addr, profiles, log)
+	default:
 		return fmt.Errorf("--metrics-addr: %w", err)
 	}
+	return nil
+}
+
+// listenLater listens when the daemon before this one has ended.
+func (m *meter) listenLater(ctx context.Context, addr string, profiles bool, log *slog.Logger) {
+	for ctx.Err() == nil {
+		if l, err := net.Listen("tcp", addr); err == nil {
+			m.serve(l, profiles, log)
+			return
+		}
+		time.Sleep(retryListen)
+	}
+}
+
+func (m *meter) serve(l net.Listener, profiles bool, log *slog.Logger) {
 	mux := http.NewServeMux()
 	mux.Handle("/metrics", promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{}))
 	if profiles {
@@ -178,5 +201,4 @@ func (m *meter) listen(addr string, profiles bool, log *slog.Logger) error {
 	log.Info("metrics are served", "address", "http://"+l.Addr().String()+"/metrics", "pprof", profiles)
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 	go server.Serve(l)
-	return nil
 }

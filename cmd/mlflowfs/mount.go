@@ -59,10 +59,13 @@ Databricks workspace (databricks, databricks://profile) takes DATABRICKS_… and
 // the directory for it may be gone by then.
 const ownPoint = "MLFLOWFS_OWN_MOUNTPOINT"
 
-func (f *mountFlags) run(ctx context.Context, o *options, args []string) error {
+func (f *mountFlags) run(ctx context.Context, o *options, args []string) (err error) {
 	log, err := o.log()
 	if err != nil {
 		return err
+	}
+	if o.held.takesUp() {
+		return o.takeUp(ctx, log)
 	}
 	point, err := fusefs.ResolvePoint(args[0])
 	if err != nil {
@@ -72,7 +75,11 @@ func (f *mountFlags) run(ctx context.Context, o *options, args []string) error {
 		if err := ownDirectory(point); err != nil {
 			return err
 		}
-		defer os.Remove(point)
+		defer func() {
+			if err != errLeft {
+				os.Remove(point)
+			}
+		}()
 	}
 	if err := fusefs.CheckMountpoint(point, log); err != nil {
 		return err
@@ -103,6 +110,9 @@ type daemon struct {
 	meter   *meter
 	shown   atomic.Pointer[fusefs.Mounted] // nil until it is
 	used    atomic.Int64                   // when a request of the kernel was answered last, in nanoseconds since 1970
+
+	holder   int                      // the process that has the mount; this one where there is none
+	upgraded atomic.Pointer[upgraded] // the last upgrade; nil: none
 }
 
 // close lets go of the stores and of the disk, where what was counted last is
@@ -130,19 +140,26 @@ func (o *options) openDaemon(ctx context.Context, log *slog.Logger) (*daemon, er
 	}
 	asker := rest.Asker(o.Server.TrackingURI, o.Env) + rest.Asker(o.Server.RegistryURI, o.Env)
 	kept := answers.New(disk, answers.Options{Scope: asker, Stale: o.Mount.StaleIfError, Offline: o.Server.Offline, Log: log})
-	s, err := o.open(openOptions{ttl: o.Mount.MetadataTTL, needed: true, answers: kept, cache: c}, log)
+	s, err := o.open(openOptions{ttl: o.Mount.MetadataTTL, needed: true, answers: kept, cache: c, first: int(o.firstNumber())}, log)
 	if err != nil {
 		return nil, err
 	}
 	d := &daemon{server: o.Server.TrackingURI, started: time.Now(), cache: c, disk: disk, stores: s}
 	d.meter = newMeter(d)
-	if o.Server.Offline {
+	d.holder = os.Getpid()
+	if o.held != nil {
+		d.holder = os.Getppid()
+		d.upgraded.Store(o.held.Upgrade)
+		o.held.told.Store(&d.upgraded)
+	}
+	switch {
+	case o.Server.Offline:
 		log.Info("the network is not used; what was listed before is shown, and what the cache has can be read")
-	} else {
+	case !o.held.takesUp(): // else programs wait, and the mount is there whatever the server says
 		err = ping(ctx, s, d.server, log)
 	}
 	if err == nil && o.Mount.MetricsAddr != "" {
-		err = d.meter.listen(o.Mount.MetricsAddr, o.Mount.Pprof, log)
+		err = d.meter.listen(ctx, o.Mount.MetricsAddr, o.Mount.Pprof, o.held.takesUp(), log)
 	}
 	if err != nil {
 		s.close()
@@ -152,11 +169,11 @@ func (o *options) openDaemon(ctx context.Context, log *slog.Logger) (*daemon, er
 		go s.client.OffersPresigned(ctx)
 	}
 	scope := o.scope()
-	if o.life != nil { // it ends with a program that knows nothing of others
+	if o.served { // it ends with a program that knows nothing of others
 		scope = ""
 	}
 	d.root, err = fs.New(fs.Options{
-		Resolver: s.Resolver, Cache: c, Log: log, URIs: o.Artifacts.MountURIs, Scope: scope,
+		Resolver: s.Resolver, Cache: c, FirstLater: o.firstNumber(), Log: log, URIs: o.Artifacts.MountURIs, Scope: scope,
 		About: map[string]func() []byte{
 			"status.json": func() []byte { return d.status().json() },
 			"metrics":     d.meter.text,
@@ -238,6 +255,19 @@ func holdStderr() (said func() string) {
 	}
 }
 
+// mountOptions say how this mount is shown.
+func (d *daemon) mountOptions(o *options, log *slog.Logger) fusefs.MountOptions {
+	return fusefs.MountOptions{
+		AllowOther: o.Mount.AllowOther, Debug: o.Log.FUSE, MaxRead: o.Cache.maxRead(), MaxReads: o.Cache.maxReads(), MaxNames: o.Cache.maxNames(),
+		NoPassing: o.Mount.NoPassthrough, NoPushing: o.Mount.NoPush, Stuck: o.stuck(), Log: log, Scope: o.scope(),
+		Answered: func(op string, took time.Duration) {
+			d.used.Store(time.Now().UnixNano())
+			d.meter.answered.WithLabelValues(op).Observe(took.Seconds())
+		},
+		Failed: func(op, errno string) { d.meter.failed.WithLabelValues(op, errno).Inc() },
+	}
+}
+
 // serve mounts the tree and stays until it is unmounted, because ctx ends or by
 // somebody else.
 func (d *daemon) serve(ctx context.Context, o *options, point string, log *slog.Logger) error {
@@ -248,48 +278,88 @@ func (d *daemon) serve(ctx context.Context, o *options, point string, log *slog.
 	if o.parent != nil { // which is told
 		said = holdStderr()
 	}
-	m, err := fusefs.Mount(point, d.root, fusefs.MountOptions{
-		AllowOther: o.Mount.AllowOther, Debug: o.Log.FUSE, MaxRead: o.Cache.maxRead(), MaxReads: o.Cache.maxReads(), MaxNames: o.Cache.maxNames(),
-		NoPassing: o.Mount.NoPassthrough, NoPushing: o.Mount.NoPush, Stuck: o.stuck(), Guarded: true, Made: o.getenv(ownPoint) != "", Log: log,
-		Answered: func(op string, took time.Duration) {
-			d.used.Store(time.Now().UnixNano())
-			d.meter.answered.WithLabelValues(op).Observe(took.Seconds())
-		},
-		Failed: func(op, errno string) { d.meter.failed.WithLabelValues(op, errno).Inc() },
-	})
+	opt := d.mountOptions(o, log)
+	m, err := fusefs.Mount(point, d.root, opt)
 	if words := said(); err != nil && words != "" {
 		err = fmt.Errorf("%w: %s", err, words)
 	}
 	if err != nil {
 		return mountError{err}
 	}
-	d.shown.Store(m)
-	server := rest.Redact(d.server)
-	shows := fmt.Sprintf("%s shows %s", point, server)
+	if o.held != nil {
+		o.held.shows(d, o, m)
+	}
+	shows := fmt.Sprintf("%s shows %s", point, rest.Redact(d.server))
 	if !o.tellParent(word{Said: shows}) {
 		fmt.Fprintf(o.stderr, "mlflowfs: %s; Ctrl-C unmounts\n", shows)
 	}
-	notify(m, server, o.stuck(), log)
-	go d.unmountIdle(ctx, m, o.Mount.IdleTimeout, log)
-	gone := make(chan struct{})
-	go func() {
-		m.Wait()
-		close(gone)
-	}()
-	select {
-	case <-gone: // unmounted by somebody else
-		return nil
-	case <-ctx.Done():
+	return d.stay(ctx, o, m, opt, log)
+}
+
+// stay stays until the mount is gone, because ctx ends or by somebody else, or another
+// daemon's (errLeft).
+func (d *daemon) stay(ctx context.Context, o *options, m *fusefs.Mounted, opt fusefs.MountOptions, log *slog.Logger) error {
+	d.shown.Store(m)
+	d.notify(o, log)
+	for {
+		idle, used := context.WithCancel(ctx)
+		go d.unmountIdle(idle, m, o.Mount.IdleTimeout, log)
+		gone := make(chan struct{})
+		go func(m *fusefs.Mounted) {
+			m.Wait()
+			close(gone)
+		}(m)
+		order, err := o.waits(ctx, gone)
+		used()
+		switch {
+		case err != nil:
+			return d.unmount(o, m, gone)
+		case order.Kind == "":
+			return nil // unmounted by somebody else
+		}
+		if m, err = d.hand(ctx, o.held, m, opt, log); err != nil {
+			return err
+		}
+		d.shown.Store(m)
 	}
+}
+
+// waits waits for an order to let the mount go. There is none where it is gone; an error says
+// that ctx has ended.
+func (p *process) waits(ctx context.Context, gone <-chan struct{}) (message, error) {
+	var orders <-chan message
+	if p.held != nil {
+		orders = p.held.orders
+	}
+	for {
+		select {
+		case <-gone:
+			return message{}, nil
+		case <-ctx.Done():
+			return message{}, ctx.Err()
+		case m, ok := <-orders:
+			if m.Kind == doLetGo {
+				return m, nil
+			}
+			if !ok { // ctx ends, too
+				orders = nil
+			}
+		}
+	}
+}
+
+// unmount takes the mount away, and waits until nobody uses it any more, or for another
+// signal.
+func (d *daemon) unmount(o *options, m *fusefs.Mounted, gone <-chan struct{}) error {
 	busy, err := m.Unmount()
 	if err != nil {
-		return fmt.Errorf("%s can't be unmounted: %w", point, err)
+		return fmt.Errorf("%s can't be unmounted: %w", d.point, err)
 	}
 	if again := "again "; busy {
-		if o.life != nil {
+		if o.served {
 			again = "" // the one that ends is not this process
 		}
-		fmt.Fprintf(o.stderr, "mlflowfs: %s is detached; waiting for programs that still use it (%sCtrl-C to end at once)\n", point, again)
+		fmt.Fprintf(o.stderr, "mlflowfs: %s is detached; waiting for programs that still use it (%sCtrl-C to end at once)\n", d.point, again)
 	}
 	select {
 	case <-gone:

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"os"
 	"os/signal"
@@ -17,7 +18,9 @@ type process struct {
 	environ        []string // as os.Environ gives it
 	stdout, stderr io.Writer
 	parent         io.WriteCloser  // waits for the mount; nil: nobody does
-	life           io.Reader       // of whom the command serves, who ends it; nil: signals do
+	held           *held           // by the process that has this one answer its mount; nil: none
+	life           io.Reader       // of who ends the command; nil: signals do
+	served         bool            // that is whom the command serves
 	calm           func()          // has signals end nothing any more
 	ignored        []os.Signal     // that whoever started this process has ignored
 	abort          <-chan struct{} // closed by the second signal: what still waits for others ends
@@ -30,7 +33,10 @@ func thisProcess() *process {
 		p.parent = f
 	}
 	if f := lent(lifeFD); f != nil {
-		p.life = f
+		p.life, p.served = f, true
+	}
+	if f := lent(holderFD); f != nil {
+		p.obey(f)
 	}
 	if f := lent(beatFD); f != nil {
 		go beat(f)
@@ -52,6 +58,19 @@ const (
 	readyFD = "MLFLOWFS_READY_FD" // where the mount tells that it answers, or why it does not: see [word]
 	lifeFD  = "MLFLOWFS_LIFE_FD"  // of whom the command serves: it ends by that, and not by signals (see [process.serve])
 )
+
+// obey has the process be the daemon of a holder's mount.
+func (p *process) obey(holder *os.File) {
+	h, err := heldBy(holder)
+	if err != nil {
+		fmt.Fprintf(p.stderr, "mlflowfs: %v\n", err)
+		os.Exit(exitFailed)
+	}
+	p.held, p.life, p.served = h, h.life, h.Served
+	if h.Parent {
+		p.parent = h
+	}
+}
 
 // lent is the file that a variable names; nil: it names none. Neither is passed on.
 func lent(variable string) *os.File {
@@ -104,10 +123,13 @@ func (p *process) interruptible() context.Context {
 	p.calm = func() { signal.Stop(signals) }
 	if p.life != nil {
 		p.calm()
-		signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
+		signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+		if p.served {
+			signal.Ignore(syscall.SIGQUIT)
+		}
 		go p.serve(signals)
 	}
-	return p.endBy(signals, os.Exit)
+	return p.endBy(signals, p.exit)
 }
 
 // endBy gives a context that the first signal cancels. The second one has a mount wait no

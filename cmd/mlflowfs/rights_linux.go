@@ -23,12 +23,14 @@ func dropRights(log *slog.Logger) {
 	if os.Geteuid() != 0 && !fusefs.MayMount() {
 		return
 	}
-	if err := limitCapabilities(needed); err != nil {
+	if err := limitCapabilities(needed, true); err != nil {
 		log.Debug("the rights of root are all kept", "err", err)
 	}
 }
 
-func limitCapabilities(keep []uint) error {
+// limitCapabilities keeps capabilities for all threads, and where bound says so for the
+// programs that they start.
+func limitCapabilities(keep []uint, bound bool) error {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var have [2]unix.CapUserData
 	if err := unix.Capget(&header, &have[0]); err != nil {
@@ -42,7 +44,7 @@ func limitCapabilities(keep []uint) error {
 	}
 	kept := func(c uint) bool { return want[c/32].Permitted&(1<<(c%32)) != 0 }
 	for c := uint(0); c <= unix.CAP_LAST_CAP; c++ {
-		if kept(c) {
+		if kept(c) || !bound {
 			continue
 		}
 		if _, _, e := syscall.AllThreadsSyscall6(unix.SYS_PRCTL, unix.PR_CAPBSET_DROP, uintptr(c), 0, 0, 0, 0); e == syscall.ENOTSUP {

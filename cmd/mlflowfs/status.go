@@ -31,9 +31,12 @@ type status struct {
 	Mountpoint string    `json:"mountpoint"`
 	Server     string    `json:"server"` // the tracking URI, without credentials
 	Version    string    `json:"version"`
-	PID        int       `json:"pid"`
+	PID        int       `json:"pid"` // of who has the mount, and a daemon answer it (see holder)
+	Daemon     int       `json:"daemon_pid"`
 	Started    time.Time `json:"started"`
 	Uptime     float64   `json:"uptime_seconds"`
+
+	Session sessionStatus `json:"session"`
 
 	HitRate   float64           `json:"cache_hit_rate"` // of the blocks that programs wanted
 	Pinned    int64             `json:"cache_pinned_bytes"`
@@ -44,6 +47,13 @@ type status struct {
 	Retries   map[string]int64  `json:"server_retries"`  // by that of the answer that was the reason
 	Transfers []transfer        `json:"transfers"`
 	LeftOut   []resolve.LeftOut `json:"left_out"` // of what is shown
+}
+
+// sessionStatus is what of a mount outlives its daemons.
+type sessionStatus struct {
+	Age         float64   `json:"age_seconds"`
+	TakenOver   int       `json:"taken_over"`   // how often another daemon went on with it
+	LastUpgrade *upgraded `json:"last_upgrade"` // nil: there was none
 }
 
 // transfer is a file that is on its way.
@@ -57,11 +67,15 @@ type transfer struct {
 func (d *daemon) status() *status {
 	c := d.cache.Stats()
 	s := &status{
-		Mountpoint: d.point, Server: rest.Redact(d.server), Version: version(), PID: os.Getpid(),
+		Mountpoint: d.point, Server: rest.Redact(d.server), Version: version(), PID: d.holder, Daemon: os.Getpid(),
 		Started: d.started, Uptime: time.Since(d.started).Seconds(),
 		HitRate: c.HitRate(), Cache: c, FUSE: d.mounted(), Errors: d.meter.errors(), Requests: map[string]int64{}, Retries: map[string]int64{}, Transfers: []transfer{},
 		LeftOut: d.stores.LeftOut(),
 	}
+	if m := d.shown.Load(); m != nil {
+		s.Session.Age, s.Session.TakenOver = m.Age().Seconds(), m.TakenOver()
+	}
+	s.Session.LastUpgrade = d.upgraded.Load()
 	if d.disk != nil {
 		s.Pinned = d.disk.Pinned()
 	}
@@ -103,6 +117,13 @@ func (s *status) show(w io.Writer) {
 	}
 	line("mount", "%s (%s, process %d, up %s)", s.Mountpoint, s.Version, s.PID, time.Duration(s.Uptime*float64(time.Second)).Round(time.Second))
 	line("server", "%s", s.Server)
+	switch u := s.Session.LastUpgrade; {
+	case u == nil:
+	case u.Error != "":
+		line("not upgraded", "at %s: %s", u.Time.Format(time.DateTime), u.Error)
+	default:
+		line("upgraded", "at %s", u.Time.Format(time.DateTime))
+	}
 	line("cache", "%s of %s on disk, %s of it pinned; %s of %s in memory", size(s.Cache.Disk), size(s.Cache.DiskLimit), size(s.Pinned), size(s.Cache.Memory), size(s.Cache.MemoryLimit))
 	line("hit rate", "%.1f %% of %d blocks", 100*s.HitRate, s.Cache.MemoryHits+s.Cache.DiskHits+s.Cache.Misses)
 	line("from origin", "%s in %d requests, %d of which failed", size(s.Cache.OriginBytes), s.Cache.OriginRequests, s.Cache.OriginFailures)
@@ -136,7 +157,14 @@ const statusWait = 3 * time.Second
 
 // askStatus asks the mount at point.
 func askStatus(ctx context.Context, point string) (*status, error) {
-	b, err := within(ctx, statusWait, func() ([]byte, error) { return os.ReadFile(filepath.Join(point, fs.AboutDir, "status.json")) })
+	b, err := within(ctx, statusWait, func() (b []byte, err error) {
+		for range 5 { // one daemon may have had it open, and another is asked for the rest
+			if b, err = os.ReadFile(filepath.Join(point, fs.AboutDir, "status.json")); !errors.Is(err, syscall.ESTALE) {
+				break
+			}
+		}
+		return b, err
+	})
 	var s status
 	switch {
 	case err == nil:

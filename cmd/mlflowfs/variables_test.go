@@ -60,9 +60,10 @@ func sources(t *testing.T) map[string]string {
 func TestEnvironmentIsReadOnce(t *testing.T) {
 	t.Parallel()
 	may := map[string]string{
-		"cmd/mlflowfs/process.go":    "reads it, once",
-		"fs/fusefs/guard_linux.go":   "gives the guard as little of it as it needs",
-		"resolve/rest/kubernetes.go": "gives all of it to kubeconfig's program",
+		"cmd/mlflowfs/process.go":      "reads it, once",
+		"cmd/mlflowfs/holder_linux.go": "gives it to the daemon, without what is its own",
+		"fs/fusefs/device_linux.go":    "gives it to fusermount3",
+		"resolve/rest/kubernetes.go":   "gives all of it to kubeconfig's program",
 	}
 	for name, text := range sources(t) {
 		if found := environment.FindString(text); found != "" && may[name] == "" {
@@ -98,7 +99,7 @@ func TestEachVariableIsListed(t *testing.T) {
 		}
 	}
 	for _, other := range []string{
-		readyFD, lifeFD, beatFD, ownPoint, automountVariable, copyVariable,
+		readyFD, lifeFD, beatFD, holderFD, ownPoint, automountVariable, copyVariable,
 		"AZURE_STORAGE_ACCOUNT", "AZURE_STORAGE_DOMAIN", // gocloud's, and part of a location
 		"MLFLOW_EXPERIMENT", // no variable: MLflow's word for where a trace is
 	} {

@@ -18,26 +18,42 @@ import (
 // anew has the kernel ask again for what lies where a link in i leads, and below that:
 // it was just found anew. Of the way to it, what a server names is looked up from here.
 func (i *inode) anew(ctx context.Context, link string) {
-	i.a.anews.Add(1)
-	defer i.a.anews.Add(1)
-	to := i.a.root
+	a := i.a
+	a.anews.Add(1)
+	defer a.anews.Add(1)
+	to := a.names.use(a, a.root.number)
 	for part := range strings.SplitSeq(path.Join(i.path(), link), "/") {
 		in := to
-		if to = in.child(part); to == nil {
-			i.a.session.forgetEntry(in, part) // it may be known not to be there
+		number, known := a.names.leads(in.number, part)
+		if known {
+			to = a.names.use(a, number)
+		}
+		if in.done(); !known || to == nil {
+			a.session.forgetEntry(in.number, part) // it may be known not to be there
 			return
 		}
-		switch d := in.get().Dir.(type) {
+		switch d := in.looksIn().(type) {
 		case nil, fs.Lasting: // a directory stays what it is
 		default:
-			if !to.isDir() || !to.again(ctx, d, part) {
-				i.a.session.forgetEntry(in, part)
+			if !to.dir || !to.again(ctx, d) {
+				to.done()
+				a.session.forgetEntry(in.number, part)
 				return
 			}
 		}
 	}
+	defer to.done()
 	looks := maxLooks
 	to.doubt(ctx, &looks)
+}
+
+// looksIn is the directory that was found last; nil where i is none, or is not resolved, and
+// so will be looked up.
+func (i *inode) looksIn() fs.Dir {
+	if n := i.get(); n != nil {
+		return n.Dir
+	}
+	return nil
 }
 
 // doubtful has the kernel believe nothing of an answer that was begun when there had been
@@ -57,34 +73,39 @@ const maxLooks = 64
 // those below it, and for i where that is a file. A directory that is still one stays as
 // the kernel has it, for a program may stand in it: it is looked up from here.
 func (i *inode) doubt(ctx context.Context, looks *int) {
-	d := i.get().Dir
-	if d == nil {
-		if parent := i.stands(); parent != nil {
-			i.a.session.forgetEntry(parent, i.name)
+	a := i.a
+	if !i.dir {
+		if a.names.stands(i) {
+			a.session.forgetEntry(i.parent, i.name)
 		}
 		return
 	}
 	i.forgetEntries(0)
-	missed, children := i.takeMissed()
-	for _, name := range missed {
-		i.a.session.forgetEntry(i, name)
+	for _, name := range i.takeMissed() {
+		a.session.forgetEntry(i.number, name)
 	}
-	for name, child := range children {
-		if child.isDir() {
+	d := i.looksIn()
+	for _, number := range a.names.children(i.number) {
+		child := a.names.use(a, number)
+		if child == nil {
+			continue // it was forgotten just now
+		}
+		if child.dir {
 			*looks--
 		}
-		if !child.isDir() || (*looks >= 0 && !child.again(ctx, d, name)) {
-			i.a.session.forgetEntry(i, name)
+		if !child.dir || (*looks >= 0 && d != nil && !child.again(ctx, d)) {
+			a.session.forgetEntry(i.number, child.name)
 		} else {
 			child.doubt(ctx, looks)
 		}
+		child.done()
 	}
 }
 
 // again looks i up anew as an entry of d; false where it is no directory any more. What
 // can't be asked is left as it is.
-func (i *inode) again(ctx context.Context, d fs.Dir, name string) bool {
-	n, err := d.Lookup(ctx, name)
+func (i *inode) again(ctx context.Context, d fs.Dir) bool {
+	n, err := d.Lookup(ctx, i.name)
 	if err != nil {
 		return !errors.Is(err, iofs.ErrNotExist)
 	}
@@ -105,20 +126,22 @@ const maxMissed = 64
 func (i *inode) miss(name string) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	k, now := i.known(), time.Now()
-	maps.DeleteFunc(k.missed, func(_ string, at time.Time) bool { return now.Sub(at) > negativeTTL })
-	if len(k.missed) < maxMissed {
-		k.missed[name] = now
+	now := time.Now()
+	maps.DeleteFunc(i.missed, func(_ string, at time.Time) bool { return now.Sub(at) > negativeTTL })
+	if i.missed == nil {
+		i.missed = map[string]time.Time{}
 	}
+	if len(i.missed) < maxMissed {
+		i.missed[name] = now
+	}
+	i.missedAt.Store(now.UnixNano())
 }
 
-// takeMissed gives the names that the kernel may believe not to be there, and the children
-// that it knows.
-func (i *inode) takeMissed() (names []string, children map[string]*inode) {
+// takeMissed gives the names that the kernel may believe not to be there.
+func (i *inode) takeMissed() []string {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	k := i.known()
-	names = slices.Collect(maps.Keys(k.missed))
-	clear(k.missed)
-	return names, maps.Clone(k.children)
+	names := slices.Collect(maps.Keys(i.missed))
+	clear(i.missed)
+	return names
 }

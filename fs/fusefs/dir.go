@@ -38,8 +38,12 @@ func (i *inode) opendir(out *fuse.OpenOut) (*openDir, syscall.Errno) {
 		out.OpenFlags = fuse.FOPEN_CACHE_DIR | fuse.FOPEN_KEEP_CACHE
 		i.forgetEntries(n.TTL)
 	}
+	i.pins.Add(1)
 	return &openDir{i: i}, 0
 }
+
+// released is told that no program has d open any more.
+func (d *openDir) released() { d.i.done() }
 
 // settled tells whether the entries of a directory change no more.
 func settled(n *fs.Node) bool {
@@ -52,16 +56,16 @@ func settled(n *fs.Node) bool {
 func (i *inode) forgetEntries(ttl time.Duration) {
 	now := time.Now()
 	i.mu.Lock()
-	was := i.known().listed
+	was := i.listed
 	i.mu.Unlock()
 	if now.Sub(was) < ttl {
 		return
 	}
 	if !was.IsZero() {
-		i.a.session.forgetPages(i)
+		i.a.session.forgetPages(i.number)
 	}
 	i.mu.Lock()
-	i.known().listed = now
+	i.listed = now
 	i.mu.Unlock()
 }
 
@@ -149,7 +153,7 @@ func (d *openDir) give(ctx context.Context, number uint64, e fs.Entry, out *fuse
 	entry := fuse.DirEntry{Name: e.Name, Off: number, Mode: syscall.S_IFDIR}
 	if e.Node != nil {
 		entry.Mode = mode(e.Node)
-		entry.Ino = d.i.identify(e.Name, e.Node).number()
+		entry.Ino = d.i.a.names.identify(d.i, e.Name, e.Node).number()
 	}
 	again := number <= d.given
 	if !plus {
@@ -165,7 +169,9 @@ func (d *openDir) give(ctx context.Context, number uint64, e fs.Entry, out *fuse
 	}
 	d.given = max(d.given, number)
 	if e.Node != nil && !e.Later && !again { // else the kernel looks it up when it is wanted
-		d.i.entry(ctx, d.since, e.Name, e.Node, told)
+		if d.i.entry(ctx, d.since, e.Name, e.Node, told) != 0 {
+			*told = fuse.EntryOut{} // without a number: it is looked up when it is wanted
+		}
 	}
 	return true
 }

@@ -18,6 +18,7 @@ import (
 
 	"github.com/mlflowfs/mlflowfs/cache"
 	"github.com/mlflowfs/mlflowfs/fs"
+	"github.com/mlflowfs/mlflowfs/fs/fusefs/sessionfile"
 	"github.com/mlflowfs/mlflowfs/resolve"
 	"github.com/mlflowfs/mlflowfs/resolve/meta"
 )
@@ -227,14 +228,20 @@ func TestNoLookUpGivesWhatIsOutdated(t *testing.T) {
 	}
 	say("exec 3<&-")
 	eventually(t, "the kernel knows no more than the file that is watched", func() bool {
-		m.names.mu.Lock()
-		all := m.names.known.Values()
-		m.names.mu.Unlock()
-		if len(all) <= 1 {
+		n := m.a.names
+		var all []uint64
+		told := 0 // those that are there for more than what is in them
+		n.mu.RLock()
+		n.rows.All(func(r sessionfile.Row) bool {
+			all = append(all, n.rows.Number(r))
+			if l := n.rows.Lookups(r); l > 1 || l == 1 && !n.rows.Get(r).Dir {
+				told++
+			}
 			return true
-		}
-		m.names.ask(all[0].a.session, all)
-		return false
+		})
+		n.mu.RUnlock()
+		n.ask(m.a.session, all)
+		return told <= 1
 	})
 	if got := count(); got != "b" {
 		t.Errorf("it reads %q when its directory had been forgotten", got)
@@ -300,8 +307,8 @@ func TestLinkThatHasMovedIsReadAnew(t *testing.T) {
 	point, m := mounted(t, &fs.Node{Dir: d}, MountOptions{})
 	reads := follower(t, filepath.Join(point, "l"))
 	d.move("new", func() { // the one who tells of it does not get done with that
-		m.links.mu.Lock()
-		time.AfterFunc(time.Second, m.links.mu.Unlock)
+		m.a.links.mu.Lock()
+		time.AfterFunc(time.Second, m.a.links.mu.Unlock)
 	})
 	if got := reads(); got != "new" {
 		t.Errorf("it leads to %q", got)

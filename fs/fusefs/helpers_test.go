@@ -85,6 +85,7 @@ type text string
 func (s text) Open(context.Context) (fs.Handle, error) { return s, nil }
 func (s text) Close() error                            { return nil }
 func (s text) Identity() string                        { return string(s) }
+func (s text) Proof() string                           { return string(s) }
 
 func (s text) ReadAt(_ context.Context, p []byte, off int64) (int, error) {
 	return strings.NewReader(string(s)).ReadAt(p, off)

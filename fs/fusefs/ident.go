@@ -3,6 +3,7 @@ package fusefs
 import (
 	"context"
 	"encoding/binary"
+	"syscall"
 
 	"github.com/cespare/xxhash/v2"
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -20,14 +21,9 @@ import (
 // number, which is the first hash, with a probability of 3 in 100 million.
 type ident [2]uint64
 
-// identify gives the ident of n as i's child by that name.
-func (i *inode) identify(name string, n *fs.Node) ident {
-	i.mu.Lock()
-	turn := 0
-	if i.entries != nil {
-		turn = i.entries.turns[name]
-	}
-	i.mu.Unlock()
+// ident gives the ident of n as i's child by that name, which was found to have changed turn
+// times before.
+func (i *inode) ident(name string, n *fs.Node, turn uint32) ident {
 	var id ident
 	for k := range id {
 		h := xxhash.NewWithSeed(uint64(k))
@@ -56,29 +52,49 @@ func (id ident) generation() uint64 { return id[1] & (1<<32 - 1) }
 // entry tells the kernel of n as the child of i by that name: of the inode that it
 // knows already by the ident, which has n from now on, or of a new one. since is how many
 // anews there were when n was asked for.
-func (i *inode) entry(ctx context.Context, since uint64, name string, n *fs.Node, out *fuse.EntryOut) {
-	id := i.identify(name, n)
-	for known := i.a.names.of(id); known != nil && known.isStale(); known = i.a.names.of(id) { // i had been forgotten, and its turns with it
-		i.turn(name)
-		id = i.identify(name, n)
+func (i *inode) entry(ctx context.Context, since uint64, name string, n *fs.Node, out *fuse.EntryOut) syscall.Errno {
+	child, errno := i.a.names.tell(i, name, n)
+	if errno != 0 {
+		return errno
 	}
-	child := i.a.names.tell(i, name, id, n)
+	defer child.done()
 	if n.Moves {
-		i.a.links.touch(child, i, name, n.TTL)
+		i.a.links.touch(child, n.TTL)
 	}
 	if n.Anew {
 		i.anew(ctx, n.Link)
 	}
+	child.fill(n, out)
+	i.a.doubtful(since, out)
+	return 0
+}
+
+// itself tells the kernel of i, or of its directory (".."), which it knows by a handle that a
+// program has had since (FUSE_EXPORT_SUPPORT).
+func (i *inode) itself(r request, name string, out *fuse.EntryOut) syscall.Errno {
+	at := i
+	if name == ".." && i.parent != 0 {
+		if at = i.a.names.use(i.a, i.parent); at == nil {
+			return syscall.ESTALE
+		}
+		defer at.done()
+		if errno := at.resolves(r); errno != 0 {
+			return errno
+		}
+	}
+	if at != i.a.root && !i.a.names.again(at.number) {
+		return syscall.ESTALE
+	}
+	at.fill(at.get(), out)
+	return 0
+}
+
+// fill fills an answer that tells of i, which is n.
+func (i *inode) fill(n *fs.Node, out *fuse.EntryOut) {
 	out.SetEntryTimeout(n.TTL)
 	if _, grows := n.File.(fs.Growing); !grows {
 		out.SetAttrTimeout(n.TTL)
 	}
-	i.a.doubtful(since, out)
-	child.fill(n, out)
-}
-
-// fill fills the rest of an answer that tells of i, which is n.
-func (i *inode) fill(n *fs.Node, out *fuse.EntryOut) {
 	out.NodeId, out.Generation = i.number, i.id.generation()
 	i.attr(n, &out.Attr)
 }
@@ -89,16 +105,9 @@ func (i *inode) outdated() {
 	known := i.stale
 	i.stale = true
 	i.mu.Unlock()
-	if parent := i.stands(); parent != nil && !known {
-		parent.turn(i.name)
+	if !known {
+		i.a.names.setStale(i)
 	}
-}
-
-// turn notes that a name of the directory was found to have changed.
-func (i *inode) turn(name string) {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	i.known().turns[name]++
 }
 
 func (i *inode) isStale() bool {

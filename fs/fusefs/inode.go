@@ -1,6 +1,7 @@
 package fusefs
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"path"
@@ -13,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/mlflowfs/mlflowfs/fs"
+	"github.com/mlflowfs/mlflowfs/fs/fusefs/sessionfile"
 )
 
 // adapter is what all inodes of a mount share.
@@ -30,55 +32,49 @@ type adapter struct {
 	session  *session
 	pusher   *pagePusher
 	passing  *passthrough
+	file     *sessionfile.File
 	names    *names
 	links    *linkWatcher
 	watchdog *watchdog
 }
 
-// inode is a [fs.Node] as the kernel knows it. It lives as long as the kernel
-// remembers it; the Node in it is the one that the last look-up found.
+// inode is a [fs.Node] as the kernel knows it, made of its row in names when it is asked for.
+// The Node in it is the one that the last look-up found; until there is one, it is not
+// resolved.
 type inode struct {
 	a      *adapter
 	id     ident
-	number uint64                // by which the kernel names it
-	name   string                // in its parent
-	parent atomic.Pointer[inode] // as the kernel was told last; nil of the root
+	number uint64 // by which the kernel names it
+	parent uint64 // the number of its directory
+	name   string // in that
+	turn   uint32 // how often what has the name was found to have changed before
+	dir    bool
 
-	sized atomic.Bool // of a file that grows: the kernel was told its size
+	pins     atomic.Int32 // of who uses it: requests, and handles
+	missedAt atomic.Int64 // when a name in it was not there last, in nanoseconds since 1970
+	sized    atomic.Bool  // of a file that grows: the kernel was told its size
 
-	queued  bool   // in pagePusher.queue; guarded by its mutex
-	lookups uint64 // that the kernel has not forgotten; guarded by the mutex of names
-	weight  int    // in names; guarded by its mutex
+	queued bool // in pagePusher.queue; guarded by its mutex
 
 	pushing sync.Mutex // held while pages are pushed, or become another content's; before mu
 
-	mu      sync.Mutex // guards what follows; no other lock is taken under it
-	node    *fs.Node
-	read    string        // identity of what was opened last: the pages that the kernel has
-	stale   bool          // the content was found to have changed: its name leads to another inode now
-	entries *entriesKnown // of a directory; nil until there is something to know
-	cached  []*openFile   // open handles that the kernel caches pages for
-	passed  int           // open handles whose backing file it reads itself
-	backing int32         // by which it names that file
-	backed  string        // identity of what was passed first
-	reading []span        // what the kernel waits for
+	mu      sync.Mutex           // guards what follows; of other locks only those of the cache are taken under it
+	node    *fs.Node             // nil until it is resolved
+	read    string               // identity of what was opened last, the pages that the kernel has; or what proves it (provenBy)
+	stale   bool                 // the content was found to have changed: its name leads to another inode now
+	missed  map[string]time.Time // of a directory: names that were not there, and when
+	listed  time.Time            // of a directory: when the kernel began to remember the entries
+	cached  []*openFile          // open handles that the kernel caches pages for
+	passed  int                  // open handles whose backing file it reads itself
+	kept    int                  // those of cached of a daemon before this one, which are not open here yet
+	known   *sessionfile.Handle  // one of them: what the kernel was told of the file
+	backing int32                // by which it names that file
+	backed  string               // identity of what was passed first, or what proves it
+	reading []span               // what the kernel waits for
 }
 
-// entriesKnown is what is known of a directory's entries. It is guarded by inode.mu.
-type entriesKnown struct {
-	children map[string]*inode    // that the kernel was told of, by the names that lead to them now
-	turns    map[string]int       // how often a name was found to have changed
-	missed   map[string]time.Time // names that were not there, and when
-	listed   time.Time            // when the kernel began to remember the entries
-}
-
-// known is what is known of the entries. i.mu is held.
-func (i *inode) known() *entriesKnown {
-	if i.entries == nil {
-		i.entries = &entriesKnown{children: map[string]*inode{}, turns: map[string]int{}, missed: map[string]time.Time{}}
-	}
-	return i.entries
-}
+// done ends a use of i.
+func (i *inode) done() { i.pins.Add(-1) }
 
 // mode has the owner's write bit, though a mount is read-only and the kernel refuses
 // each write with EROFS: who copies a file with its mode, as cp -r and shutil.copytree
@@ -95,56 +91,10 @@ func mode(n *fs.Node) uint32 {
 	return syscall.S_IFLNK | 0o777
 }
 
-// isDir tells whether i is a directory, as it is for as long as the kernel knows it.
-func (i *inode) isDir() bool { return i.get().Dir != nil }
-
 // path is where i is, below the mount.
-func (i *inode) path() string {
-	parent := i.parent.Load()
-	if parent == nil {
-		return ""
-	}
-	return path.Join(parent.path(), i.name)
-}
+func (i *inode) path() string { return i.a.names.path(i.number) }
 
-// child is what the kernel was told last that a name leads to; nil where it has forgotten
-// that, or was told of nothing.
-func (i *inode) child(name string) *inode {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	if i.entries == nil {
-		return nil
-	}
-	return i.entries.children[name]
-}
-
-// stands gives the directory in which i's name leads to it; nil where none does.
-func (i *inode) stands() *inode {
-	if parent := i.parent.Load(); parent != nil && parent.child(i.name) == i {
-		return parent
-	}
-	return nil
-}
-
-// adopt notes that the kernel is told that child's name leads to it. The inode that child's
-// directory had before may be forgotten by now.
-func (i *inode) adopt(child *inode) {
-	child.parent.Store(i)
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	i.known().children[child.name] = child
-}
-
-// lost is told that the kernel knows a child no more.
-func (i *inode) lost(child *inode) {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	if i.entries != nil && i.entries.children[child.name] == child {
-		delete(i.entries.children, child.name)
-	}
-}
-
-// get is the Node as it was found last.
+// get is the Node as it was found last; nil until i is resolved.
 func (i *inode) get() *fs.Node {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -166,11 +116,16 @@ func (i *inode) attr(n *fs.Node, out *fuse.Attr) {
 	out.Blksize = 1 << 17
 	out.Blocks = (out.Size + 511) / 512
 	out.Uid, out.Gid = i.a.uid, i.a.gid
-	t := n.Mtime
-	if t.IsZero() {
-		t = i.a.mounted
-	}
+	t := i.mtime(n)
 	out.SetTimes(&t, &t, &t)
+}
+
+// mtime is when n was changed: before the mount, where that is not known.
+func (i *inode) mtime(n *fs.Node) time.Time {
+	if n.Mtime.IsZero() {
+		return i.a.mounted
+	}
+	return n.Mtime
 }
 
 func (i *inode) lookup(r request, name string, out *fuse.EntryOut) syscall.Errno {
@@ -194,8 +149,59 @@ func (i *inode) lookup(r request, name string, out *fuse.EntryOut) syscall.Errno
 		}
 		return e
 	}
-	i.entry(p, since, name, n, out)
+	return i.entry(p, since, name, n, out)
+}
+
+// resolved has i have a Node: where it has none, its name is looked up. What is found then is
+// another content, or nothing, as ESTALE tells: the kernel looks the name up itself.
+func (i *inode) resolved(ctx context.Context) syscall.Errno {
+	if i.get() != nil {
+		return 0
+	}
+	dir := i.a.names.use(i.a, i.parent)
+	if dir == nil {
+		return syscall.ESTALE
+	}
+	defer dir.done()
+	if errno := dir.resolved(ctx); errno != 0 {
+		return errno
+	}
+	d := dir.get().Dir
+	if d == nil || i.isStale() {
+		return syscall.ESTALE
+	}
+	n, err := d.Lookup(ctx, i.name)
+	if err != nil {
+		if errno := dir.fail(lookUp, i.name, err); errno != syscall.ENOENT {
+			return errno
+		}
+	}
+	if err != nil || dir.ident(i.name, n, i.turn) != i.id {
+		i.outdated()
+		return syscall.ESTALE
+	}
+	i.mu.Lock()
+	if i.node == nil {
+		i.node = n
+	}
+	i.mu.Unlock()
+	if n.Moves {
+		i.a.links.touch(i, n.TTL)
+	}
+	if n.Anew {
+		dir.anew(ctx, n.Link)
+	}
 	return 0
+}
+
+// resolves is resolved for a request of the kernel.
+func (i *inode) resolves(r request) syscall.Errno {
+	if i.get() != nil {
+		return 0
+	}
+	p := i.a.killable(r, lookUp)
+	defer p.finish()
+	return i.resolved(p)
 }
 
 func (i *inode) getattr(r request, out *fuse.AttrOut) syscall.Errno {

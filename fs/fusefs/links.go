@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	iofs "io/fs"
-	"path"
 	"path/filepath"
 	"runtime"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -16,6 +14,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 
 	"github.com/mlflowfs/mlflowfs/fs"
+	"github.com/mlflowfs/mlflowfs/fs/fusefs/sessionfile"
 )
 
 // linkWatcher has programs that watch a link by inotify see that it leads elsewhere.
@@ -37,17 +36,17 @@ type linkWatcher struct {
 
 	leaving atomic.Pointer[leaving]
 
-	mu    sync.Mutex // guards links; no other lock is taken under it
-	links map[ident]*linkAt
+	mu    sync.Mutex         // guards links; no other lock is taken under it
+	links map[uint64]*linkAt // by their numbers
 }
 
 // linkAt is a link that the kernel knows.
 type linkAt struct {
-	i    *inode
-	path string // below the mount; its directory's inode may come and go
-	in   ident  // of that
-	dir  fs.Dir
-	ttl  time.Duration
+	number uint64
+	in     uint64 // its directory's number
+	name   string // in that
+	id     ident
+	ttl    time.Duration
 
 	due  time.Time // when it is looked at next; guarded by linkWatcher.mu
 	kept bool      // the kernel was asked to forget it, and has not; guarded by linkWatcher.mu
@@ -64,15 +63,15 @@ type leaving struct {
 const linksPause = time.Second
 
 func newLinkWatcher(point string) *linkWatcher {
-	return &linkWatcher{point: point, wakeup: make(chan struct{}, 1), stopped: make(chan struct{}), links: map[ident]*linkAt{}}
+	return &linkWatcher{point: point, wakeup: make(chan struct{}, 1), stopped: make(chan struct{}), links: map[uint64]*linkAt{}}
 }
 
-// touch notes that the kernel is told of the link i, by that name in dir.
-func (w *linkWatcher) touch(i, dir *inode, name string, ttl time.Duration) {
+// touch notes that the kernel is told of the link i.
+func (w *linkWatcher) touch(i *inode, ttl time.Duration) {
 	ttl = max(ttl, linksPause)
-	l := &linkAt{i: i, path: path.Join(dir.path(), name), in: dir.id, dir: dir.get().Dir, ttl: ttl, due: time.Now().Add(ttl)}
+	l := &linkAt{number: i.number, in: i.parent, name: i.name, id: i.id, ttl: ttl, due: time.Now().Add(ttl)}
 	w.mu.Lock()
-	w.links[i.id] = l
+	w.links[i.number] = l
 	w.mu.Unlock()
 	select {
 	case w.wakeup <- struct{}{}:
@@ -80,20 +79,40 @@ func (w *linkWatcher) touch(i, dir *inode, name string, ttl time.Duration) {
 	}
 }
 
-func (w *linkWatcher) forgotten(i *inode) {
+// keep has it watch the links that the kernel knows by a daemon before this one.
+func (w *linkWatcher) keep(a *adapter) {
+	var all []*linkAt
+	a.names.mu.RLock()
+	a.names.rows.All(func(r sessionfile.Row) bool {
+		if l := a.names.rows.Get(r); l.Moves && a.names.rows.Lookups(r) > 0 {
+			all = append(all, &linkAt{number: l.Number, in: l.Parent, name: l.Name, id: ident{l.Number, l.Check}, ttl: linksPause, due: time.Now()})
+		}
+		return true
+	})
+	a.names.mu.RUnlock()
 	w.mu.Lock()
-	defer w.mu.Unlock()
-	if l := w.links[i.id]; l != nil && l.i == i {
-		delete(w.links, i.id)
+	for _, l := range all {
+		w.links[l.number] = l
+	}
+	w.mu.Unlock()
+	if len(all) > 0 {
+		w.wakeup <- struct{}{}
 	}
 }
 
-// told notes that the kernel was told of l's end. By now l.i may be found again.
+// forgotten notes that the kernel knows nothing by a number any more.
+func (w *linkWatcher) forgotten(number uint64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.links, number)
+}
+
+// told notes that the kernel was told of l's end. By now l may be found again.
 func (w *linkWatcher) told(l *linkAt) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.links[l.i.id] == l {
-		delete(w.links, l.i.id)
+	if w.links[l.number] == l {
+		delete(w.links, l.number)
 	}
 }
 
@@ -122,14 +141,14 @@ func (w *linkWatcher) work(a *adapter) {
 			}
 			var idle, watched []*linkAt
 			idle, watched, known = w.due(time.Now())
-			batch := make([]*inode, len(idle))
+			batch := make([]uint64, len(idle))
 			for k, l := range idle {
-				batch[k] = l.i
+				batch[k] = l.number
 			}
 			fs.Contain(a.log, "the look for watched links", func() { a.names.ask(a.session, batch) })
 			for _, l := range watched {
 				fs.Contain(a.log, "the look at a watched link", func() {
-					if l.moved(ctx) {
+					if a.moved(ctx, l) {
 						w.tell(a, l)
 					}
 				})
@@ -159,12 +178,20 @@ func (w *linkWatcher) due(now time.Time) (idle, watched []*linkAt, known bool) {
 
 // moved tells whether the link's name leads elsewhere now, as far as the server
 // can be asked.
-func (l *linkAt) moved(ctx context.Context) bool {
-	n, err := l.dir.Lookup(ctx, path.Base(l.path))
+func (a *adapter) moved(ctx context.Context, l *linkAt) bool {
+	dir := a.names.use(a, l.in)
+	if dir == nil {
+		return false
+	}
+	defer dir.done()
+	if dir.resolved(ctx) != 0 {
+		return false
+	}
+	n, err := dir.get().Dir.Lookup(ctx, l.name)
 	if err != nil {
 		return errors.Is(err, iofs.ErrNotExist)
 	}
-	return n.Link != l.i.get().Link
+	return a.names.identify(dir, l.name, n) != l.id
 }
 
 // tell has the kernel delete the link. It deletes only what it has by that name:
@@ -176,24 +203,21 @@ func (w *linkWatcher) tell(a *adapter, l *linkAt) {
 	defer runtime.UnlockOSThread()
 	w.leaving.Store(&leaving{l, thread()})
 	defer w.leaving.Store(nil)
-	name := path.Base(l.path)
+	at := filepath.Join(w.point, a.names.path(l.in), l.name)
 	for range 3 {
 		var st syscall.Stat_t
-		if syscall.Lstat(filepath.Join(w.point, l.path), &st) != nil {
+		if syscall.Lstat(at, &st) != nil {
 			return
 		}
-		dir, found := (*inode)(nil), a.root
-		for part := range strings.SplitSeq(l.path, "/") {
-			dir, found = found, found.child(part)
-			if found == nil {
-				return
-			}
+		number, known := a.names.leads(l.in, l.name)
+		if !known {
+			return
 		}
-		if found == l.i && a.session.deleteEntry(found, dir) == 0 {
+		if number == l.number && a.session.deleteEntry(l.number, l.in, l.name) == 0 {
 			w.told(l)
 			return
 		}
-		a.session.forgetEntry(dir, name)
+		a.session.forgetEntry(l.in, l.name)
 	}
 }
 
@@ -201,11 +225,20 @@ func (w *linkWatcher) tell(a *adapter, l *linkAt) {
 // was, until the kernel has deleted it. Whoever hears of the end finds what is new.
 func (w *linkWatcher) left(r request, dir *inode, name string, out *fuse.EntryOut) bool {
 	l := w.leaving.Load()
-	if l == nil || l.in != dir.id || path.Base(l.path) != name || r.thread != l.thread || !dir.a.names.again(l.i) {
+	if l == nil || l.in != dir.number || l.name != name || r.thread != l.thread || !dir.a.names.again(l.number) {
 		return false
 	}
-	dir.adopt(l.i)
+	i := dir.a.names.use(dir.a, l.number)
+	if i == nil {
+		return false
+	}
+	defer i.done()
+	dir.a.names.lead(l.number)
+	n := i.get()
+	if n == nil {
+		n = &fs.Node{Link: "?"} // which nobody asks for any more
+	}
+	i.fill(n, out)
 	out.SetEntryTimeout(linksPause) // what is outdated at once the kernel does not keep until it can be deleted
-	l.i.fill(l.i.get(), out)
 	return true
 }

@@ -9,7 +9,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -19,6 +18,7 @@ import (
 	"github.com/moby/sys/mountinfo"
 
 	"github.com/mlflowfs/mlflowfs/fs"
+	"github.com/mlflowfs/mlflowfs/fs/fusefs/sessionfile"
 )
 
 // MountOptions say how a tree is shown.
@@ -40,26 +40,19 @@ type MountOptions struct {
 	Answered func(op string, took time.Duration)
 	Failed   func(op, errno string)
 
-	// Guarded has a second process clear what is left of the mount when this
-	// one is killed: this program with [GuardCommand] as its first argument,
-	// which is to call [Guard]. It removes the mount point, too, where that was
-	// Made for the mount.
-	Guarded bool
-	Made    bool
-	Log     *slog.Logger
+	Log *slog.Logger
+
+	// Scope is what a name and a number mean the same for: another daemon takes the session up
+	// only with the same.
+	Scope string
 }
 
 // Mounted is a tree that the kernel shows.
 type Mounted struct {
-	server   *fuse.Server
-	point    string
-	pusher   *pagePusher
-	names    *names
-	links    *linkWatcher
-	opens    *opens
-	watchdog *watchdog
-	guard    *guard
-	once     sync.Once // stops what goes on beside the requests
+	a      *adapter
+	server server
+	point  string
+	once   sync.Once // stops what goes on beside the requests
 }
 
 const fsName = "mlflowfs"
@@ -70,6 +63,31 @@ const negativeTTL = time.Second
 // Mount shows the tree below root at the directory point, which must pass
 // [CheckMountpoint]. It returns when the mount answers.
 func Mount(point string, root *fs.Node, opt MountOptions) (*Mounted, error) {
+	file, err := sessionfile.Create(scopeOf(opt))
+	if err != nil {
+		return nil, err
+	}
+	opt = opt.withDefaults()
+	a := newAdapter(point, root, opt, file)
+	server, err := serve(point, a, opt.fuse())
+	if err != nil {
+		file.Close()
+		return nil, explainMount(point, opt, err)
+	}
+	readAhead(point, readAheadKiB, opt.Log)
+	return a.start(server, point), nil
+}
+
+// start begins what goes on beside the requests.
+func (a *adapter) start(s server, point string) *Mounted {
+	go a.pusher.work()
+	go a.names.work(a.session)
+	go a.links.work(a)
+	go a.watchdog.watch()
+	return &Mounted{a: a, server: s, point: point}
+}
+
+func (opt MountOptions) withDefaults() MountOptions {
 	if opt.MaxRead <= 0 {
 		opt.MaxRead = 1 << 20
 	}
@@ -79,7 +97,11 @@ func Mount(point string, root *fs.Node, opt MountOptions) (*Mounted, error) {
 	if opt.Stuck <= 0 {
 		opt.Stuck = 2 * time.Minute
 	}
-	a := newAdapter(point, root, opt)
+	return opt
+}
+
+// fuse are the options as go-fuse has them.
+func (opt MountOptions) fuse() *fuse.MountOptions {
 	o := &fuse.MountOptions{
 		AllowOther:    opt.AllowOther,
 		FsName:        fsName,
@@ -89,7 +111,7 @@ func Mount(point string, root *fs.Node, opt MountOptions) (*Mounted, error) {
 		Debug:         opt.Debug,
 		// A file that grows is read past the page cache, and may be mapped all the same.
 		// Who reads so may have many reads on their way (io_uring, AIO).
-		ExtraCapabilities: fuse.CAP_DIRECT_IO_ALLOW_MMAP | fuse.CAP_ASYNC_DIO,
+		ExtraCapabilities: fuse.CAP_DIRECT_IO_ALLOW_MMAP | fuse.CAP_ASYNC_DIO | fuse.CAP_EXPORT_SUPPORT,
 		// What is read is in memory, so that splicing saves nothing; and go-fuse's
 		// splice panics, on a goroutine of its own, where no descriptor is left.
 		DisableSplice: true,
@@ -106,32 +128,20 @@ func Mount(point string, root *fs.Node, opt MountOptions) (*Mounted, error) {
 	} else {
 		o.Options = append(o.Options, "ro")
 	}
-	server, err := serve(point, a, o)
-	if err != nil {
-		return nil, explainMount(point, opt, err)
-	}
-	keepFUSE()
-	go a.pusher.work()
-	go a.names.work(a.session)
-	go a.links.work(a)
-	go a.watchdog.watch()
-	readAhead(point, readAheadKiB, opt.Log)
-	m := &Mounted{server: server, point: point, pusher: a.pusher, names: a.names, links: a.links, opens: &a.opens, watchdog: a.watchdog}
-	if opt.Guarded {
-		m.guard = startGuard(point, opt.Made, opt.Log)
-	}
-	return m, nil
+	return o
 }
 
 // newAdapter makes what shows the tree below root. The root is known to the kernel from the
 // beginning, and is not forgotten.
-func newAdapter(point string, root *fs.Node, opt MountOptions) *adapter {
+func newAdapter(point string, root *fs.Node, opt MountOptions, file *sessionfile.File) *adapter {
 	a := &adapter{
-		log: opt.Log, uid: uint32(os.Getuid()), gid: uint32(os.Getgid()), mounted: time.Now(),
+		log: opt.Log, uid: uint32(os.Getuid()), gid: uint32(os.Getgid()), mounted: file.Mounted(),
 		answered: opt.Answered, failed: opt.Failed,
+		file:     file,
+		handles:  newHandles(&file.Handles),
 		session:  &session{},
 		pusher:   newPagePusher(opt.Log, opt.NoPushing),
-		names:    newNames(opt.Log, opt.MaxNames),
+		names:    newNames(opt.Log, opt.MaxNames, &file.Names),
 		links:    newLinkWatcher(point),
 		watchdog: newWatchdog(opt.Log, opt.Stuck),
 	}
@@ -142,39 +152,10 @@ func newAdapter(point string, root *fs.Node, opt MountOptions) *adapter {
 	if a.failed == nil {
 		a.failed = func(string, string) {}
 	}
-	a.root = &inode{a: a, number: fuse.FUSE_ROOT_ID, node: root}
-	a.names.numbers[a.root.number] = a.root
+	a.root = &inode{a: a, number: fuse.FUSE_ROOT_ID, dir: true, node: root}
+	a.root.pins.Add(1)
+	a.names.live[a.root.number] = a.root
 	return a
-}
-
-// serve mounts, and has requests answered until the mount is gone.
-func serve(point string, a *adapter, o *fuse.MountOptions) (*fuse.Server, error) {
-	server, err := fuse.NewServer(raw{fuse.NewDefaultRawFileSystem(), a}, point, o)
-	if err != nil {
-		return nil, err
-	}
-	go server.Serve()
-	if err := server.WaitMount(); err != nil {
-		return nil, err
-	}
-	return server, nil
-}
-
-// keepFUSE keeps the connection to the kernel from the programs that this one
-// starts, which go-fuse does not: as long as one has it, a mount without a
-// daemon waits for answers.
-func keepFUSE() {
-	fds, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		return
-	}
-	for _, e := range fds {
-		if to, err := os.Readlink("/proc/self/fd/" + e.Name()); err == nil && to == "/dev/fuse" {
-			if fd, err := strconv.Atoi(e.Name()); err == nil {
-				syscall.CloseOnExec(fd)
-			}
-		}
-	}
 }
 
 // slogWriter sends go-fuse's own lines to the log.
@@ -212,14 +193,13 @@ func explainMount(point string, opt MountOptions, err error) error {
 func (m *Mounted) Wait() {
 	m.server.Wait()
 	m.once.Do(m.stop)
-	m.guard.dismiss()
 }
 
 func (m *Mounted) stop() {
-	close(m.watchdog.stop)
-	close(m.names.stopped)
-	close(m.links.stopped)
-	m.pusher.stop()
+	close(m.a.watchdog.stop)
+	close(m.a.names.stopped)
+	close(m.a.links.stopped)
+	m.a.pusher.stop()
 }
 
 // Unmount takes the mount away. Where it is in use, it is detached: it is gone
@@ -238,10 +218,6 @@ func (m *Mounted) Unmount() (busy bool, err error) {
 
 // UnmountUnused takes the mount away, unless somebody uses it.
 func (m *Mounted) UnmountUnused() error { return m.server.Unmount() }
-
-// GuardCommand is the first argument of a process that is to be a guard; the
-// others go to [Guard].
-const GuardCommand = "__guard"
 
 // Unmount takes a mount of mlflowfs away, with the right to do so or with
 // fusermount3. lazy detaches it while it is in use.

@@ -36,6 +36,18 @@ func (i *inode) open(r request, flags uint32, out *fuse.OpenOut) (*openFile, sys
 	if err != nil {
 		return nil, i.fail(opening, "", err)
 	}
+	f := i.openFile(n, h)
+	if !i.opened(f, flags&pastPages != 0, out) {
+		h.Close()
+		i.outdated()
+		return nil, syscall.ESTALE
+	}
+	i.pins.Add(1)
+	return f, 0
+}
+
+// openFile is an open file of i, which is n.
+func (i *inode) openFile(n *fs.Node, h fs.Handle) *openFile {
 	f := &openFile{i: i, h: h, size: n.Size, identity: noIdentity, uses: 1}
 	if id, is := h.(fs.Identified); is {
 		f.identity = id.Identity()
@@ -43,12 +55,7 @@ func (i *inode) open(r request, flags uint32, out *fuse.OpenOut) (*openFile, sys
 	if _, f.grows = n.File.(fs.Growing); f.grows {
 		f.size = 0
 	}
-	if !i.opened(f, flags&pastPages != 0, out) {
-		h.Close()
-		i.outdated()
-		return nil, syscall.ESTALE
-	}
-	return f, 0
+	return f
 }
 
 // noIdentity is what the kernel has pages of after an open of a handle without
@@ -75,7 +82,7 @@ func (i *inode) opened(f *openFile, direct bool, out *fuse.OpenOut) bool {
 	backing := i.a.passing.backing(f.h)
 	i.pushing.Lock()
 	defer i.pushing.Unlock()
-	if !i.reads(f.identity) {
+	if !i.reads(f) {
 		return false
 	}
 	i.mu.Lock()
@@ -105,7 +112,7 @@ func (i *inode) opened(f *openFile, direct bool, out *fuse.OpenOut) bool {
 // already, where there is one. i.mu is held.
 func (i *inode) passes(f *openFile, backing *os.File) bool {
 	if i.passed == 0 {
-		if backing == nil || len(i.cached) > 0 || (i.backed != "" && i.backed != f.identity) {
+		if backing == nil || len(i.cached) > 0 || (i.backed != "" && !f.is(i.backed)) {
 			return false
 		}
 		id, errno := i.a.session.back(backing)
@@ -120,29 +127,24 @@ func (i *inode) passes(f *openFile, backing *os.File) bool {
 	return true
 }
 
-// reads has the kernel read that content from now on, and drop the pages of
+// reads has the kernel read f's content from now on, and drop the pages of
 // another; false says that one is open. i.pushing is held.
-func (i *inode) reads(identity string) bool {
+func (i *inode) reads(f *openFile) bool {
 	i.mu.Lock()
 	was := i.read
-	if was != identity && i.isOpen() {
+	other := was != "" && !f.is(was)
+	if other && i.isOpen() {
 		i.mu.Unlock()
 		return false
 	}
-	i.read = identity
+	i.read = f.identity
 	i.mu.Unlock()
-	if was != "" && was != identity {
-		i.a.session.forgetPages(i)
+	if other {
+		i.a.session.forgetPages(i.number)
+		i.a.names.setPages(i, 0)
 	}
 	return true
 }
 
-// inUse is isOpen, for who does not hold i.mu.
-func (i *inode) inUse() bool {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	return i.isOpen()
-}
-
 // isOpen tells whether a program has i open. i.mu is held.
-func (i *inode) isOpen() bool { return len(i.cached) > 0 || i.passed > 0 }
+func (i *inode) isOpen() bool { return len(i.cached) > 0 || i.passed > 0 || i.kept > 0 }

@@ -80,12 +80,12 @@ func TestPushIsOffWhenMemoryIsShort(t *testing.T) {
 			e := &eager{data: bytes.Repeat([]byte("mlflowfs"), 1<<17)}
 			point, m := mounted(t, &fs.Node{Dir: e}, MountOptions{})
 			var asked atomic.Bool
-			m.pusher.mu.Lock()
-			m.pusher.short = func() bool {
+			m.a.pusher.mu.Lock()
+			m.a.pusher.short = func() bool {
 				asked.Store(true)
 				return short
 			}
-			m.pusher.mu.Unlock()
+			m.a.pusher.mu.Unlock()
 			f, err := os.Open(filepath.Join(point, "f"))
 			if err != nil {
 				t.Fatal(err)
@@ -100,7 +100,7 @@ func TestPushIsOffWhenMemoryIsShort(t *testing.T) {
 			}
 			f.Close()
 			unmount(t, m) // which waits for the end of the pushing
-			if given, pushed := e.given.Load(), m.opens.pushed.Load(); short && given+pushed != 0 || !short && pushed == 0 {
+			if given, pushed := e.given.Load(), m.a.opens.pushed.Load(); short && given+pushed != 0 || !short && pushed == 0 {
 				t.Errorf("%d bytes were taken from the file to be pushed, the kernel got %d", given, pushed)
 			}
 		})
@@ -125,9 +125,9 @@ func TestPushEndsWhenMemoryRunsShort(t *testing.T) {
 	d := two{"f": {data: make([]byte, 1<<20)}, "g": {data: make([]byte, 1<<20)}}
 	point, m := mounted(t, &fs.Node{Dir: d}, MountOptions{})
 	var short atomic.Bool
-	m.pusher.mu.Lock()
-	m.pusher.short = short.Load
-	m.pusher.mu.Unlock()
+	m.a.pusher.mu.Lock()
+	m.a.pusher.short = short.Load
+	m.a.pusher.mu.Unlock()
 	open := func(name string) {
 		t.Helper()
 		f, err := os.Open(filepath.Join(point, name))
@@ -181,7 +181,10 @@ func (p *paused) Close() error {
 func opened(pusher *pagePusher, h fs.Handle, identity string) *inode {
 	r := asked(&fs.Node{Dir: fixed{}})
 	r.a.pusher = pusher
-	i := r.a.names.tell(r.a.root, "f", ident{7, 7}, &fs.Node{File: text("f"), Size: 1})
+	i, errno := r.a.names.tell(r.a.root, "f", &fs.Node{File: text("f"), Size: 1})
+	if errno != 0 {
+		panic(errno)
+	}
 	i.read = identity
 	i.cached = []*openFile{{i: i, h: h, identity: identity, uses: 1}}
 	return i

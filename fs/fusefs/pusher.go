@@ -144,17 +144,18 @@ func (i *inode) pushSome(buf []byte) (more bool, err error) {
 	defer f.done()
 	// The kernel may forget i meanwhile, and be told of another inode by its number: until the
 	// push has ended it is told of this one, whose next open waits for that.
-	if !i.a.names.again(i) {
+	if !i.a.names.again(i.number) {
 		return false, nil
 	}
-	defer i.a.names.forget(i.number, 1)
+	defer i.a.forget(i.number, 1)
 	n, off := f.h.(fs.Ahead).Fresh(buf)
 	for at, end := off, off+int64(n); at < end; {
 		var to int64
 		if at, to = i.unread(at, end); at >= to {
 			break
 		}
-		if errno := i.a.session.store(i, at, buf[at-off:to-off]); errno != 0 {
+		f.hasPages()
+		if errno := i.a.session.store(i.number, at, buf[at-off:to-off]); errno != 0 {
 			return false, errno
 		}
 		i.a.opens.pushed.Add(to - at)

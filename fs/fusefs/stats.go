@@ -20,10 +20,10 @@ type Stats struct {
 
 // Stats says what the mount knows and did.
 func (m *Mounted) Stats() Stats {
-	passed := m.opens.passed.Load()
-	waits, n := m.watchdog.oldest()
+	passed := m.a.opens.passed.Load()
+	waits, n := m.a.watchdog.oldest()
 	return Stats{
-		Opens: passed + m.opens.cached.Load(), PassedOpens: passed, PushedBytes: m.opens.pushed.Load(),
-		Names: m.names.len(), Waiting: n, LongestWait: waits.Seconds(),
+		Opens: passed + m.a.opens.cached.Load(), PassedOpens: passed, PushedBytes: m.a.opens.pushed.Load(),
+		Names: m.a.names.len(), Waiting: n, LongestWait: waits.Seconds(),
 	}
 }

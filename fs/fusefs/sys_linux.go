@@ -1,11 +1,9 @@
 package fusefs
 
 import (
-	"os"
 	"os/exec"
 	"syscall"
 
-	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 )
 
@@ -36,9 +34,3 @@ func MayMount() bool {
 
 // thread is the calling thread, as a request names who asks.
 func thread() uint32 { return uint32(unix.Gettid()) }
-
-func openBacking(server *fuse.Server, f *os.File) (int32, syscall.Errno) {
-	return server.RegisterBackingFd(&fuse.BackingMap{Fd: int32(f.Fd())})
-}
-
-func closeBacking(server *fuse.Server, id int32) { server.UnregisterBackingFd(id) }

@@ -4,16 +4,16 @@ package fusefs
 
 import (
 	"errors"
-	"log/slog"
 	"os"
 	"os/exec"
-	"syscall"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"github.com/mlflowfs/mlflowfs/fs"
 )
 
 // Elsewhere than on Linux the programs are built, and nobody tries them: there
-// is no passthrough, and no guard.
+// is no passthrough, and a mount has one process.
 const (
 	detached  = 0x80000 // MNT_FORCE
 	directly  = 0
@@ -25,17 +25,31 @@ func unmountUnprivileged(point string, _ bool) *exec.Cmd { return exec.Command("
 // MayMount tells whether this process mounts and unmounts by itself.
 func MayMount() bool { return os.Geteuid() == 0 }
 
-func openBacking(*fuse.Server, *os.File) (int32, syscall.Errno) { return 0, syscall.ENOSYS }
-
-func closeBacking(*fuse.Server, int32) {}
-
 func thread() uint32 { return uint32(os.Getpid()) }
 
-// Guard is the guard's whole life.
-func Guard([]string) error { return errors.New("there are guards on Linux only") }
+// serve mounts, and has requests answered until the mount is gone.
+func serve(point string, a *adapter, o *fuse.MountOptions) (server, error) {
+	server, err := fuse.NewServer(raw{fuse.NewDefaultRawFileSystem(), a}, point, o)
+	if err != nil {
+		return nil, err
+	}
+	go server.Serve()
+	if err := server.WaitMount(); err != nil {
+		return nil, err
+	}
+	return server, nil
+}
 
-type guard struct{}
+// Session gives none.
+func (m *Mounted) Session() Session { return Session{} }
 
-func startGuard(string, bool, *slog.Logger) *guard { return nil }
+// LetGo does not.
+func (m *Mounted) LetGo() error { return errors.ErrUnsupported }
 
-func (*guard) dismiss() {}
+// CheckSession takes none for one that can be taken up.
+func CheckSession(Session, MountOptions) error { return errors.ErrUnsupported }
+
+// TakeUp takes none up.
+func TakeUp(string, *fs.Node, Session, MountOptions) (*Mounted, error) {
+	return nil, errors.ErrUnsupported
+}

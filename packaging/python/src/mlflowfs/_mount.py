@@ -227,7 +227,7 @@ class _Shared:
         begin = time.monotonic()
         while not self._unmounted():
             ended = self.daemon is None or self.daemon.poll() is not None
-            if time.monotonic() - begin > (3 if ended else _PATIENCE):  # a killed daemon's guard unmounts
+            if time.monotonic() - begin > (3 if ended else _PATIENCE):  # of a killed holder the daemon unmounts
                 return
             time.sleep(0.005)
         if self.daemon is not None:
