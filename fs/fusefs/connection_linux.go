@@ -4,11 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/signal"
 	"runtime"
-	"slices"
-	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -141,14 +137,8 @@ func (c *connection) agree() error {
 
 // goOn answers requests until the mount is gone.
 func (c *connection) goOn(a *adapter) {
-	c.stopping.Store(false)
 	var to server = c
 	a.session.server.Store(&to)
-	c.serve()
-}
-
-// serve answers requests until the mount is gone.
-func (c *connection) serve() {
 	c.begin()
 	go func() {
 		<-c.gone
@@ -230,98 +220,6 @@ func (c *connection) loop() {
 	}
 }
 
-// slot waits for a slot that no loop has; false says that the loops are to end. As many
-// requests as there are slots may be on their way.
-func (c *connection) slot() (slot int, ok bool) {
-	for !c.stopping.Load() {
-		if slot, ok := c.slots.take(); ok {
-			return slot, true
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-	return 0, false
-}
-
-// slots are those of the session that no request has. What was free last is taken first: a
-// slot takes a page of memory once it was used.
-type slots struct {
-	mu   sync.Mutex // guards left
-	left []int
-}
-
-// slotsBut are all slots but some, the first one last.
-func slotsBut(used []int) (left []int) {
-	for k := sessionfile.Slots - 1; k >= 0; k-- {
-		if !slices.Contains(used, k) {
-			left = append(left, k)
-		}
-	}
-	return left
-}
-
-func (s *slots) take() (slot int, ok bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	n := len(s.left)
-	if n == 0 {
-		return 0, false
-	}
-	slot, s.left = s.left[n-1], s.left[:n-1]
-	return slot, true
-}
-
-func (s *slots) free(slot int) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.left = append(s.left, slot)
-}
-
-// wake is a signal that ends a system call, which it does for nobody else.
-const wake = syscall.Signal(40)
-
-// pause has no loop take another request: what comes then waits. A loop that waits for one is
-// woken by a signal, since nothing else ends a read of the device; one that answers a request
-// ends behind that.
-func (c *connection) pause() {
-	c.stopping.Store(true)
-	caught := make(chan os.Signal, 1)
-	signal.Notify(caught, wake)
-	defer signal.Stop(caught)
-	interrupting(wake)
-	for c.waiting.Load() > 0 {
-		c.with(func(fd int) { wakeReaders(fd) })
-		time.Sleep(200 * time.Microsecond)
-	}
-}
-
-// interrupting has a signal that is caught end the system call that a thread is in: a
-// handler of Go's has it begun anew (SA_RESTART).
-func interrupting(sig syscall.Signal) {
-	const restart = 0x10000000
-	var is struct {
-		handler, flags, restorer uintptr
-		mask                     uint64
-	}
-	syscall.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(sig), 0, uintptr(unsafe.Pointer(&is)), 8, 0, 0)
-	is.flags &^= restart
-	syscall.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(sig), uintptr(unsafe.Pointer(&is)), 0, 8, 0, 0)
-}
-
-// wakeReaders sends wake to the threads that read fd now.
-func wakeReaders(fd int) {
-	threads, err := os.ReadDir("/proc/self/task")
-	if err != nil {
-		return
-	}
-	reads := fmt.Sprintf("%d 0x%x ", unix.SYS_READV, fd)
-	for _, t := range threads {
-		id, _ := strconv.Atoi(t.Name())
-		if at, err := os.ReadFile("/proc/self/task/" + t.Name() + "/syscall"); err != nil || strings.HasPrefix(string(at), reads) {
-			unix.Tgkill(os.Getpid(), id, wake)
-		}
-	}
-}
-
 // answer has a request answered that lies in a slot. The header stands by itself, so that a
 // READ's bytes begin with a page, of which the kernel copies at once.
 func (c *connection) answer(in []byte, slot int) {
@@ -336,9 +234,7 @@ func (c *connection) answer(in []byte, slot int) {
 	head := (*out)[len(*out)-header:]
 	n, status := c.protocol.HandleRequest([][]byte{in}, [][]byte{head, (*out)[:len(*out)-header]})
 	if !status.Ok() { // it could not be read
-		*(*fuse.OutHeader)(unsafe.Pointer(&head[0])) = fuse.OutHeader{
-			Length: uint32(header), Status: -int32(status), Unique: (*fuse.InHeader)(unsafe.Pointer(&in[0])).Unique,
-		}
+		*(*fuse.OutHeader)(unsafe.Pointer(&head[0])) = refusal((*fuse.InHeader)(unsafe.Pointer(&in[0])).Unique, status)
 		n = header
 	}
 	c.answering.RLock()
@@ -350,6 +246,11 @@ func (c *connection) answer(in []byte, slot int) {
 		c.write(head, (*out)[:n-header]) // ENOENT: nobody waits for it any more
 	}
 	c.file.Free(slot)
+}
+
+// refusal is the answer to a request that is an error.
+func refusal(unique uint64, status fuse.Status) fuse.OutHeader {
+	return fuse.OutHeader{Length: uint32(unsafe.Sizeof(fuse.OutHeader{})), Status: -int32(status), Unique: unique}
 }
 
 // forget has a FORGET counted, which has no answer: by this process, or by the next daemon.

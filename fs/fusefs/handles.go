@@ -205,10 +205,9 @@ func (f *openFile) proven() {
 
 // goesOn has the kernel have f's pages. i.mu is held.
 func (f *openFile) goesOn() {
-	i := f.i
-	i.read = f.identity
-	if ah, is := f.h.(fs.Ahead); is && !f.passed && !f.grows {
-		ah.Wake(func() { i.a.pusher.push(i) })
+	f.i.read = f.identity
+	if !f.passed && !f.grows {
+		f.pushes()
 	}
 }
 

@@ -66,10 +66,10 @@ type inode struct {
 	listed  time.Time            // of a directory: when the kernel began to remember the entries
 	cached  []*openFile          // open handles that the kernel caches pages for
 	passed  int                  // open handles whose backing file it reads itself
-	kept    int                  // those of cached of a daemon before this one, which are not open here yet
-	known   *sessionfile.Handle  // one of them: what the kernel was told of the file
 	backing int32                // by which it names that file
 	backed  string               // identity of what was passed first, or what proves it
+	kept    int                  // those of cached of a daemon before this one, which are not open here yet
+	known   *sessionfile.Handle  // one of them: what the kernel was told of the file
 	reading []span               // what the kernel waits for
 }
 

@@ -101,11 +101,16 @@ func (i *inode) opened(f *openFile, direct bool, out *fuse.OpenOut) bool {
 		out.OpenFlags = fuse.FOPEN_DIRECT_IO // what is read goes by no size
 	case f.identity != noIdentity:
 		out.OpenFlags = fuse.FOPEN_KEEP_CACHE
-		if ah, is := f.h.(fs.Ahead); is {
-			ah.Wake(func() { i.a.pusher.push(i) })
-		}
+		f.pushes()
 	}
 	return true
+}
+
+// pushes has the kernel be given pages of f as their bytes come. i.mu is held.
+func (f *openFile) pushes() {
+	if ah, is := f.h.(fs.Ahead); is {
+		ah.Wake(func() { f.i.a.pusher.push(f.i) })
+	}
 }
 
 // passes has the kernel read f by itself, from backing or from the file that it reads

@@ -151,13 +151,16 @@ func (r raw) reopened(in *fuse.OpenIn, out *fuse.OpenOut) bool {
 
 func (r raw) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
 	q := request{cancel, in.Pid}
-	f, ok := r.a.handles.at(in.Fh).(*openFile)
-	if k, kept := r.a.handles.at(in.Fh).(*keptFile); kept {
+	var f *openFile
+	switch opened := r.a.handles.at(in.Fh).(type) {
+	case *openFile:
+		f = opened
+	case *keptFile:
 		var errno syscall.Errno
-		if f, errno = k.file(q); errno != 0 {
+		if f, errno = opened.file(q); errno != 0 {
 			return nil, fuse.Status(errno)
 		}
-	} else if !ok {
+	default:
 		return nil, fuse.EBADF
 	}
 	fills := in.ReadFlags&fuse.READ_LOCKOWNER == 0 // fuse_direct_io in the kernel sets it

@@ -43,19 +43,18 @@ func CheckSession(s Session, opt MountOptions) error {
 // returns when the mount is answered. An error says that the session can't be taken up, and
 // that nothing has been answered. The session's files stay the caller's.
 func TakeUp(point string, root *fs.Node, s Session, opt MountOptions) (*Mounted, error) {
-	own, err := duplicates(s)
+	device, err := duplicate(s.Device)
 	if err != nil {
 		return nil, err
 	}
-	file, err := sessionfile.Open(own.File, scopeOf(opt))
-	own.File.Close()
+	file, err := sessionfile.Open(s.File, scopeOf(opt))
 	if err != nil {
-		own.Device.Close()
+		device.Close()
 		return nil, err
 	}
 	opt = opt.withDefaults()
 	a := newAdapter(point, root, opt, file)
-	c, err := resume(point, own.Device, a, opt.fuse())
+	c, err := resume(point, device, a, opt.fuse())
 	if err != nil {
 		file.Close()
 		return nil, err
@@ -65,7 +64,7 @@ func TakeUp(point string, root *fs.Node, s Session, opt MountOptions) (*Mounted,
 	a.links.keep(a)
 	again, err := c.unanswered()
 	if err != nil {
-		own.Device.Close()
+		device.Close()
 		file.Close()
 		return nil, err
 	}
@@ -75,22 +74,13 @@ func TakeUp(point string, root *fs.Node, s Session, opt MountOptions) (*Mounted,
 	return a.start(c, point), nil
 }
 
-// duplicates are a session's descriptors again.
-func duplicates(s Session) (own Session, err error) {
-	for _, f := range []struct {
-		from *os.File
-		to   **os.File
-	}{{s.Device, &own.Device}, {s.File, &own.File}} {
-		fd, err := unix.FcntlInt(f.from.Fd(), unix.F_DUPFD_CLOEXEC, 3)
-		if err != nil {
-			if own.Device != nil {
-				own.Device.Close()
-			}
-			return Session{}, fmt.Errorf("the session's descriptors can't be duplicated: %w", err)
-		}
-		*f.to = os.NewFile(uintptr(fd), f.from.Name())
+// duplicate gives a file another descriptor.
+func duplicate(f *os.File) (*os.File, error) {
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 3)
+	if err != nil {
+		return nil, fmt.Errorf("the session's descriptors can't be duplicated: %w", err)
 	}
-	return own, nil
+	return os.NewFile(uintptr(fd), f.Name()), nil
 }
 
 // agreement is the INIT request and its answer, as a session has them.
@@ -158,24 +148,18 @@ func (c *connection) unanswered() ([]int, error) {
 	return used, err
 }
 
-// redo has requests answered which another daemon took, and did not answer.
+// redo has requests answered which another daemon took, and did not answer. An INTERRUPT is
+// of one of those, each of which is taken for interrupted (redoneSoon).
 func (c *connection) redo(slots []int) {
-	interrupts := slots[:0:0]
 	for _, slot := range slots {
 		in := append([]byte(nil), c.file.Slot(slot)...)
 		head := (*fuse.InHeader)(unsafe.Pointer(&in[0]))
-		switch {
-		case int(head.Length) < int(unsafe.Sizeof(*head)):
+		if int(head.Length) < int(unsafe.Sizeof(*head)) || head.Opcode == opInterrupt {
 			c.file.Free(slot)
 			c.slots.free(slot)
-		case head.Opcode == opInterrupt:
-			interrupts = append(interrupts, slot)
-		default:
-			c.again(in, slot)
+			continue
 		}
-	}
-	for _, slot := range interrupts {
-		c.again(append([]byte(nil), c.file.Slot(slot)...), slot)
+		c.again(in, slot)
 	}
 }
 
@@ -205,7 +189,7 @@ func (c *connection) again(in []byte, slot int) {
 			return
 		}
 		if head.Opcode != opBatchForget {
-			out := fuse.OutHeader{Length: uint32(unsafe.Sizeof(fuse.OutHeader{})), Status: -int32(syscall.EIO), Unique: head.Unique}
+			out := refusal(head.Unique, fuse.EIO)
 			c.write(bytesOf(&out))
 		}
 		c.file.Free(slot)

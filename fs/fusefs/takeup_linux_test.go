@@ -1,6 +1,7 @@
 package fusefs
 
 import (
+	"os"
 	"testing"
 
 	"github.com/mlflowfs/mlflowfs/fs"
@@ -16,9 +17,12 @@ type holder struct {
 // hold has a test hold the session of a mount, and unmount it in the end.
 func hold(t *testing.T, point string, m *Mounted) *holder {
 	t.Helper()
-	s, err := duplicates(m.Session())
-	if err != nil {
-		t.Fatal(err)
+	s := m.Session()
+	for _, f := range []**os.File{&s.Device, &s.File} {
+		var err error
+		if *f, err = duplicate(*f); err != nil {
+			t.Fatal(err)
+		}
 	}
 	h := &holder{point, s, m}
 	t.Cleanup(func() {
